@@ -1,0 +1,30 @@
+"""What a stage says to the person who started it: what it made, where it lies, and the command that comes next."""
+
+from rich.console import Console
+
+_console = Console(stderr=False, soft_wrap=True, highlight=False)
+
+
+def console() -> Console:
+    """The one console, for progress bars and tables."""
+    return _console
+
+
+def say(text: str) -> None:
+    """Print one line of progress."""
+    _console.print(text, markup=False)
+
+
+def warn(text: str) -> None:
+    """Print something the user should know although the run goes on."""
+    _console.print(f"warning: {text}", style="yellow", markup=False)
+
+
+def made(what: str, path: str) -> None:
+    """Print what was made and where it lies."""
+    _console.print(f"made {what}: {path}", style="green", markup=False)
+
+
+def next_command(command: str) -> None:
+    """Print the command that comes next."""
+    _console.print(f"next: {command}", style="cyan", markup=False)
