@@ -1,0 +1,98 @@
+"""The `pmlm` command. Everything heavy is imported only when a stage runs, so that help answers at once."""
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pmlm_core import __version__
+from pmlm_core.errors import ConfigError, PmlmError
+
+
+@dataclass(frozen=True)
+class Command:
+    """One stage: `pipelines/<name>/config.py` holds its configuration class, `run.py` what it does."""
+
+    config_class: str
+    summary: str
+
+
+COMMANDS = {
+    "tokenizer": Command("TokenizerConfig", "Train a SentencePiece tokenizer on a seeded sample of the corpus."),
+    "preprocess": Command("PreprocessConfig", "Turn raw text into packed, masked Arrow blocks with Ray Data."),
+    "pretrain": Command("PretrainConfig", "Pre-train a pseudo-masked language model on blocks, with Ray Train."),
+    "fill": Command("FillConfig", "Fill the [MASK]s of a sentence with a pre-trained checkpoint."),
+    "sync": Command("SyncConfig", "Send the figures of a run that MLflow has not received yet."),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Entry point of the console script; exits 0, 2 on a usage error, 1 on any other error a user can mend."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        code = _dispatch(arguments)
+    except ConfigError as error:
+        print(f"error: {error}", file=sys.stderr)
+        code = 2
+    except PmlmError as error:
+        print(f"error: {error}", file=sys.stderr)
+        code = 1
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from what was finished", file=sys.stderr)
+        code = 130
+    except BrokenPipeError:  # `pmlm ... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    raise SystemExit(code)
+
+
+def _dispatch(arguments: list[str]) -> int:
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(_overview())
+        return 0
+    if arguments[0] in ("-V", "--version", "version"):
+        print(f"pmlm {__version__}")
+        return 0
+    name, rest = arguments[0], arguments[1:]
+    if name not in COMMANDS:
+        raise ConfigError(f"unknown command '{name}'; commands: {', '.join(COMMANDS)}")
+    command = COMMANDS[name]
+    options = importlib.import_module("pipelines.options")
+    config_class = getattr(importlib.import_module(f"pipelines.{name}.config"), command.config_class)
+    if any(token in ("-h", "--help") for token in rest):
+        options.parser_for(name, config_class, command.summary).print_help()
+        return 0
+    request = options.parse(name, config_class, command.summary, rest, tuple(COMMANDS))
+    if request.action == "print_config":
+        print(options.as_recipe(name, request.config), end="")
+        return 0
+    stage = importlib.import_module(f"pipelines.{name}.run")
+    if request.action == "dry_run":
+        if not hasattr(stage, "dry_run"):
+            raise ConfigError(f"pmlm {name} has no dry run: it takes seconds")
+        stage.dry_run(request.config)
+        return 0
+    stage.run(request.config)
+    return 0
+
+
+def _overview() -> str:
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:<{width}}  {command.summary}" for name, command in COMMANDS.items()]
+    return "\n".join(
+        [
+            f"pmlm {__version__}: pseudo-masked language models (UniLMv2) on your text, with Ray and MLflow",
+            "",
+            "usage: pmlm COMMAND [--config RECIPE.yaml] [--option value ...]",
+            "",
+            "commands:",
+            *lines,
+            "",
+            "pmlm COMMAND --help lists a command's options with their defaults.",
+        ]
+    )
+
+
+if __name__ == "__main__":
+    main()

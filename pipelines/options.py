@@ -1,0 +1,187 @@
+"""From a recipe and a command line to one validated, frozen configuration; nothing heavy is imported here.
+
+A recipe is YAML with one section per command, so that one file describes a whole path from text to model. The command
+line overrides it, option by option. Anything unknown, ill-typed or contradictory ends here, before a cluster starts.
+"""
+
+import dataclasses
+import difflib
+import json
+import types
+import typing
+from argparse import RawDescriptionHelpFormatter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jsonargparse import ArgumentParser, DefaultHelpFormatter, set_parsing_settings
+
+from pmlm_core.errors import ConfigError
+
+set_parsing_settings(docstring_parse_attribute_docstrings=True)
+
+_COMMON = """common options:
+  --config RECIPE.yaml  read this command's section of a recipe; options on the command line win
+  --print_config        print the resulting configuration as a recipe section and stop
+  --dry_run             check everything, say what would run and what it would take, and stop"""
+
+
+class _KeepEpilog(DefaultHelpFormatter, RawDescriptionHelpFormatter):
+    """Help with defaults and types, and the common options laid out as written."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """What the user asked of a command: its configuration and whether to run it."""
+
+    config: Any
+    action: str  # "run", "print_config" or "dry_run"
+
+
+def parser_for(command: str, config_class: type, summary: str) -> ArgumentParser:
+    """Build the parser of `pmlm <command>` from the fields of its configuration class."""
+    parser = ArgumentParser(prog=f"pmlm {command}", description=summary, epilog=_COMMON, exit_on_error=False)
+    parser.formatter_class = _KeepEpilog
+    parser.add_class_arguments(config_class, None, as_group=False)
+    return parser
+
+
+def parse(command: str, config_class: type, summary: str, argv: Sequence[str], commands: Sequence[str]) -> Request:
+    """Read recipe and command line into a validated configuration.
+
+    Raises:
+        ConfigError: an option is unknown or has the wrong type, the recipe cannot be read, or options contradict.
+    """
+    fields = _field_types(config_class)
+    recipe, action, rest = _take_common(argv)
+    positional = getattr(config_class, "positional", None)
+    given = _normalise(rest, fields, positional, command)
+    parser = parser_for(command, config_class, summary)
+    from_recipe = _recipe_arguments(recipe, command, fields, commands) if recipe else []
+    if recipe:
+        _parse(parser, from_recipe, f"recipe {recipe}, section '{command}'")
+    namespace = _parse(parser, [*from_recipe, *given], f"pmlm {command}")
+    config = config_class(**{name: getattr(namespace, name) for name in fields})
+    if hasattr(config, "validate"):
+        config.validate()
+    return Request(config, action)
+
+
+def as_recipe(command: str, config: Any) -> str:
+    """Write a configuration as the recipe section that `--config` reads back."""
+    values = json.loads(json.dumps(dataclasses.asdict(config), default=str))
+    return yaml.safe_dump({command: values}, sort_keys=False)
+
+
+def _parse(parser: ArgumentParser, arguments: list[str], where: str) -> Any:
+    try:
+        return parser.parse_args(arguments)
+    except ConfigError:
+        raise
+    except Exception as error:  # jsonargparse raises several kinds; all of them are the user's to mend
+        text = " ".join(str(error).split())
+        raise ConfigError(f"{where}: {text} (pmlm help: {parser.prog} --help)") from None
+
+
+def _field_types(config_class: type) -> dict[str, Any]:
+    hints = typing.get_type_hints(config_class)
+    return {field.name: hints[field.name] for field in dataclasses.fields(config_class)}
+
+
+def _is(annotation: Any, wanted: type) -> bool:
+    """Whether `annotation` is `wanted`, or an optional or parametrised form of it."""
+    if annotation is wanted or typing.get_origin(annotation) is wanted:
+        return True
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        return any(_is(part, wanted) for part in typing.get_args(annotation) if part is not type(None))
+    return False
+
+
+def _take_common(argv: Sequence[str]) -> tuple[str | None, str, list[str]]:
+    recipe, action, rest = None, "run", []
+    tokens = iter(argv)
+    for token in tokens:
+        name, _, value = token.partition("=")
+        if name == "--config":
+            recipe = value or next(tokens, None)
+            if not recipe:
+                raise ConfigError(
+                    "--config needs the path of a recipe, for example --config recipes/pretrain/demo.yaml"
+                )
+        elif token in ("--print_config", "--dry_run"):
+            action = token[2:]
+        else:
+            rest.append(token)
+    return recipe, action, rest
+
+
+def _unknown(name: str, fields: dict[str, Any], where: str) -> ConfigError:
+    close = difflib.get_close_matches(name, fields, n=1, cutoff=0.6)
+    hint = f"; did you mean '{close[0]}'?" if close else ""
+    return ConfigError(f"{where}: unknown option '{name}'{hint} (all options: pmlm {where.split()[-1]} --help)")
+
+
+def _normalise(argv: list[str], fields: dict[str, Any], positional: str | None, command: str) -> list[str]:
+    """Rewrite `--inputs a b` and a bare `--strict` into the one form the parser reads, `--name=value`."""
+    out: list[str] = []
+    bare: list[str] = []
+    position = 0
+    while position < len(argv):
+        token = argv[position]
+        position += 1
+        if not token.startswith("--"):
+            bare.append(token)
+            continue
+        name, equals, value = token[2:].partition("=")
+        name = name.replace("-", "_")
+        if name not in fields:
+            raise _unknown(name, fields, f"pmlm {command}")
+        kind = fields[name]
+        if equals:
+            out.append(f"--{name}={value}")
+        elif _is(kind, list):
+            values = []
+            while position < len(argv) and not argv[position].startswith("--"):
+                values.append(argv[position])
+                position += 1
+            out.append(f"--{name}={json.dumps(values)}")
+        elif _is(kind, bool) and (position == len(argv) or argv[position].lower() not in ("true", "false")):
+            out.append(f"--{name}=true")
+        elif position == len(argv):
+            raise ConfigError(f"pmlm {command}: option '--{name}' needs a value")
+        else:
+            out.append(f"--{name}={argv[position]}")
+            position += 1
+    if bare and positional is None:
+        raise ConfigError(f"pmlm {command}: '{bare[0]}' is not an option; options are written --name value")
+    if bare and positional is not None:
+        out.append(f"--{positional}={json.dumps(bare)}")
+    return out
+
+
+def _recipe_arguments(path: str, command: str, fields: dict[str, Any], commands: Sequence[str]) -> list[str]:
+    """Turn this command's section into arguments, so that recipe and command line pass the same checks."""
+    try:
+        loaded = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"recipe {path} cannot be read: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"recipe {path} is not valid YAML: {error}") from None
+    sections = ", ".join(commands)
+    if not isinstance(loaded, dict):
+        raise ConfigError(f"recipe {path} must hold sections named after commands ({sections})")
+    for name in loaded:
+        if name not in commands:
+            raise ConfigError(f"recipe {path}: unknown section '{name}'; sections are named after commands: {sections}")
+    if command not in loaded:
+        raise ConfigError(f"recipe {path} has no section '{command}', only {', '.join(map(str, loaded))}")
+    section = loaded[command] or {}
+    if not isinstance(section, dict):
+        raise ConfigError(f"recipe {path}: section '{command}' must hold options, one 'name: value' a line")
+    arguments = []
+    for name, value in section.items():
+        if name not in fields:
+            raise _unknown(str(name), fields, f"recipe {path}, section {command}")
+        arguments.append(f"--{name}={value if isinstance(value, str) else json.dumps(value, default=str)}")
+    return arguments
