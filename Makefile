@@ -1,0 +1,54 @@
+# Each target makes the environment it needs in .venv; nothing else has to be installed but Python 3.11 or newer.
+PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.PHONY: help demo test test-slow lint format figures clean
+
+help:
+	@echo "make demo       set-up, then the main job on an embedded sample: tokenizer, preprocessing, pre-training, MLflow"
+	@echo "make test       set-up, then the tests"
+	@echo "make test-slow  the tests that take minutes too"
+	@echo "make lint       style, types, import direction"
+	@echo "make figures    draw the figures of the documentation anew"
+	@echo "make clean      remove the environment and the demo's output"
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "pmlm needs Python 3.11 or newer: make PYTHON=/path/to/python3.11"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.run: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "installing pmlm into $(VENV) (a few minutes the first time)"
+	$(PIP_INSTALL) --editable .
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "installing pmlm and its development tools into $(VENV) (a few minutes the first time)"
+	$(PIP_INSTALL) --editable '.[dev]'
+	@touch $@ $(VENV)/.run
+
+demo: $(VENV)/.run
+	PATH="$(CURDIR)/$(BIN):$$PATH" bash recipes/demo.sh
+
+test: $(VENV)/.dev
+	$(BIN)/python -m pytest
+
+test-slow: $(VENV)/.dev
+	$(BIN)/python -m pytest -m "slow or not slow"
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+	$(BIN)/mypy
+
+format: $(VENV)/.dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+figures: $(VENV)/.dev
+	$(BIN)/python docs/figures/draw_attention.py
+
+clean:
+	rm -rf $(VENV) outputs
