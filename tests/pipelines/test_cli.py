@@ -1,0 +1,46 @@
+"""The command itself: answers at once, knows every stage, ends with the right exit code."""
+
+import subprocess
+import sys
+
+import pytest
+
+from pipelines.cli import COMMANDS, main
+
+
+def run(*argv: str) -> int:
+    with pytest.raises(SystemExit) as caught:
+        main(argv)
+    return caught.value.code
+
+
+def test_overview_names_every_command(capsys):
+    assert run() == 0
+    printed = capsys.readouterr().out
+    assert all(name in printed for name in COMMANDS)
+
+
+@pytest.mark.parametrize("command", sorted(COMMANDS))
+def test_help_lists_every_option_with_its_meaning(command, capsys):
+    assert run(command, "--help") == 0
+    printed = capsys.readouterr().out
+    assert "--print_config" in printed
+    assert "default" in printed
+    assert "(type:" in printed
+
+
+def test_unknown_command_is_refused(capsys):
+    assert run("pretrian") == 2
+    assert "unknown command 'pretrian'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["pretrain", "--help"], ["preprocess", "--help"]])
+def test_help_imports_nothing_heavy(arguments):
+    code = (
+        "import sys\nfrom pipelines.cli import main\n"
+        f"try: main({arguments!r})\nexcept SystemExit: pass\n"
+        "heavy = {'torch', 'ray', 'mlflow', 'transformers', 'numba', 'pyarrow'} & set(sys.modules)\n"
+        "sys.exit(f'imported {sorted(heavy)}' if heavy else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
