@@ -1,0 +1,127 @@
+"""What a model costs: parameters, floating-point operations and memory, by formula. No torch here.
+
+The formulas count what the code in this folder does, the short cut of the last layer included (it computes queries and the
+feed-forward block only for the slots that are predicted). `tests/model/test_cost.py` holds them against the real modules.
+"""
+
+import math
+from typing import Protocol
+
+from pmlm_core.model.objectives import Objective
+
+
+class Size(Protocol):
+    """What the formulas need to know; a `PmlmConfig` and a plain dataclass both fit."""
+
+    @property
+    def num_hidden_layers(self) -> int: ...
+    @property
+    def hidden_size(self) -> int: ...
+    @property
+    def num_attention_heads(self) -> int: ...
+    @property
+    def intermediate_size(self) -> int: ...
+
+
+def max_predictions(max_length: int, mask_prob: float = 0.15, max_block: int = 6) -> int:
+    """Slots K that a row of `max_length` tokens needs at most, rounded up to a multiple of 8.
+
+    Masking stops at the first block that brings the row to its budget (METHOD section 2), so it can overshoot by
+    `max_block - 1`; three of the tokens are `[SOS]` and two `[EOS]`.
+
+    >>> max_predictions(512), max_predictions(128)
+    (88, 24)
+    """
+    needed = math.ceil(mask_prob * (max_length - 3)) + max_block - 1
+    return math.ceil(needed / 8) * 8
+
+
+def parameters(
+    size: Size,
+    vocab_size: int,
+    *,
+    max_position_embeddings: int = 512,
+    type_vocab_size: int = 2,
+    rel_pos_bins: int = 32,
+) -> int:
+    """Number of trainable parameters of `PmlmForPreTraining`; the tied output embedding counts once.
+
+    >>> from pmlm_core.model.presets import preset
+    >>> round(parameters(preset("base"), 30522) / 1e6)
+    110
+    """
+    d, f = size.hidden_size, size.intermediate_size
+    embeddings = (vocab_size + max_position_embeddings + type_vocab_size) * d + 2 * d
+    attention = 4 * d * d + 3 * d  # query, key, value, output; the key has no bias
+    feed_forward = 2 * d * f + f + d
+    layer = attention + feed_forward + 4 * d  # two LayerNorms
+    head = d * d + d + 2 * d + vocab_size
+    return embeddings + size.num_hidden_layers * layer + size.num_attention_heads * rel_pos_bins + head
+
+
+def forward_flops(size: Size, *, vocab_size: int, context: int, slots: int, objective: str) -> int:
+    """Operations of the matrix products of one row's forward pass (a multiply-add counts as 2).
+
+    Args:
+        context: N, tokens of the row.
+        slots: K, predicted slots of the row.
+        objective: a value of `Objective`.
+    """
+    aim = Objective(objective)
+    n, k, d, f = context, slots, size.hidden_size, size.intermediate_size
+    appended = 2 * k if aim.has_par else 0
+    total = n + appended
+    read = k * (aim.has_ae + aim.has_par)  # queries of the last layer
+    projections = 2 * d * d
+    full_layer = total * (4 * projections + 4 * d * f) + 4 * d * (n * n + appended * total)
+    last_scores = k * n * aim.has_ae + k * total * aim.has_par
+    last_layer = total * 2 * projections + read * (2 * projections + 4 * d * f) + 4 * d * last_scores
+    head = read * (projections + 2 * d * vocab_size)
+    return (size.num_hidden_layers - 1) * full_layer + last_layer + head
+
+
+def flops_per_step(
+    size: Size, *, vocab_size: int, rows: int, context: int, slots: int, objective: str = "AE+PAR"
+) -> int:
+    """Operations of one training step on `rows` rows: forward, and twice that for backward.
+
+    Count with the mean number of predicted slots for a cost, with the padded number for what a static graph executes.
+
+    >>> from pmlm_core.model.presets import preset
+    >>> steps, rows = 500_000, 7680
+    >>> f"{steps * flops_per_step(preset('base'), vocab_size=30522, rows=rows, context=512, slots=78):.1e}"
+    '1.5e+21'
+    """
+    return 3 * rows * forward_flops(size, vocab_size=vocab_size, context=context, slots=slots, objective=objective)
+
+
+def state_bytes(parameter_count: int) -> int:
+    """Weights, gradients and the two moments of Adam, all fp32, in bytes."""
+    return 16 * parameter_count
+
+
+def activation_bytes(
+    size: Size,
+    *,
+    rows: int,
+    context: int,
+    slots: int,
+    vocab_size: int,
+    objective: str = "AE+PAR",
+    bytes_per_value: int = 4,
+    dropout: bool = True,
+) -> int:
+    """Estimate of what a micro-batch of `rows` keeps for backward, in bytes (within about a quarter of the measured peak).
+
+    Per layer: the inputs of its products, of GELU and of LayerNorm, the attention probabilities (one byte more each with
+    dropout, for the mask); once: the biases of both attention calls and one chunk of logits.
+    """
+    aim = Objective(objective)
+    n, d, f, heads = context, size.hidden_size, size.intermediate_size, size.num_attention_heads
+    appended = 2 * slots if aim.has_par else 0
+    total = n + appended
+    scores = heads * (n * n + appended * total)
+    per_layer = total * (9 * d + 2 * f) * bytes_per_value + scores * (bytes_per_value + dropout)
+    logits = min(rows * slots, 1024) * vocab_size * bytes_per_value
+    biases = heads * appended * total * bytes_per_value * 2
+    return rows * (size.num_hidden_layers * per_layer + biases) + logits
