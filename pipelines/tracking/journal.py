@@ -1,0 +1,140 @@
+"""The journal of a run: every figure, one JSON line a step, on disk before anything else hears of it.
+
+Training writes here and never waits for a server. What was written survives `kill -9`; a line torn by the kill is
+dropped when the journal is next opened. On resume the steps after the checkpoint are cut away, so that a step is in
+the journal once.
+"""
+
+import json
+import math
+import os
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+FILE_NAME = "metrics.jsonl"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """The figures of one step; `time` is in seconds since the epoch."""
+
+    step: int
+    time: float
+    metrics: dict[str, float]
+
+
+class Journal:
+    """Append-only `metrics.jsonl` in the folder of a run; one writer at a time.
+
+    >>> import tempfile
+    >>> journal = Journal(tempfile.mkdtemp())
+    >>> journal.append(10, {"train/loss": 7.5})
+    >>> journal.append(20, {"train/loss": 7.1})
+    >>> journal.truncate_after(10)
+    1
+    >>> [entry.metrics for entry in journal.entries()]
+    [{'train/loss': 7.5}]
+    """
+
+    def __init__(self, run_dir: str | os.PathLike[str]) -> None:
+        self.path = Path(run_dir) / FILE_NAME
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._descriptor: int | None = None
+
+    def append(self, step: int, metrics: Mapping[str, float], *, at: float | None = None) -> None:
+        """Write the figures of `step` in one line, with one system call.
+
+        A figure that is not finite is kept, as the string "nan", "inf" or "-inf": JSON has no number for it.
+        `at` is the time in seconds since the epoch, now by default.
+        """
+        figures = {name: _to_json(float(value)) for name, value in metrics.items()}
+        moment = round(time.time() if at is None else at, 3)
+        line = json.dumps({"step": int(step), "time": moment, "metrics": figures}, allow_nan=False) + "\n"
+        if self._descriptor is None:
+            _drop_torn_tail(self.path)
+            self._descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        os.write(self._descriptor, line.encode())
+
+    def entries(self) -> Iterator[Entry]:
+        """Read the journal from the start; lines that are torn or damaged are passed over."""
+        for entry, _ in read(self.path):
+            yield entry
+
+    def truncate_after(self, step: int) -> int:
+        """Cut away the figures of later steps and return how many lines that were.
+
+        Called on resume with the step of the checkpoint, -1 to start anew.
+        """
+        self.close()
+        if not self.path.exists():
+            return 0
+        dropped = 0
+        kept_path = self.path.with_name(FILE_NAME + ".new")
+        with kept_path.open("w", encoding="utf-8") as kept:
+            for entry, _ in read(self.path):
+                if entry.step > step:
+                    dropped += 1
+                    continue
+                figures = {name: _to_json(value) for name, value in entry.metrics.items()}
+                kept.write(json.dumps({"step": entry.step, "time": entry.time, "metrics": figures}) + "\n")
+            kept.flush()
+            os.fsync(kept.fileno())
+        os.replace(kept_path, self.path)
+        return dropped
+
+    def close(self) -> None:
+        """Close the file; the next `append` opens it again."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+
+def read(path: Path, offset: int = 0) -> Iterator[tuple[Entry, int]]:
+    """Yield each whole entry from byte `offset` on, with the offset just after it; a missing file is an empty one."""
+    try:
+        file = path.open("rb")
+    except FileNotFoundError:
+        return
+    with file:
+        file.seek(offset)
+        for line in file:
+            if not line.endswith(b"\n"):
+                return  # still being written, or torn by a kill
+            offset += len(line)
+            entry = _parse(line)
+            if entry is not None:
+                yield entry, offset
+
+
+def _parse(line: bytes) -> Entry | None:
+    try:
+        raw = json.loads(line)
+        metrics = {str(name): float(value) for name, value in raw["metrics"].items()}
+        return Entry(int(raw["step"]), float(raw["time"]), metrics)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def _to_json(value: float) -> float | str:
+    return value if math.isfinite(value) else str(value)
+
+
+def _drop_torn_tail(path: Path) -> None:
+    """Cut off a last line without its end, so that the next one does not grow onto it."""
+    if not path.exists():
+        return
+    with path.open("rb+") as file:
+        end = file.seek(0, os.SEEK_END)
+        position = end
+        while position > 0:
+            start = max(0, position - 4096)
+            file.seek(start)
+            newline = file.read(position - start).rfind(b"\n")
+            if newline >= 0:
+                if start + newline + 1 < end:
+                    file.truncate(start + newline + 1)
+                return
+            position = start
+        file.truncate(0)

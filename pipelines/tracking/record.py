@@ -1,0 +1,58 @@
+"""What a run knows of its life in MLflow: `mlflow.json` beside the journal.
+
+It holds everything needed to create the run later, should the server be away now, and how far each figure was sent.
+The address is kept without user and password; `pmlm sync` takes the full one from MLFLOW_TRACKING_URI.
+"""
+
+import dataclasses
+import json
+import os
+import uuid
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pmlm_core.errors import DataError
+
+FILE_NAME = "mlflow.json"
+
+
+@dataclass
+class Record:
+    """One run in MLflow; `shipped` is the last step sent of each figure, `run_key` finds the run if its id was lost."""
+
+    tracking_uri: str
+    experiment: str
+    run_name: str
+    params: dict[str, str] = field(default_factory=dict)
+    tags: dict[str, str] = field(default_factory=dict)
+    run_key: str = field(default_factory=lambda: uuid.uuid4().hex)
+    run_id: str | None = None
+    shipped: dict[str, int] = field(default_factory=dict)
+    status: str = "RUNNING"
+    pending_model: dict[str, str] | None = None
+
+    @classmethod
+    def load(cls, run_dir: str | os.PathLike[str]) -> "Record | None":
+        """Read the record of a run, None if it has none.
+
+        Raises:
+            DataError: the file is there but cannot be read.
+        """
+        path = Path(run_dir) / FILE_NAME
+        try:
+            raw = json.loads(path.read_text(encoding="utf-8"))
+            return cls(**raw)
+        except FileNotFoundError:
+            return None
+        except (ValueError, TypeError) as error:
+            raise DataError(
+                f"{path} is damaged ({error}); remove it, and the run is sent to MLflow anew from the journal"
+            ) from None
+
+    def save(self, run_dir: str | os.PathLike[str]) -> None:
+        """Write the record whole or not at all."""
+        path = Path(run_dir) / FILE_NAME
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f"{FILE_NAME}.{os.getpid()}.new")
+        temporary.write_text(json.dumps(dataclasses.asdict(self), indent=1) + "\n", encoding="utf-8")
+        os.replace(temporary, path)

@@ -1,0 +1,39 @@
+"""Keep secrets out of what is shown and stored: user and password in an address, tokens in its query."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+_USER = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*://)[^/\s?#]*@")
+_QUERY = re.compile(
+    r"(?P<name>[?&][^=&\s]*(?:token|secret|password|passwd|pwd|signature|sig|key)[^=&\s]*=)[^&\s]+", re.I
+)
+_SECRET_NAME = re.compile(r"(?:^|[._-])(?:token|secret|password|passwd|credentials?|api_?key|access_?key)$", re.I)
+
+
+def redact(text: str) -> str:
+    """Take user, password and tokens out of every address in `text`.
+
+    >>> redact("postgresql://me:hush@db.example:5432/mlflow")
+    'postgresql://***@db.example:5432/mlflow'
+    >>> redact("https://host/blocks?token=hush&part=3")
+    'https://host/blocks?token=***&part=3'
+    """
+    return _QUERY.sub(r"\g<name>***", _USER.sub(r"\g<scheme>***@", text))
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Make a nested configuration flat text, as MLflow's parameters want it, with secrets taken out.
+
+    >>> flatten({"model": {"layers": 2}, "inputs": ["a", "b"], "api_key": "hush"})
+    {'model.layers': '2', 'inputs': "['a', 'b']", 'api_key': '***'}
+    """
+    flat: dict[str, str] = {}
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            flat.update(flatten(value, f"{prefix}{name}."))
+        elif _SECRET_NAME.search(str(name)) and value is not None:
+            flat[f"{prefix}{name}"] = "***"
+        else:
+            flat[f"{prefix}{name}"] = redact(str(value))
+    return flat

@@ -1,0 +1,162 @@
+"""Ship a run's journal to MLflow from a background thread: training never waits, never fails, and hears one warning.
+
+The thread repeats what failed, waiting 2 s, 4 s, ... up to a minute; a server that was away at the start gets the
+whole run when it comes back. What is still unsent when the process ends stays in the journal for `pmlm sync`.
+"""
+
+import contextlib
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from pipelines.console import say
+from pipelines.console import warn as console_warn
+from pipelines.tracking.delivery import Delivery
+from pipelines.tracking.record import Record
+from pipelines.tracking.redact import flatten, redact
+from pipelines.tracking.store import NONE, resolve
+
+_FIRST_WAIT, _LONGEST_WAIT = 2.0, 60.0
+EVERYTHING = sys.maxsize
+
+
+class MlflowSink:
+    """The way to MLflow of the one process that writes a run (rank 0); opened again on the same folder, it goes on.
+
+    `params` may be nested; secrets are taken out. `tags` hold code version and fingerprints. With tracking_uri "none"
+    nothing is sent and every call succeeds.
+
+    Raises:
+        ConfigError: `tracking_uri` is no MLflow store. Nothing else is ever raised.
+    """
+
+    def __init__(
+        self,
+        run_dir: str | os.PathLike[str],
+        tracking_uri: str | None,
+        experiment: str,
+        run_name: str,
+        params: Mapping[str, Any] | None = None,
+        tags: Mapping[str, str] | None = None,
+        *,
+        warn: Callable[[str], None] = console_warn,
+    ) -> None:
+        uri = resolve(tracking_uri)
+        self._run_dir, self._warn, self._warned = run_dir, warn, False
+        self._condition = threading.Condition()
+        self._goal, self._reached = -1, -2  # steps; the first delivery, of step -1, creates the run
+        self._hurry, self._closed = False, False
+        self._thread: threading.Thread | None = None
+        if uri == NONE:
+            return
+        try:
+            record = self._open_record(uri, experiment, run_name, flatten(params or {}), flatten(tags or {}))
+            self._delivery = Delivery(run_dir, uri, record)
+        except Exception as error:  # a full disk, a folder without permission: training says so by itself
+            self._complain(error)
+            return
+        self._thread = threading.Thread(target=self._work, name="mlflow-sink", daemon=True)
+        self._thread.start()
+
+    def ship(self, up_to_step: int) -> None:
+        """Have the figures of steps up to `up_to_step` sent; returns at once.
+
+        Call it when a checkpoint of that step is safe: steps a resumed run will repeat should not be sent before.
+        """
+        with self._condition:
+            self._goal = max(self._goal, up_to_step)
+            self._condition.notify_all()
+
+    def flush(self, timeout: float = 30.0) -> bool:
+        """Wait up to `timeout` seconds for what was asked to be sent; whether it was."""
+        deadline = time.monotonic() + timeout
+        with self._condition:
+            self._hurry = True
+            self._condition.notify_all()
+            while self._reached < self._goal and self._thread is not None and self._thread.is_alive():
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    break
+                self._condition.wait(min(left, 0.5))
+            self._hurry = False
+            return self._reached >= self._goal if self._thread is not None else not self._warned
+
+    def finish(self, status: str = "FINISHED", timeout: float = 60.0) -> bool:
+        """Send everything left and end the run as FINISHED, FAILED or KILLED; whether that arrived in time."""
+        if self._thread is None:
+            return not self._warned
+        with self._condition:
+            self._delivery.record.status = status
+            self._goal = EVERYTHING
+        arrived = self.flush(timeout)
+        with self._condition:
+            self._closed = True
+            self._condition.notify_all()
+        if not arrived:
+            try:
+                self._delivery.record.save(self._run_dir)
+            except Exception as error:
+                self._complain(error)
+            self._warn(
+                f"MLflow has not received all figures of this run; they are kept in {self._run_dir}. "
+                f"When the server is back: pmlm sync --run_dir {self._run_dir}"
+            )
+        return arrived
+
+    def _open_record(
+        self, uri: str, experiment: str, name: str, params: dict[str, str], tags: dict[str, str]
+    ) -> Record:
+        known = Record.load(self._run_dir)
+        fresh = Record(redact(uri), experiment, name, params, tags)
+        if known:
+            fresh.run_key, fresh.run_id, fresh.shipped = known.run_key, known.run_id, known.shipped
+            fresh.pending_model = known.pending_model
+        fresh.save(self._run_dir)
+        return fresh
+
+    def _work(self) -> None:
+        wait = 0.0
+        while True:
+            with self._condition:
+                if wait:
+                    self._pause(wait)
+                self._condition.wait_for(lambda: self._reached < self._goal or self._closed)
+                if self._closed:
+                    return
+                goal = self._goal
+            try:
+                sent = self._delivery.deliver(goal)
+            except Exception as error:
+                self._complain(error)
+                self._delivery.forget_connection()
+                wait = min(_LONGEST_WAIT, wait * 2 or _FIRST_WAIT)
+                continue
+            if self._warned:
+                self._warned = False
+                with contextlib.suppress(Exception):
+                    say(f"MLflow is back: {sent} figures sent")
+            wait = 0.0
+            with self._condition:
+                self._reached = max(self._reached, goal)
+                self._condition.notify_all()
+
+    def _pause(self, wait: float) -> None:
+        """Wait before the next attempt; with someone waiting in `flush`, never longer than the first wait."""
+        end = time.monotonic() + wait
+        if not self._condition.wait_for(lambda: self._hurry or self._closed, timeout=wait):
+            return
+        self._condition.wait_for(lambda: self._closed, timeout=min(_FIRST_WAIT, max(0.0, end - time.monotonic())))
+
+    def _complain(self, error: Exception) -> None:
+        if self._warned:
+            return
+        self._warned = True
+        text = redact(" ".join(str(error).split()))[:300]
+        with contextlib.suppress(Exception):  # a closed terminal must not end the thread
+            self._warn(
+                f"MLflow cannot be reached ({type(error).__name__}: {text}); training goes on, the figures wait in "
+                f"{self._run_dir} and are sent when it answers"
+            )

@@ -1,0 +1,299 @@
+"""The journal and its way to a real MLflow store (SQLite), with crashes and resumes in between."""
+
+import json
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from mlflow import MlflowClient
+
+from pipelines.tracking import store
+from pipelines.tracking.delivery import RUN_KEY_TAG
+from pipelines.tracking.journal import Entry, Journal
+from pipelines.tracking.record import Record
+from pipelines.tracking.redact import flatten, redact
+from pipelines.tracking.sink import MlflowSink
+from pmlm_core.errors import ConfigError, DataError
+
+
+@pytest.fixture(scope="module")
+def sqlite_uri(tmp_path_factory: pytest.TempPathFactory) -> str:
+    path = tmp_path_factory.mktemp("store") / "mlflow.db"
+    return store.prepare(f"sqlite:///{path}", "pmlm")
+
+
+def history(uri: str, run_id: str, name: str) -> list[tuple[int, float]]:
+    return [(m.step, m.value) for m in MlflowClient(tracking_uri=uri).get_metric_history(run_id, name)]
+
+
+def run_of(uri: str, run_dir: Path) -> Any:
+    record = Record.load(run_dir)
+    assert record is not None
+    return MlflowClient(tracking_uri=uri).get_run(record.run_id)
+
+
+def write_steps(journal: Journal, steps: range) -> None:
+    for step in steps:
+        journal.append(step, {"train/loss": 10.0 / (1 + step), "learning_rate": step * 1e-5})
+
+
+# ---- the journal ----
+
+
+def test_a_line_torn_by_a_kill_is_dropped_and_the_next_one_stands_alone(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    write_steps(journal, range(3))
+    journal.close()
+    with journal.path.open("ab") as file:
+        file.write(b'{"step": 3, "time": 1.0, "metr')
+    again = Journal(tmp_path)
+    assert [entry.step for entry in again.entries()] == [0, 1, 2]
+    again.append(3, {"train/loss": 1.0})
+    assert [entry.step for entry in again.entries()] == [0, 1, 2, 3]
+    assert all(json.loads(line) for line in journal.path.read_text().splitlines())
+
+
+@given(torn=st.binary(max_size=9000).filter(lambda raw: b"\n" not in raw))
+@settings(max_examples=30, deadline=None)
+def test_any_torn_tail_is_cut(tmp_path_factory: pytest.TempPathFactory, torn: bytes) -> None:
+    folder = tmp_path_factory.mktemp("journal")
+    (folder / "metrics.jsonl").write_bytes(torn)
+    journal = Journal(folder)
+    journal.append(1, {"a": 1.0}, at=2.0)
+    assert list(journal.entries()) == [Entry(1, 2.0, {"a": 1.0})]
+
+
+def test_damaged_lines_in_the_middle_are_passed_over(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    journal.append(1, {"a": 1.0})
+    journal.close()
+    with journal.path.open("ab") as file:
+        file.write(b"\x00" * 40 + b'\n{"step": 2}\n[1]\n"text"\n')
+    journal.append(3, {"a": 3.0})
+    assert [entry.step for entry in journal.entries()] == [1, 3]
+
+
+def test_figures_that_are_not_finite_are_kept_in_valid_json(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    journal.append(1, {"grad_norm": float("inf"), "train/loss": float("nan")})
+
+    def refuse(name: str) -> None:
+        raise AssertionError(f"{name} is not JSON")
+
+    json.loads(journal.path.read_text(), parse_constant=refuse)
+    (entry,) = journal.entries()
+    assert entry.metrics["grad_norm"] == float("inf")
+    assert entry.metrics["train/loss"] != entry.metrics["train/loss"]
+
+
+def test_truncation_keeps_the_steps_of_the_checkpoint(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    assert journal.truncate_after(5) == 0
+    write_steps(journal, range(10))
+    before = list(journal.entries())
+    assert journal.truncate_after(5) == 4
+    assert list(journal.entries()) == before[:6]
+    write_steps(journal, range(6, 8))
+    assert [entry.step for entry in journal.entries()] == list(range(8))
+
+
+# ---- secrets ----
+
+
+def test_secrets_never_reach_parameters() -> None:
+    assert redact("http://user:p%40ss@host:5000/x") == "http://***@host:5000/x"
+    assert redact("s3://bucket/a?X-Amz-Signature=abc&part=1") == "s3://bucket/a?X-Amz-Signature=***&part=1"
+    flat = flatten({"inputs": ["https://a:b@h/f", "plain"], "x": {"auth_token": "t"}, "tokenizer": "dir", "n": None})
+    assert flat == {
+        "inputs": "['https://***@h/f', 'plain']",
+        "x.auth_token": "***",
+        "tokenizer": "dir",
+        "n": "None",
+    }
+
+
+def test_the_record_on_disk_holds_no_password(tmp_path: Path) -> None:
+    sink = MlflowSink(
+        tmp_path, "http://user:hush@127.0.0.1:9", "e", "r", {"data": "s3://k:hush@b"}, warn=lambda _: None
+    )
+    assert "hush" not in (tmp_path / "mlflow.json").read_text()
+    sink.finish(timeout=0.1)
+
+
+# ---- the address ----
+
+
+def test_addresses(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    assert store.resolve(None) == f"sqlite:///{tmp_path}/mlflow.db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://tracker:5000")
+    assert store.resolve(None) == "http://tracker:5000"
+    assert store.resolve("sqlite:////srv/x.db") == "sqlite:////srv/x.db"
+    for wrong in ("mlruns", "file:///tmp/mlruns", "ftp://u:hush@h"):
+        with pytest.raises(ConfigError, match="no MLflow store") as caught:
+            store.resolve(wrong)
+        assert "hush" not in str(caught.value)
+
+
+def test_none_switches_tracking_off(tmp_path: Path) -> None:
+    assert store.prepare("none", "pmlm") == "none"
+    sink = MlflowSink(tmp_path, "none", "pmlm", "run")
+    sink.ship(5)
+    assert sink.flush(0.1)
+    assert sink.finish()
+    assert not (tmp_path / "mlflow.json").exists()
+
+
+# ---- a real store ----
+
+
+def test_a_run_arrives_whole(tmp_path: Path, sqlite_uri: str) -> None:
+    journal = Journal(tmp_path)
+    sink = MlflowSink(
+        tmp_path, sqlite_uri, "pmlm", "whole", {"model": {"layers": 2}, "long": "x" * 9000}, {"data_fingerprint": "abc"}
+    )
+    write_steps(journal, range(1, 1201))  # more than one call holds
+    sink.ship(600)
+    assert sink.flush(60)
+    record = Record.load(tmp_path)
+    assert record is not None
+    assert record.run_id
+    assert [step for step, _ in history(sqlite_uri, record.run_id, "train/loss")] == list(range(1, 601))
+    assert sink.finish("FINISHED", 60)
+    losses = history(sqlite_uri, record.run_id, "train/loss")
+    assert losses == [(step, 10.0 / (1 + step)) for step in range(1, 1201)]
+    run = run_of(sqlite_uri, tmp_path)
+    assert run.info.status == "FINISHED"
+    assert run.info.run_name == "whole"
+    assert run.data.params["model.layers"] == "2"
+    assert run.data.tags["data_fingerprint"] == "abc"
+
+
+def test_a_resumed_run_sends_no_step_twice(tmp_path: Path, sqlite_uri: str) -> None:
+    journal = Journal(tmp_path)
+    sink = MlflowSink(tmp_path, sqlite_uri, "pmlm", "resumed", {"num_workers": 2})
+    write_steps(journal, range(1, 31))
+    journal.append(20, {"eval/ae_loss": 3.0})
+    sink.ship(20)
+    assert sink.flush(60)
+    first_id = run_of(sqlite_uri, tmp_path).info.run_id
+    journal.close()
+    del sink, journal  # the process dies here; the checkpoint of step 10 is the newest that can be read
+
+    journal = Journal(tmp_path)
+    journal.truncate_after(10)
+    sink = MlflowSink(tmp_path, sqlite_uri, "pmlm", "resumed", {"num_workers": 4})
+    write_steps(journal, range(11, 41))
+    assert sink.finish("FINISHED", 60)
+    run = run_of(sqlite_uri, tmp_path)
+    assert run.info.run_id == first_id
+    assert [step for step, _ in history(sqlite_uri, first_id, "train/loss")] == list(range(1, 41))
+    assert run.data.params["num_workers"] == "2"
+    assert run.data.tags["resumed.num_workers"] == "4"
+
+
+def test_an_answer_that_was_lost_sends_nothing_twice(tmp_path: Path, sqlite_uri: str) -> None:
+    """The store took the run and its figures, but this side died before noting it."""
+    journal = Journal(tmp_path)
+    sink = MlflowSink(tmp_path, sqlite_uri, "pmlm", "lost-answer")
+    before = Record.load(tmp_path)
+    assert before is not None
+    write_steps(journal, range(1, 11))
+    sink.ship(10)
+    assert sink.flush(60)
+    before.run_id, before.shipped = None, {}
+    before.save(tmp_path)
+    # Cut and written again, the same steps carry other times: MLflow itself would keep both.
+    journal.truncate_after(5)
+    write_steps(journal, range(6, 13))
+    assert MlflowSink(tmp_path, sqlite_uri, "pmlm", "lost-answer").finish("FINISHED", 60)
+    client = MlflowClient(tracking_uri=sqlite_uri)
+    experiment = client.get_experiment_by_name("pmlm")
+    runs = client.search_runs([experiment.experiment_id], f"tags.`{RUN_KEY_TAG}` = '{before.run_key}'")
+    assert len(runs) == 1
+    steps = [step for step, _ in history(sqlite_uri, runs[0].info.run_id, "train/loss")]
+    assert steps == list(range(1, 13))
+
+
+def test_a_store_is_made_by_the_driver_only(tmp_path: Path) -> None:
+    warnings: list[str] = []
+    missing = tmp_path / "elsewhere" / "mlflow.db"
+    sink = MlflowSink(tmp_path, f"sqlite:///{missing}", "pmlm", "run", warn=warnings.append)
+    Journal(tmp_path).append(1, {"a": 1.0})
+    assert not sink.finish("FAILED", timeout=3.0)
+    assert not missing.parent.exists()
+    assert len(warnings) == 2
+    assert "training goes on" in warnings[0]
+    assert f"pmlm sync --run_dir {tmp_path}" in warnings[1]
+    record = Record.load(tmp_path)
+    assert record is not None
+    assert record.status == "FAILED"
+
+
+def test_an_emptied_store_gets_the_whole_run_again(tmp_path: Path, sqlite_uri: str) -> None:
+    journal = Journal(tmp_path)
+    write_steps(journal, range(1, 6))
+    record = Record(sqlite_uri, "pmlm", "r", run_id="0" * 32, shipped={"train/loss": 5})
+    record.save(tmp_path)
+    assert MlflowSink(tmp_path, sqlite_uri, "pmlm", "r").finish("FINISHED", 60)
+    run_id = run_of(sqlite_uri, tmp_path).info.run_id
+    assert [step for step, _ in history(sqlite_uri, run_id, "train/loss")] == [1, 2, 3, 4, 5]
+
+
+def test_two_processes_share_a_store(tmp_path: Path, sqlite_uri: str) -> None:
+    """Two runs written at the same time, each from a process of its own, into one SQLite file."""
+    program = (
+        "import sys\n"
+        "from pipelines.tracking.journal import Journal\n"
+        "from pipelines.tracking.sink import MlflowSink\n"
+        "journal = Journal(sys.argv[1])\n"
+        "sink = MlflowSink(sys.argv[1], sys.argv[2], 'pmlm', 'shared')\n"
+        "for step in range(1, 301):\n"
+        "    journal.append(step, {'train/loss': 1.0 / step})\n"
+        "    sink.ship(step)\n"
+        "sys.exit(0 if sink.finish('FINISHED', 100) else 1)\n"
+    )
+    folders = [tmp_path / "one", tmp_path / "two"]
+    started = [subprocess.Popen([sys.executable, "-c", program, str(f), sqlite_uri]) for f in folders]
+    assert [process.wait(120) for process in started] == [0, 0]
+    for folder in folders:
+        run_id = run_of(sqlite_uri, folder).info.run_id
+        assert [step for step, _ in history(sqlite_uri, run_id, "train/loss")] == list(range(1, 301))
+
+
+def test_a_damaged_record_warns_and_says_what_to_do(tmp_path: Path, sqlite_uri: str) -> None:
+    (tmp_path / "mlflow.json").write_text("{")
+    with pytest.raises(DataError, match="remove it"):
+        Record.load(tmp_path)
+    warnings: list[str] = []
+    sink = MlflowSink(tmp_path, sqlite_uri, "pmlm", "r", warn=warnings.append)
+    sink.ship(1)
+    assert not sink.finish()
+    assert len(warnings) == 1
+    assert "mlflow.json" in warnings[0]
+
+
+def test_a_server_that_never_answers_stalls_nothing(tmp_path: Path) -> None:
+    """A listening socket nobody serves: connections are taken, answers never come."""
+    with socket.socket() as deaf:
+        deaf.bind(("127.0.0.1", 0))
+        deaf.listen(8)
+        uri = f"http://127.0.0.1:{deaf.getsockname()[1]}"
+        warnings: list[str] = []
+        begin = time.monotonic()
+        store.prepare(uri, "pmlm", timeout=1.0, warn=warnings.append)
+        sink = MlflowSink(tmp_path, uri, "pmlm", "r", warn=warnings.append)
+        journal = Journal(tmp_path)
+        for step in range(1000):
+            journal.append(step, {"a": 1.0})
+            sink.ship(step)
+        assert not sink.finish("FINISHED", timeout=1.0)
+        assert time.monotonic() - begin < 8
+        assert warnings
