@@ -1,0 +1,94 @@
+"""Ray, in one place: start it or join it, with the settings that Ray leaves wrong by default for short commands."""
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from pipelines.console import say, warn
+
+# Ray Train reads these in the driver and hands them on to its controller and workers.
+_DRIVER_ENVIRONMENT = {
+    # The controller asks its workers how they are every 2 s by default; a report waits for that question.
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
+    # Without it a killed Tune driver loses finished trials.
+    "TUNE_GLOBAL_CHECKPOINT_S": "1",
+    # Workers stay in the directory of the command, so that relative paths mean the same everywhere.
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "RAY_TRAIN_METRICS_ENABLED": "0",
+    "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_DEDUP_LOGS": "1",
+}
+
+# glibc gives freed activations back to the kernel and faults them in again at every step, unless told not to.
+_WORKER_ENVIRONMENT = {
+    "MALLOC_MMAP_THRESHOLD_": "4294967296",
+    "MALLOC_TRIM_THRESHOLD_": "8589934592",
+}
+
+_VERBOSE = "PMLM_RAY_LOGS"
+
+
+@contextmanager
+def connected(num_cpus: int | None = None) -> Iterator[Any]:
+    """Connect to Ray for the time of a command, and leave it as it was found.
+
+    A running Ray is used as it is; `RAY_ADDRESS` names a cluster to join; otherwise one is started on this machine with
+    `num_cpus` CPUs (all of them by default) and shut down at the end. `PMLM_RAY_LOGS=1` shows Ray's own log.
+    """
+    import ray
+
+    mine = not ray.is_initialized()
+    connect(num_cpus)
+    try:
+        yield ray
+    finally:
+        if mine:
+            ray.shutdown()
+
+
+def connect(num_cpus: int | None = None) -> None:
+    """Connect to Ray if this process is not connected yet; see `connected`."""
+    for name, value in _DRIVER_ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    import ray
+
+    if ray.is_initialized():
+        return
+    verbose = os.environ.get(_VERBOSE, "") not in ("", "0")
+    options: dict[str, Any] = {
+        "logging_level": logging.INFO if verbose else logging.ERROR,
+        "log_to_driver": verbose,
+        "runtime_env": {"env_vars": worker_environment()},
+    }
+    address = os.environ.get("RAY_ADDRESS")
+    if address:
+        say(f"joining the Ray cluster at {address}")
+    else:
+        options |= {"num_cpus": num_cpus, "include_dashboard": False}
+    ray.init(**options)
+
+
+def worker_environment() -> dict[str, str]:
+    """Environment of every worker process; what the user has set himself wins."""
+    return {name: os.environ.get(name, value) for name, value in _WORKER_ENVIRONMENT.items()}
+
+
+def available_cpus() -> int:
+    """CPUs of this machine that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def is_remote() -> bool:
+    """Whether work will run on a cluster that was started elsewhere."""
+    return bool(os.environ.get("RAY_ADDRESS"))
+
+
+def cpus_to_start(needed: int) -> int:
+    """How many CPUs a local Ray should count, so that `needed` fit; says so if the machine has fewer."""
+    have = available_cpus()
+    if needed > have:
+        warn(f"{needed} CPUs are asked for and this machine has {have}; the workers will share them and be slower")
+    return max(have, needed)

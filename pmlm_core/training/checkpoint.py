@@ -1,0 +1,214 @@
+"""A checkpoint is a folder that `from_pretrained` loads by itself, plus the training state; written whole or not at all.
+
+    step-00000128/
+        config.json, model.safetensors, tokenizer files      what Hugging Face loads
+        optimizer.safetensors, training_state.json           what resuming needs; no pickle anywhere
+        checkpoint.json                                      size and SHA-256 of every file, written last
+
+It is made under a temporary name, forced to disk, and renamed: a folder named `step-...` is whole, and if the disk lied,
+the hashes say so and the one before it is taken.
+"""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from pmlm_core.errors import CheckpointError
+
+MANIFEST, STATE, OPTIMIZER = "checkpoint.json", "training_state.json", "optimizer.safetensors"
+FORMAT_VERSION = 1
+_NAME = re.compile(r"step-(\d{8,})")
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What goes into a checkpoint besides the model."""
+
+    step: int
+    """Updates made; training goes on with step number `step`."""
+    state: Mapping[str, Any]
+    """JSON: fingerprints, figures, whatever the run needs to go on."""
+    optimizer: Mapping[str, Tensor]
+    score: float | None = None
+    """Loss on held-out rows at this step, if it was measured; the lowest is the best checkpoint."""
+
+
+def folder_of(root: Path, step: int) -> Path:
+    return root / f"step-{step:08d}"
+
+
+def write(root: Path, contents: Contents, write_model: Callable[[Path], None]) -> Path:
+    """Write a checkpoint below `root`; `write_model(folder)` adds the Hugging Face files. Returns its folder.
+
+    Raises:
+        CheckpointError: it could not be written (disk full, no permission); nothing half-written is left in view.
+    """
+    final = folder_of(root, contents.step)
+    partial = root / f".writing-{final.name}-{os.getpid()}"
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir()
+        write_model(partial)
+        save_file(dict(contents.optimizer), partial / OPTIMIZER)
+        _write_json(partial / STATE, {"step": contents.step, **contents.state})
+        files = {
+            path.relative_to(partial).as_posix(): {"bytes": path.stat().st_size, "sha256": sha256(path)}
+            for path in sorted(partial.rglob("*"))
+            if path.is_file()
+        }
+        for name in files:
+            _sync(partial / name)
+        manifest = {
+            "format_version": FORMAT_VERSION,
+            "step": contents.step,
+            "score": contents.score,
+            "files": files,
+        }
+        _write_json(partial / MANIFEST, manifest)
+        _sync(partial / MANIFEST)
+        _sync(partial)
+        if final.exists():  # the same step again, after falling back behind it
+            retired = root / f".replaced-{final.name}-{os.getpid()}"
+            final.rename(retired)
+            partial.rename(final)
+            shutil.rmtree(retired, ignore_errors=True)
+        else:
+            partial.rename(final)
+        _sync(root)
+    except OSError as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise CheckpointError(
+            f"checkpoint {final} could not be written: {error.strerror or error}; the one before it is untouched"
+        ) from error
+    return final
+
+
+def damage(folder: Path) -> str | None:
+    """What is wrong with a checkpoint folder, or None if every byte is as it was written."""
+    try:
+        manifest = read_manifest(folder)
+    except CheckpointError as error:
+        return str(error)
+    for name, entry in manifest["files"].items():
+        path = folder / name
+        if not path.is_file():
+            return f"{name} is missing"
+        if path.stat().st_size != entry["bytes"]:
+            return f"{name} has {path.stat().st_size} bytes, not {entry['bytes']}"
+        if sha256(path) != entry["sha256"]:
+            return f"{name} is not as it was written (SHA-256 differs)"
+    return None
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The hashes and score of a checkpoint; CheckpointError if it has none that can be read."""
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise CheckpointError(f"{folder} has no {MANIFEST}: it was never finished") from None
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{folder / MANIFEST} cannot be read: {error}") from None
+    if not isinstance(manifest, dict) or not isinstance(manifest.get("files"), dict):
+        raise CheckpointError(f"{folder / MANIFEST} is not the manifest of a checkpoint")
+    if manifest.get("format_version") != FORMAT_VERSION:
+        raise CheckpointError(
+            f"{folder / MANIFEST} has format version {manifest.get('format_version')}, this program reads {FORMAT_VERSION}"
+        )
+    return manifest
+
+
+def read_state(folder: Path) -> dict[str, Any]:
+    """The training state's JSON part."""
+    try:
+        return json.loads((folder / STATE).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{folder / STATE} cannot be read: {error}") from None
+
+
+def read_optimizer(folder: Path) -> dict[str, Tensor]:
+    """The optimizer's tensors, on the CPU."""
+    return load_file(folder / OPTIMIZER)
+
+
+def all_steps(root: Path) -> list[Path]:
+    """Checkpoint folders below `root`, oldest first, damaged or not."""
+    if not root.is_dir():
+        return []
+    found = [(int(match[1]), path) for path in root.iterdir() if (match := _NAME.fullmatch(path.name))]
+    return [path for _, path in sorted(found)]
+
+
+def newest_valid(root: Path, say: Callable[[str], None]) -> Path | None:
+    """The newest checkpoint whose every byte is right, or None if there is none.
+
+    Damaged ones are told to `say` and renamed `damaged-...`, so that they are neither taken nor lost.
+    """
+    for folder in reversed(all_steps(root)):
+        reason = damage(folder)
+        if reason is None:
+            return folder
+        aside = root / f"damaged-{folder.name}"
+        shutil.rmtree(aside, ignore_errors=True)
+        folder.rename(aside)
+        say(f"checkpoint {folder.name} is damaged ({reason}); kept as {aside.name}, going back to the one before it")
+    return None
+
+
+def sweep(root: Path) -> None:
+    """Remove what an interrupted `write` left behind. Only one process may write below `root` at a time."""
+    if root.is_dir():
+        for path in root.iterdir():
+            if path.name.startswith((".writing-", ".replaced-")):
+                shutil.rmtree(path, ignore_errors=True)
+
+
+def best(root: Path) -> Path | None:
+    """The checkpoint with the lowest held-out loss, if any was scored."""
+    scored = [(score, folder) for folder in all_steps(root) if (score := _score(folder)) is not None]
+    return min(scored)[1] if scored else None
+
+
+def prune(root: Path, keep: int) -> None:
+    """Remove all checkpoints but the `keep` newest and the best."""
+    folders = all_steps(root)
+    stay = {*folders[-keep:], best(root)}
+    for folder in folders:
+        if folder not in stay:
+            # Renamed first: a half-removed folder must not look like a checkpoint.
+            doomed = root / f".replaced-{folder.name}-{os.getpid()}"
+            folder.rename(doomed)
+            shutil.rmtree(doomed, ignore_errors=True)
+
+
+def sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _score(folder: Path) -> float | None:
+    try:
+        return read_manifest(folder).get("score")
+    except CheckpointError:
+        return None
+
+
+def _write_json(path: Path, value: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,108 @@
+"""Micro-batches of a worker, prepared ahead of the step that uses them by a background thread.
+
+Rows are addressed by (seed, step), so a loader that starts at step s yields exactly what one that started at 0 yields
+from s on: there is no other state to save.
+"""
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+Batch = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Share:
+    """Which part of every global batch a worker takes."""
+
+    rank: int
+    world: int
+    batch_size: int
+    micro_batch_size: int
+
+    def micro_batches(self) -> range:
+        """Indices, in the global batch, of this worker's micro-batches."""
+        return range(self.rank, self.batch_size // self.micro_batch_size, self.world)
+
+
+class Loader:
+    """Iterates over (step, [(micro-batch index, tensors), ...]) from `first_step` to `max_steps`.
+
+    Args:
+        rows_of_step: step -> (rows, views) of the global batch, `batch_size` long each.
+        make: (rows, views) -> tensors of a micro-batch, on the CPU.
+        device: where to put them.
+        ahead: steps prepared in advance.
+
+    `waited` grows by the seconds the consumer had to wait. An exception in the background thread is raised to the
+    consumer at the step it concerns.
+    """
+
+    def __init__(
+        self,
+        rows_of_step: Callable[[int], tuple[np.ndarray, np.ndarray]],
+        make: Callable[[np.ndarray, np.ndarray], Batch],
+        share: Share,
+        *,
+        first_step: int,
+        max_steps: int,
+        device: torch.device,
+        ahead: int = 4,
+    ) -> None:
+        self.waited = 0.0
+        self._rows_of_step, self._make, self._share = rows_of_step, make, share
+        self._steps = range(first_step, max_steps)
+        self._device = device
+        self._queue: queue.Queue = queue.Queue(maxsize=ahead)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._fill, name="pmlm-loader", daemon=True)
+
+    def __iter__(self) -> Iterator[tuple[int, list[tuple[int, Batch]]]]:
+        self._thread.start()
+        try:
+            for step in self._steps:
+                begun = time.perf_counter()
+                item = self._queue.get()
+                self.waited += time.perf_counter() - begun
+                if isinstance(item, BaseException):
+                    raise item
+                yield step, [(index, self._to_device(batch)) for index, batch in item]
+        finally:
+            self._stop.set()
+
+    def prepare(self, step: int) -> list[tuple[int, Batch]]:
+        """This worker's micro-batches of `step`, on the CPU."""
+        rows, views = self._rows_of_step(step)
+        size = self._share.micro_batch_size
+        return [
+            (index, self._make(rows[index * size : (index + 1) * size], views[index * size : (index + 1) * size]))
+            for index in self._share.micro_batches()
+        ]
+
+    def _to_device(self, batch: Batch) -> Batch:
+        if self._device.type == "cpu":
+            return batch
+        return {name: tensor.pin_memory().to(self._device, non_blocking=True) for name, tensor in batch.items()}
+
+    def _fill(self) -> None:
+        try:
+            for step in self._steps:
+                if not self._put(self.prepare(step)):
+                    return
+        except BaseException as error:
+            self._put(error)
+
+    def _put(self, item: object) -> bool:
+        while not self._stop.is_set():
+            try:
+                self._queue.put(item, timeout=0.2)
+                return True
+            except queue.Full:
+                continue
+        return False

@@ -1,0 +1,88 @@
+"""AdamW with the usual exemptions, and its state as named tensors, so that a checkpoint holds no pickle."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from pmlm_core.errors import CheckpointError
+
+_MOMENTS = ("exp_avg", "exp_avg_sq")
+
+
+def decays(name: str, parameter: Tensor) -> bool:
+    """Whether weight decay applies: to matrices, but not to biases, LayerNorm or the relative position bias."""
+    return parameter.ndim >= 2 and "rel_pos_bias" not in name and "rel_bias" not in name and "relative" not in name
+
+
+def build_adamw(
+    model: nn.Module, *, learning_rate: float, betas: tuple[float, float], epsilon: float, weight_decay: float
+) -> torch.optim.AdamW:
+    """AdamW over the trainable parameters of `model` in two groups, with and without weight decay.
+
+    The fused implementation (one kernel over many tensors) is used where the device has one.
+    """
+    groups: dict[bool, list[nn.Parameter]] = {True: [], False: []}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            groups[decays(name, parameter)].append(parameter)
+    return torch.optim.AdamW(
+        [
+            {"params": groups[True], "weight_decay": weight_decay},
+            {"params": groups[False], "weight_decay": 0.0},
+        ],
+        lr=learning_rate,
+        betas=betas,
+        eps=epsilon,
+        fused=all(p.device.type in ("cuda", "cpu") and p.is_floating_point() for p in model.parameters()),
+    )
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Set the learning rate of every group."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[str, Tensor]:
+    """The optimizer's state as CPU copies named `<moment>.<parameter name>`, and `updates` as a number of updates."""
+    tensors: dict[str, Tensor] = {}
+    for name, parameter in model.named_parameters():
+        state = optimizer.state.get(parameter)
+        if not state:
+            continue
+        for moment in _MOMENTS:
+            tensors[f"{moment}.{name}"] = state[moment].detach().to("cpu", copy=True).contiguous()
+        tensors[f"step.{name}"] = state["step"].detach().to("cpu", torch.float32, copy=True).reshape(())
+    return tensors
+
+
+def load_optimizer_tensors(
+    optimizer: torch.optim.Optimizer, model: nn.Module, tensors: Mapping[str, Tensor], where: str
+) -> None:
+    """Put back what `optimizer_tensors` took.
+
+    Raises:
+        CheckpointError: `tensors` (read from `where`) do not fit this model.
+    """
+    wanted = dict(model.named_parameters())
+    known = {f"{part}.{name}" for name in wanted for part in (*_MOMENTS, "step")}
+    if unknown := sorted(set(tensors) - known):
+        raise CheckpointError(
+            f"{where}: optimizer state of '{unknown[0]}', which this model does not have; "
+            "the checkpoint is of another architecture: start a new run with another run_name"
+        )
+    for name, parameter in wanted.items():
+        if f"{_MOMENTS[0]}.{name}" not in tensors:
+            continue
+        state = {moment: tensors[f"{moment}.{name}"] for moment in _MOMENTS}
+        for moment, tensor in state.items():
+            if tensor.shape != parameter.shape:
+                raise CheckpointError(
+                    f"{where}: {moment} of '{name}' has shape {tuple(tensor.shape)}, "
+                    f"the parameter has {tuple(parameter.shape)}; start a new run with another run_name"
+                )
+        moved = {moment: tensor.to(parameter.device, parameter.dtype) for moment, tensor in state.items()}
+        step = tensors[f"step.{name}"].to(torch.float32)
+        fused_on_device = parameter.device.type == "cuda"
+        optimizer.state[parameter] = {"step": step.to(parameter.device) if fused_on_device else step, **moved}

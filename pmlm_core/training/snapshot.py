@@ -1,0 +1,87 @@
+"""Checkpoints written behind training's back: copy the state in memory, then write it in a background thread."""
+
+import shutil
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from pmlm_core.errors import CheckpointError
+from pmlm_core.training import checkpoint
+
+
+def copy_of(model: PreTrainedModel) -> dict[str, Tensor]:
+    """A CPU copy of the weights, in which tied weights are still one tensor."""
+    copies: dict[int, Tensor] = {}
+    state = {}
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        if id(tensor) not in copies:
+            copies[id(tensor)] = tensor.detach().to("cpu", copy=True)
+        state[name] = copies[id(tensor)]
+    return state
+
+
+class CheckpointWriter:
+    """Writes one checkpoint at a time in the background.
+
+    A checkpoint that cannot be written is told to `say` and training goes on, for the next may succeed (a full disk is
+    cleared); `close` raises if the last one failed.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        tokenizer_folder: Path | None,
+        *,
+        keep: int,
+        say: Callable[[str], None],
+        published: Callable[[int, Path], None],
+    ) -> None:
+        self._root, self._tokenizer_folder, self._keep = root, tokenizer_folder, keep
+        self._say, self._published = say, published
+        self._thread: threading.Thread | None = None
+        self._failure: Exception | None = None
+
+    def save(self, model: PreTrainedModel, contents: checkpoint.Contents) -> None:
+        """Copy the weights now, write them meanwhile; waits for the previous checkpoint if that is still being written."""
+        self._wait()
+        weights = copy_of(model)
+        self._thread = threading.Thread(target=self._write, args=(model, weights, contents), name="pmlm-checkpoint")
+        self._thread.start()
+
+    def close(self) -> None:
+        """Wait for the last checkpoint.
+
+        Raises:
+            CheckpointError: it could not be written.
+        """
+        self._wait()
+        if self._failure is not None:
+            raise self._failure
+
+    def _wait(self) -> None:
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+
+    def _write(self, model: PreTrainedModel, weights: dict[str, Tensor], contents: checkpoint.Contents) -> None:
+        def write_model(folder: Path) -> None:
+            with torch.no_grad():
+                model.save_pretrained(folder, state_dict=weights)
+            if self._tokenizer_folder is not None:
+                shutil.copytree(self._tokenizer_folder, folder, dirs_exist_ok=True)
+
+        try:
+            folder = checkpoint.write(self._root, contents, write_model)
+            checkpoint.prune(self._root, self._keep)
+            self._failure = None
+            self._published(contents.step, folder)
+        except CheckpointError as error:
+            self._failure = error
+            self._say(str(error))
+        except Exception as error:
+            self._failure = CheckpointError(f"checkpoint of step {contents.step} could not be written: {error!r}")
+            self._say(str(self._failure))

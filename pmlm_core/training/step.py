@@ -1,0 +1,120 @@
+"""THE training step, for pre-training and fine-tuning alike.
+
+The loss is a sum over predicted tokens divided by their count in the whole global batch, so that neither the number of
+workers nor gradient accumulation moves it (METHOD section 1).
+"""
+
+import contextlib
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from pmlm_core.errors import TrainingError
+from pmlm_core.randomness import key
+from pmlm_core.training.reduce import all_sum, world_size
+
+Batch = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a step needs to know of the model's job."""
+
+    count: Callable[[Batch], int]
+    """Number of predicted tokens (or examples) of a micro-batch."""
+    losses: Callable[[nn.Module, Batch], tuple[Tensor, dict[str, Tensor]]]
+    """Forward pass: the sum of losses over those predictions, and figures (sums too) to report."""
+
+
+@dataclass(frozen=True)
+class Precision:
+    """Where the forward pass runs and in which type: "fp32", or "bf16" for autocast."""
+
+    device: torch.device
+    name: str
+
+    def autocast(self) -> contextlib.AbstractContextManager[Any]:
+        if self.name == "bf16":
+            return torch.autocast(self.device.type, dtype=torch.bfloat16)
+        return contextlib.nullcontext()
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """Sums over the whole global batch."""
+
+    count: int
+    figures: dict[str, float]
+    """Sums named as the task names them, and "loss"."""
+    shared: list[float]
+    """The caller's own numbers, summed over the workers on the way."""
+    gradient_norm: float
+
+
+def train_step(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    micro_batches: Sequence[tuple[int, Batch]],
+    task: Task,
+    *,
+    step: int,
+    seed: int,
+    precision: Precision,
+    max_grad_norm: float | None = None,
+    share: Sequence[float] = (),
+) -> StepResult:
+    """Make one update from this worker's micro-batches of the global batch.
+
+    Args:
+        model: the model, wrapped in DDP when there are several workers.
+        micro_batches: (index in the global batch, tensors) of each; every worker holds equally many.
+        step: number of the step, from 0; it names the step in errors and seeds dropout.
+        seed: dropout of micro-batch i of step s is a function of (seed, s, i), not of the worker that computes it.
+        max_grad_norm: clip the gradient's norm to this, or leave it.
+        share: numbers to be summed over the workers together with the counts (a saving request, token counts).
+
+    Raises:
+        TrainingError: loss or gradient is not finite; no update has been made.
+    """
+    count, *shared = all_sum([sum(task.count(batch) for _, batch in micro_batches), *share], precision.device)
+    if count == 0:
+        raise TrainingError(f"step {step}: the global batch holds no predicted token; the blocks have no masked position")
+    # DDP averages over workers; the factor makes that a sum.
+    scale = world_size() / count
+    optimizer.zero_grad(set_to_none=True)
+    sums: dict[str, Tensor] = {}
+    for position, (index, batch) in enumerate(micro_batches):
+        last = position == len(micro_batches) - 1
+        hold = model.no_sync() if isinstance(model, DistributedDataParallel) and not last else contextlib.nullcontext()
+        torch.manual_seed(key(seed, "dropout", step, index) >> 1)
+        with hold:
+            with precision.autocast():
+                loss_sum, figures = task.losses(model, batch)
+            (loss_sum * scale).backward()
+        for name, value in {"loss": loss_sum, **figures}.items():
+            added = value.detach().double()
+            sums[name] = sums[name] + added if name in sums else added
+    names = sorted(sums)
+    totals = dict(zip(names, all_sum(torch.stack([sums[n] for n in names]).tolist(), precision.device), strict=True))
+    parameters = [p for p in model.parameters() if p.grad is not None]
+    norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+    if max_grad_norm is not None:
+        nn.utils.clip_grads_with_norm_(parameters, max_grad_norm, norm)
+    _refuse_non_finite(step, totals["loss"] / count, float(norm))
+    optimizer.step()
+    return StepResult(int(count), totals, shared, float(norm))
+
+
+def _refuse_non_finite(step: int, loss: float, norm: float) -> None:
+    if math.isfinite(loss) and math.isfinite(norm):
+        return
+    what = f"the loss is {loss}" if not math.isfinite(loss) else f"the gradient's norm is {norm}"
+    raise TrainingError(
+        f"step {step}: {what}; training stopped before this update and the last checkpoint is good. "
+        "Lower learning_rate, lengthen warmup_steps, or set max_grad_norm (1.0 is usual), and start again"
+    )
