@@ -15,9 +15,8 @@ from pmlm_core.corpus.special import SpecialIds
 from pmlm_core.errors import ConfigError
 from pmlm_core.randomness import below, draw, key, mix64
 
-KEPT_AS_MASK = 0.8  # corruption of a masked position: [MASK] ...
-RANDOM_TOKEN = 0.1  # ... a random ordinary token; the rest stay as they are
-_UNIT = 2.0**-53
+MASK_SHARE = 0.8  # corruption of a masked position: [MASK] ...
+RANDOM_SHARE = 0.1  # ... a random ordinary token; the rest stay as they are
 _STALLED = 1000  # discarded draws in a row after which we ask whether any legal block is left
 
 
@@ -104,7 +103,7 @@ def mask_windows(
     ordinary = np.asarray(ordinary_ids, dtype=np.int32)
     if not len(ordinary):
         raise ConfigError("The tokenizer names no ordinary ids to draw random replacements from; train a bigger one.")
-    special = np.array(sorted(set(special_ids.as_dict().values())), dtype=np.int32)
+    special = tuple(np.int32(i) for i in special_ids.as_dict().values())
     return MaskedView(
         *_mask(
             windows.input_ids,
@@ -113,7 +112,6 @@ def mask_windows(
             np.uint64(key(stream_key, "corruption", view)),
             first_row,
             special,
-            special_ids.mask,
             ordinary,
             mask_prob,
             block_prob,
@@ -124,14 +122,14 @@ def mask_windows(
 
 
 @numba.njit(cache=True, nogil=True, inline="always")
-def _unit(bits):  # type: ignore[no-untyped-def]
-    """Uniform in [0, 1), 53 bits."""
-    return np.float64(bits >> np.uint64(11)) * _UNIT
+def _low(bits):  # type: ignore[no-untyped-def]
+    """The lower 32 bits; `below` uses the upper 32, so one draw serves a choice and a coin."""
+    return np.int64(bits & np.uint64(0xFFFFFFFF))
 
 
 @numba.njit(cache=True, nogil=True)
 def _mask(  # type: ignore[no-untyped-def]
-    input_ids, offsets, mask_key, corruption_key, first_row, special, mask_id, ordinary,
+    input_ids, offsets, mask_key, corruption_key, first_row, special, ordinary,
     mask_prob, block_prob, min_block, max_block,
 ):  # fmt: skip
     rows = len(offsets) - 1
@@ -141,26 +139,24 @@ def _mask(  # type: ignore[no-untyped-def]
         longest = max(longest, n)
         bound += min(n, np.int64(mask_prob * n) + 1 + max_block)
     free = np.zeros(longest, np.bool_)  # maskable and not masked yet
-    starts = np.empty(longest, np.int64)
     positions = np.empty(bound, np.int32)
     replacements = np.empty(bound, np.int32)
     step_lengths = np.empty(bound, np.int32)
     position_offsets = np.zeros(rows + 1, np.int64)
     step_offsets = np.zeros(rows + 1, np.int64)
-    # Ids of specials are small in every vocabulary we know, so a table beats six comparisons a token.
-    table = np.zeros(special.max() + 1, np.bool_)
-    for s in special:
-        table[s] = True
+    sos, pad, eos, unk, mask, pseudo = special
+    block_below = np.int64(block_prob * 2**32)
+    mask_below = np.int64(MASK_SHARE * 2**32)
+    random_below = np.int64((MASK_SHARE + RANDOM_SHARE) * 2**32)
     p, s = 0, 0
     for r in range(rows):
         row = input_ids[offsets[r] : offsets[r + 1]]
         n = len(row)
         maskable = 0
-        for i in range(n):
-            token = row[i]
-            ok = token >= len(table) or not table[token]
+        for i in range(n):  # branch-free: the compiler makes vector code of it
+            t = row[i]
+            ok = (t != sos) & (t != pad) & (t != eos) & (t != unk) & (t != mask) & (t != pseudo)
             free[i] = ok
-            starts[maskable] = i
             maskable += ok
         budget = np.int64(np.ceil(mask_prob * maskable - 1e-9))  # 0.15 * 20 is 3, whatever the last bit says
         stream = mix64(mask_key + np.uint64(first_row + r))
@@ -168,11 +164,11 @@ def _mask(  # type: ignore[no-untyped-def]
         counter = np.uint64(0)
         discarded = 0
         while p - first < budget:
-            start = starts[below(draw(stream, counter), maskable)]
-            length = 1
-            if _unit(draw(stream, counter + np.uint64(1))) < block_prob:
-                length = min_block + below(draw(stream, counter + np.uint64(2)), max_block - min_block + 1)
-            counter += np.uint64(3)
+            start = below(draw(stream, counter), n)  # a special is never free, so the draw is discarded
+            bits = draw(stream, counter + np.uint64(1))
+            block = min_block + below(bits, max_block - min_block + 1)
+            length = block if _low(bits) < block_below else 1
+            counter += np.uint64(2)
             legal = start + length <= n
             if legal:
                 for i in range(start, start + length):
@@ -190,15 +186,12 @@ def _mask(  # type: ignore[no-untyped-def]
             step_lengths[s] = length
             s += 1
         stream = mix64(corruption_key + np.uint64(first_row + r))
+        replacements[first:p] = mask
         for i in range(first, p):
-            at = np.uint64(2 * (i - first))
-            u = _unit(draw(stream, at))
-            if u < KEPT_AS_MASK:
-                replacements[i] = mask_id
-            elif u < KEPT_AS_MASK + RANDOM_TOKEN:
-                replacements[i] = ordinary[below(draw(stream, at + np.uint64(1)), len(ordinary))]
-            else:
-                replacements[i] = row[positions[i]]
+            bits = draw(stream, np.uint64(i - first))
+            if _low(bits) >= mask_below:
+                random = ordinary[below(bits, len(ordinary))]
+                replacements[i] = random if _low(bits) < random_below else row[positions[i]]
         position_offsets[r + 1] = p
         step_offsets[r + 1] = s
     return positions[:p], position_offsets, step_lengths[:s], step_offsets, replacements[:p]
