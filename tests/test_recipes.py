@@ -1,0 +1,52 @@
+"""Every recipe is a valid configuration of every stage it names, and agrees with itself from stage to stage."""
+
+import importlib
+from pathlib import Path
+
+import pytest
+import yaml
+
+from pipelines.cli import COMMANDS
+from pipelines.options import parse
+
+ROOT = Path(__file__).parent.parent
+RECIPES = sorted((ROOT / "recipes").rglob("*.yaml"))
+
+
+def configs(path: Path) -> dict:
+    found = {}
+    for name in yaml.safe_load(path.read_text()):
+        command = COMMANDS[name]
+        config_class = getattr(importlib.import_module(f"pipelines.{name}.config"), command.config_class)
+        found[name] = parse(name, config_class, command.summary, ["--config", str(path)], tuple(COMMANDS)).config
+    return found
+
+
+def test_the_promised_recipes_are_there():
+    names = {path.stem for path in RECIPES if path.parent.name == "pretrain"}
+    assert names >= {"demo", "mini", "small", "medium", "base", "large"}
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_recipe_is_valid_and_its_stages_fit_together(path):
+    stages = configs(path)
+    assert stages["preprocess"].tokenizer == stages["tokenizer"].output_dir
+    assert stages["pretrain"].data_dir == stages["preprocess"].output_dir
+    assert stages["preprocess"].inputs == stages["tokenizer"].inputs
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_header_gives_command_and_hardware(path):
+    header = "".join(line for line in path.read_text().splitlines(keepends=True) if line.startswith("#"))
+    assert "pmlm " in header
+    assert "Hardware:" in header
+
+
+def test_base_is_the_papers_main_run():
+    base = configs(ROOT / "recipes/pretrain/base.yaml")
+    pretrain, preprocess = base["pretrain"], base["preprocess"]
+    assert (pretrain.batch_size, preprocess.max_length, pretrain.max_steps) == (7680, 512, 500_000)
+    assert (pretrain.learning_rate, pretrain.warmup_steps, pretrain.weight_decay) == (6e-4, 24_000, 0.01)
+    assert (pretrain.adam_beta1, pretrain.adam_beta2, pretrain.adam_epsilon) == (0.9, 0.98, 1e-6)
+    assert pretrain.max_grad_norm is None
+    assert (preprocess.mask_prob, pretrain.preset, pretrain.objective) == (0.15, "base", "AE+PAR")
