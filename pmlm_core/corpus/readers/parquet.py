@@ -1,0 +1,86 @@
+"""Parquet: a document a record, the text in one column. A damaged row group costs only itself."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pmlm_core.corpus.formats import InputFormat
+from pmlm_core.corpus.pieces import Span
+from pmlm_core.corpus.readers.text import Found, checked
+from pmlm_core.corpus.rejects import ReadProgress, Reject, excerpt
+from pmlm_core.storage import is_transport_error, resolve
+
+_BATCH = 64  # records decoded at a time: long documents stay bounded
+
+
+def read(span: Span, index: int, fmt: InputFormat, progress: ReadProgress) -> Iterator[Found]:
+    """Yield the documents and rejects of a span of row groups."""
+    file_system, path = resolve(span.source.uri)
+    try:
+        with file_system.open_input_file(path) as source:
+            yield from _read_file(source, span, index, fmt, progress)
+    except PermissionError as error:
+        yield Reject(index, 0, None, "unreadable", "", str(error))
+
+
+def _read_file(source: Any, span: Span, index: int, fmt: InputFormat, progress: ReadProgress) -> Iterator[Found]:
+    progress.rows.setdefault(index, 0)
+    try:
+        file = pq.ParquetFile(source, pre_buffer=False)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        yield Reject(index, 0, None, "corrupt_file", "", _detail(error))
+        return
+    schema = file.schema_arrow
+    if fmt.text_field not in schema.names:
+        detail = f"no column '{fmt.text_field}'; columns: {', '.join(schema.names[:12])}"
+        yield Reject(index, 0, None, "wrong_schema", "", detail)
+        return
+    kind = schema.field(fmt.text_field).type
+    if not _is_text(kind):
+        yield Reject(index, 0, None, "wrong_schema", "", f"column '{fmt.text_field}' is {kind}, not text")
+        return
+    for group in range(span.start, span.end):
+        before = progress.rows[index]
+        try:
+            for batch in file.iter_batches(_BATCH, row_groups=[group], columns=[fmt.text_field], use_threads=False):
+                yield from _read_batch(batch.column(0), index, fmt, progress)
+        except (pa.ArrowException, OSError) as error:
+            row = progress.rows[index] + 1
+            detail = f"row group {group}: {_detail(error)}; the rest of it is left out"
+            yield Reject(index, row, None, "corrupt_file", "", detail)
+        progress.rows[index] = before + file.metadata.row_group(group).num_rows
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
+
+
+def _detail(error: Exception) -> str:
+    if isinstance(error, OSError) and is_transport_error(error):
+        raise error
+    return " ".join(str(error).split())[:300]
+
+
+def _read_batch(column: Any, index: int, fmt: InputFormat, progress: ReadProgress) -> Iterator[Found]:
+    for scalar in column:
+        progress.rows[index] += 1
+        row = progress.rows[index]
+        try:
+            text = scalar.as_py()
+        except UnicodeDecodeError as error:
+            yield Reject(index, row, None, "invalid_utf8", excerpt(error.object[:400]), str(error.reason))
+            continue
+        if text is None:
+            yield Reject(index, row, None, "not_text", "", f"column '{fmt.text_field}' holds null")
+            continue
+        length = len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
+        progress.text_bytes += length
+        if length > fmt.max_document_bytes:
+            detail = f"{length:,} bytes; max_document_bytes is {fmt.max_document_bytes:,}"
+            yield Reject(index, row, None, "too_long", excerpt(text[:400]), detail)
+            continue
+        yield checked(text, row, index, None)

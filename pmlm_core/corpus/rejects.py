@@ -1,0 +1,80 @@
+"""What a reader gives: a document, or a reject that says what was left out, where, and why.
+
+Reasons are few and fixed, so that they can be counted; `detail` is the sentence for a person.
+"""
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+REASONS = {
+    "empty_file": "the file holds no document",
+    "empty_text": "the text is empty",
+    "invalid_utf8": "the bytes are not UTF-8",
+    "nul_byte": "the text holds a NUL character",
+    "too_long": "the document is longer than max_document_bytes",
+    "truncated_file": "the compressed file ends early",
+    "corrupt_file": "the file cannot be decoded",
+    "invalid_json": "the line is not a JSON object",
+    "missing_field": "the JSON object lacks the text field",
+    "not_text": "the field holds something else than text",
+    "wrong_schema": "the Parquet file lacks a text column of that name",
+    "unreadable": "the file may not be read",
+}
+_EXCERPT = 80
+
+
+class Document(NamedTuple):
+    """One document of a piece.
+
+    `row` counts from 1 within the span: the line a document begins on, the record number in Parquet.
+    """
+
+    text: str
+    row: int
+    span: int
+
+
+class Reject(NamedTuple):
+    """Something that was left out. `row` counts as in `Document`; 0 means the file as a whole."""
+
+    span: int
+    row: int
+    byte_offset: int | None
+    reason: str
+    excerpt: str
+    detail: str = ""
+
+
+def excerpt(raw: bytes | str) -> str:
+    """The first characters of what was left out, safe to print."""
+    if isinstance(raw, bytes):
+        raw = raw[: 4 * _EXCERPT].decode("utf-8", "backslashreplace")
+    return raw[:_EXCERPT].encode("unicode_escape").decode("ascii")
+
+
+@dataclass
+class RejectLog:
+    """Counts every reject by reason and keeps the first `keep` of each, so that memory is bounded on hopeless input."""
+
+    keep: int = 100
+    counts: Counter[str] = field(default_factory=Counter)
+    kept: list[Reject] = field(default_factory=list)
+
+    def add(self, reject: Reject) -> None:
+        assert reject.reason in REASONS, reject.reason
+        self.counts[reject.reason] += 1
+        if self.counts[reject.reason] <= self.keep:
+            self.kept.append(reject)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data for a ledger."""
+        return {"counts": dict(sorted(self.counts.items())), "kept": [reject._asdict() for reject in self.kept]}
+
+
+@dataclass
+class ReadProgress:
+    """What a reader has consumed: rows of each span (lines or records) and bytes of text after decompression."""
+
+    rows: dict[int, int] = field(default_factory=dict)
+    text_bytes: int = 0

@@ -1,0 +1,130 @@
+"""From what the user names (files, folders, globs, s3://, gs://) to the sorted list of files to read."""
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import pyarrow.fs as pafs
+
+from pmlm_core.corpus.formats import InputFormat, compression_of, kind_of
+from pmlm_core.errors import DataError
+from pmlm_core.storage import is_remote, normalise, resolve
+
+_WILD = re.compile(r"[*?\[]")
+
+
+@dataclass(frozen=True, order=True)
+class Source:
+    """One input file: where it lies, its state, and how to read it."""
+
+    uri: str
+    size: int
+    mtime_ns: int
+    kind: str
+    compression: str | None = None
+
+
+def list_sources(inputs: list[str], fmt: InputFormat, on_skip: Callable[[str], None] | None = None) -> list[Source]:
+    """List the files that `inputs` name, sorted by URI, each once.
+
+    Names that begin with `.` or `_` inside a folder or glob are markers (`_SUCCESS`), not data. Under `auto`, other
+    files whose name tells no known form are passed to `on_skip`.
+
+    Args:
+        inputs: files, folders (searched through), globs (`*`, `?`, `[...]`, `**`), local or s3:// or gs://.
+        fmt: the form asked for; `auto` goes by names.
+        on_skip: called with the URI of every file left out.
+
+    Raises:
+        DataError: an input matches nothing, or a form cannot be told.
+    """
+    found: dict[str, Source] = {}
+    for text in inputs:
+        skipped = 0
+        before = len(found)
+        matched = False
+        for uri, info, named in _matches(text):
+            matched = True
+            kind = kind_of(uri, fmt)
+            if kind is None and named:
+                raise DataError(f"{uri}: its name does not tell its form; give --input_format (jsonl, parquet, ...)")
+            if kind is None:
+                skipped += 1
+                if on_skip:
+                    on_skip(uri)
+                continue
+            found[uri] = Source(uri, int(info.size), int(info.mtime_ns or 0), kind, compression_of(uri))
+        if not matched:
+            raise DataError(f"input '{text}': no such file, folder or match; check the path (globs need quotes)")
+        if len(found) == before and skipped:
+            raise DataError(f"input '{text}': none of its {skipped} files tells its form by name; give --input_format")
+    return sorted(found.values())
+
+
+def _matches(text: str) -> Iterator[tuple[str, pafs.FileInfo, bool]]:
+    """Yield (URI, info, whether the user named this very file)."""
+    file_system, path = resolve(text)
+    prefix, suffix = "", ""
+    if is_remote(text):
+        prefix = text.partition("://")[0] + "://"
+        suffix = text[text.index("?endpoint_override") :] if "?endpoint_override" in text else ""
+        if _WILD.search(text.partition("://")[2].removesuffix(suffix)):
+            path = text.partition("://")[2].removesuffix(suffix)
+    try:
+        info = file_system.get_file_info(path)
+        if info.type == pafs.FileType.File:
+            yield normalise(prefix + path) + suffix, info, True
+            return
+        if info.type == pafs.FileType.Directory:
+            base, pattern = path, None
+        elif _WILD.search(path):
+            base, pattern = _glob_base(path), re.compile(_glob_regex(path))
+        else:
+            return
+        selector = pafs.FileSelector(base, recursive=True, allow_not_found=True)
+        for info in file_system.get_file_info(selector):
+            if info.type != pafs.FileType.File or (pattern and not pattern.fullmatch(info.path)):
+                continue
+            inside = info.path[len(base) :].strip("/").split("/")
+            if not any(part.startswith((".", "_")) for part in inside):
+                yield prefix + info.path + suffix, info, False
+    except OSError as error:
+        raise DataError(f"input '{text}' cannot be listed: {error}") from None
+
+
+def _glob_base(path: str) -> str:
+    """The folder above the first segment that holds a wildcard."""
+    fixed = []
+    for segment in path.split("/"):
+        if _WILD.search(segment):
+            break
+        fixed.append(segment)
+    return "/".join(fixed) or "/"
+
+
+def _glob_regex(pattern: str) -> str:
+    """Translate a glob: `*` and `?` stay within a segment, `**` crosses segments."""
+    out, position = [], 0
+    while position < len(pattern):
+        rest = pattern[position:]
+        if rest.startswith("**/"):
+            out.append("(?:.*/)?")
+            position += 3
+        elif rest.startswith("**"):
+            out.append(".*")
+            position += 2
+        elif rest[0] == "*":
+            out.append("[^/]*")
+            position += 1
+        elif rest[0] == "?":
+            out.append("[^/]")
+            position += 1
+        elif rest[0] == "[" and "]" in rest[2:]:
+            end = rest.index("]", 2)
+            body = rest[1:end].replace("\\", "\\\\")
+            out.append("[" + ("^" + body[1:] if body[0] in "!^" else body) + "]")
+            position += end + 1
+        else:
+            out.append(re.escape(rest[0]))
+            position += 1
+    return "".join(out)

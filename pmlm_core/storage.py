@@ -1,0 +1,156 @@
+"""Local folders and object stores behind one face: a path or URI, read and written whole or not at all.
+
+Everything goes through `pyarrow.fs`. A write to a local path goes to a temporary name beside the target and is renamed;
+an object store shows an object only once it was put whole.
+"""
+
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+from urllib.parse import parse_qsl, urlsplit
+
+import pyarrow.fs as pafs
+
+from pmlm_core.errors import ConfigError, DataError
+
+SCHEMES = ("s3", "gs", "gcs")
+
+
+def is_remote(uri: str) -> bool:
+    """Whether `uri` names an object store rather than a local path."""
+    return "://" in uri and not uri.startswith("file://")
+
+
+def resolve(uri: str) -> tuple[pafs.FileSystem, str]:
+    """Give the file system of `uri` and the path inside it.
+
+    An S3 endpoint other than Amazon's comes from `AWS_ENDPOINT_URL` or from `?endpoint_override=host:port&scheme=http`.
+
+    Raises:
+        ConfigError: the scheme is not one of `SCHEMES`.
+    """
+    if not is_remote(uri):
+        return pafs.LocalFileSystem(), absolute(uri)
+    scheme, _, rest = uri.partition("://")
+    if scheme not in SCHEMES:
+        raise ConfigError(f"{uri}: storage '{scheme}://' is not supported; use a local path, s3:// or gs://")
+    path, _, query = rest.partition("?")
+    return _file_system(scheme, path.split("/", 1)[0], query, os.getpid()), path.rstrip("/")
+
+
+@lru_cache(maxsize=64)
+def _file_system(scheme: str, bucket: str, query: str, _pid: int) -> pafs.FileSystem:
+    suffix = f"?{query}" if query else ""
+    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    try:
+        if scheme == "s3" and endpoint and "endpoint_override" not in dict(parse_qsl(query)):
+            # `from_uri` would ask Amazon for the bucket's region even when an endpoint is set.
+            parts = urlsplit(endpoint if "://" in endpoint else f"https://{endpoint}")
+            region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"
+            return pafs.S3FileSystem(endpoint_override=parts.netloc, scheme=parts.scheme, region=region)
+        return pafs.FileSystem.from_uri(f"{scheme}://{bucket}{suffix}")[0]
+    except (OSError, ValueError) as error:
+        raise DataError(f"{scheme}://{bucket}: the object store cannot be opened: {error}") from None
+
+
+def absolute(path: str) -> str:
+    """Expand `~` and make a local path absolute (worker processes have other working directories)."""
+    return os.path.abspath(os.path.expanduser(path.removeprefix("file://")))
+
+
+def normalise(uri: str) -> str:
+    """Give the one spelling of `uri` that reports and ledgers use."""
+    return uri.rstrip("/") if is_remote(uri) else absolute(uri)
+
+
+def join(uri: str, *names: str) -> str:
+    """Append path segments to a path or URI, keeping a URI's query where it belongs.
+
+    >>> join("s3://bucket/blocks?scheme=http", "shards", "a.arrow")
+    's3://bucket/blocks/shards/a.arrow?scheme=http'
+    """
+    if not is_remote(uri):
+        return os.path.join(uri, *names)
+    path, mark, query = uri.partition("?")
+    return "/".join([path.rstrip("/"), *names]) + mark + query
+
+
+def exists(uri: str) -> bool:
+    """Whether a file or folder of that name is there."""
+    file_system, path = resolve(uri)
+    return file_system.get_file_info(path).type != pafs.FileType.NotFound
+
+
+def size(uri: str) -> int | None:
+    """Bytes of the file `uri`, or None when there is no such file."""
+    file_system, path = resolve(uri)
+    info = file_system.get_file_info(path)
+    return int(info.size) if info.type == pafs.FileType.File else None
+
+
+def read_bytes(uri: str) -> bytes:
+    """Read a whole (small) file.
+
+    Raises:
+        DataError: there is no such file, or it cannot be read.
+    """
+    file_system, path = resolve(uri)
+    try:
+        with file_system.open_input_stream(path, compression=None) as stream:
+            return bytes(stream.read())
+    except OSError as error:
+        raise DataError(f"{uri} cannot be read: {error}") from None
+
+
+def write_bytes(uri: str, data: bytes) -> None:
+    """Write a whole (small) file atomically, making the folders above it."""
+    if is_remote(uri):
+        file_system, path = resolve(uri)
+        with file_system.open_output_stream(path, compression=None) as stream:
+            stream.write(data)
+        return
+    target = Path(absolute(uri))
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.{uuid.uuid4().hex[:8]}.tmp")
+    with open(temporary, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, target)
+
+
+def publish(local: str | Path, uri: str) -> None:
+    """Move a finished local file to its final place in one step; local targets must lie on the same disk."""
+    if not is_remote(uri):
+        Path(uri).parent.mkdir(parents=True, exist_ok=True)
+        os.replace(local, absolute(uri))
+        return
+    file_system, path = resolve(uri)
+    with open(local, "rb") as source, file_system.open_output_stream(path, compression=None) as sink:
+        shutil.copyfileobj(source, sink, 8 << 20)
+    os.unlink(local)
+
+
+def copy_folder(source: str | Path, uri: str) -> None:
+    """Copy the files of a local folder (not its sub-folders) to `uri`, each whole or not at all."""
+    for file in sorted(Path(source).iterdir()):
+        if file.is_file():
+            write_bytes(join(uri, file.name), file.read_bytes())
+
+
+def names_in(uri: str) -> Iterator[str]:
+    """Names of the files directly in a folder, sorted; nothing if there is no such folder."""
+    file_system, path = resolve(uri)
+    infos = file_system.get_file_info(pafs.FileSelector(path, allow_not_found=True))
+    yield from sorted(info.base_name for info in infos if info.type == pafs.FileType.File)
+
+
+def is_transport_error(error: OSError) -> bool:
+    """Tell a disk or network that failed (try again) from file content that cannot be decoded (quarantine it).
+
+    pyarrow raises `OSError` for both; only the first carries an error number or the store's name.
+    """
+    return error.errno is not None or "AWS Error" in str(error) or "google::cloud" in str(error)
