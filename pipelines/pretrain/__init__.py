@@ -1,0 +1,1 @@
+"""Pre-training over Ray Train: `pmlm pretrain`."""

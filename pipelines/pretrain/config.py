@@ -1,0 +1,223 @@
+"""Options of `pmlm pretrain`. Which of them decide the result, and so name the run, is said by `DECIDES`."""
+
+import hashlib
+import json
+from dataclasses import dataclass, fields
+from typing import Any, Literal
+
+from pmlm_core.errors import ConfigError
+from pmlm_core.model.presets import PRESETS, preset
+from pmlm_core.training.batching import micro_batch_size
+
+_OPERATIONAL = frozenset(
+    {
+        "data_dir",
+        "output_dir",
+        "run_name",
+        "micro_batch_size",
+        "torch_compile",
+        "eval_steps",
+        "eval_rows",
+        "logging_steps",
+        "save_steps",
+        "save_minutes",
+        "keep_checkpoints",
+        "num_workers",
+        "cpus_per_worker",
+        "use_gpu",
+        "max_failures",
+        "tracking_uri",
+        "experiment_name",
+        "register_model",
+    }
+)
+"""Options that may differ when a run is resumed: where it runs, how often it looks and saves, never what it computes."""
+
+
+@dataclass(frozen=True)
+class PretrainConfig:
+    """Everything `pmlm pretrain` can be told. The same configuration again resumes the same run."""
+
+    data_dir: str
+    """Folder of blocks that `pmlm preprocess` made."""
+    output_dir: str
+    """Folder for runs: each gets a folder of its own; on several machines it must be one that all of them see."""
+    run_name: str | None = None
+    """Folder of this run below output_dir; left out, a name is derived from the options that decide the result."""
+
+    preset: str | None = None
+    """Size of the model: tiny, mini, small, medium, base or large; the options below override single values."""
+    num_hidden_layers: int | None = None
+    """Layers."""
+    hidden_size: int | None = None
+    """Width D of the hidden states."""
+    num_attention_heads: int | None = None
+    """Attention heads H; must divide hidden_size."""
+    intermediate_size: int | None = None
+    """Width of the feed-forward layer (4 x hidden_size if hidden_size is given alone)."""
+    hidden_dropout_prob: float = 0.1
+    """Dropout on hidden states; 0 suits less than one pass over the data."""
+    attention_probs_dropout_prob: float = 0.1
+    """Dropout on attention weights."""
+    rel_pos_bins: int = 32
+    """Buckets of the relative position bias; 0 does without the bias."""
+    max_rel_pos: int = 128
+    """Distance from which on all positions share a bucket."""
+    init_checkpoint: str | None = None
+    """Start from the weights of this checkpoint folder (its architecture wins; no preset then) instead of random ones."""
+
+    objective: Literal["AE", "PAR", "AR", "AE+AR", "AE+PAR"] = "AE+PAR"
+    """What is predicted: AE autoencoding, PAR partially autoregressive, AR autoregressive, or a sum of two."""
+
+    batch_size: int = 256
+    """Rows of a global batch, whatever the number of workers."""
+    micro_batch_size: int | None = None
+    """Rows of one forward pass of one worker; left out, as many as divide evenly and stay within a token budget."""
+    max_steps: int = 100_000
+    """Updates to make."""
+    learning_rate: float = 1e-4
+    """Peak learning rate."""
+    lr_scheduler_type: Literal["linear", "cosine", "constant"] = "linear"
+    """How the learning rate goes on after warm-up."""
+    warmup_steps: int | None = None
+    """Updates over which the learning rate rises; give this or warmup_ratio."""
+    warmup_ratio: float | None = None
+    """Share of max_steps over which the learning rate rises; give this or warmup_steps."""
+    adam_beta1: float = 0.9
+    """Decay of the gradient's mean in Adam."""
+    adam_beta2: float = 0.999
+    """Decay of the gradient's square in Adam."""
+    adam_epsilon: float = 1e-6
+    """Added to Adam's denominator."""
+    weight_decay: float = 0.01
+    """Decoupled weight decay of matrices (not of biases, LayerNorm and the relative position bias)."""
+    max_grad_norm: float | None = None
+    """Clip the gradient's norm to this; left out, it is only measured."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """Type of the matrix products; auto takes bf16 where the processor computes in it, weights stay fp32."""
+    torch_compile: bool = False
+    """Compile the model with torch.compile; worth it on GPUs."""
+    seed: int = 0
+    """Of initial weights, order of rows and dropout."""
+
+    eval_steps: int = 1000
+    """Measure the losses on held-out rows every so many updates, and at the end."""
+    eval_rows: int = 1024
+    """How many held-out rows to measure on; 0 switches it off."""
+    logging_steps: int = 10
+    """Write figures every so many updates (means since the last time)."""
+    save_steps: int = 1000
+    """Write a checkpoint every so many updates, and at the end."""
+    save_minutes: float | None = None
+    """Also write one when so many minutes have passed since the last."""
+    keep_checkpoints: int = 2
+    """How many of the newest checkpoints to keep; the best is kept besides."""
+
+    num_workers: int = 1
+    """Worker processes that share each batch; a run may be resumed with another number."""
+    cpus_per_worker: int | None = None
+    """CPU threads of a worker; left out, an even share of the machine."""
+    use_gpu: bool = False
+    """One GPU for each worker."""
+    max_failures: int = 3
+    """How often a lost worker may be replaced before the run gives up."""
+
+    tracking_uri: str | None = None
+    """MLflow store; left out, MLFLOW_TRACKING_URI or sqlite:///mlflow.db; "none" switches tracking off."""
+    experiment_name: str = "pmlm-pretrain"
+    """MLflow experiment."""
+    register_model: str | None = None
+    """Register the final checkpoint as an MLflow model of this name."""
+
+    def validate(self) -> None:
+        """Refuse what is out of range or contradicts itself; nothing is read from disk."""
+        if (self.preset is None) == (self.init_checkpoint is None):
+            if self.preset is not None:
+                raise ConfigError("give preset or init_checkpoint, not both: a checkpoint brings its own architecture")
+            sizes = (self.num_hidden_layers, self.hidden_size, self.num_attention_heads)
+            if None in sizes:
+                raise ConfigError(
+                    f"no model size: give preset ({', '.join(PRESETS)}), or num_hidden_layers, hidden_size and "
+                    "num_attention_heads, or init_checkpoint"
+                )
+        if self.init_checkpoint is not None and any(
+            value is not None
+            for value in (self.num_hidden_layers, self.hidden_size, self.num_attention_heads, self.intermediate_size)
+        ):
+            raise ConfigError("init_checkpoint brings its own architecture: leave out layers, sizes and heads")
+        if self.preset is not None:
+            preset(self.preset)
+        if self.init_checkpoint is None and self.size()["hidden_size"] % self.size()["num_attention_heads"]:
+            raise ConfigError(
+                f"hidden_size {self.size()['hidden_size']} is not divisible by "
+                f"num_attention_heads {self.size()['num_attention_heads']}"
+            )
+        self._validate_numbers()
+        if self.warmup_steps is not None and self.warmup_ratio is not None:
+            raise ConfigError("give warmup_steps or warmup_ratio, not both")
+        if self.warmup() > self.max_steps:
+            raise ConfigError(f"warmup_steps {self.warmup()} is more than max_steps {self.max_steps}")
+        if self.run_name is not None and (self.run_name != self.run_name.strip(". /") or "/" in self.run_name):
+            raise ConfigError(f"run_name '{self.run_name}' must be a plain folder name, without '/'")
+        if "://" in self.output_dir:
+            raise ConfigError(
+                f"output_dir {self.output_dir} must be a folder (on several machines a shared one, such as NFS): "
+                "checkpoints are renamed into place, which object stores cannot do"
+            )
+        micro_batch_size(self.batch_size, self.num_workers, self.micro_batch_size, limit=self.batch_size)
+
+    def _validate_numbers(self) -> None:
+        positive = ("batch_size", "max_steps", "eval_steps", "logging_steps", "save_steps", "keep_checkpoints")
+        optional = ("micro_batch_size", "num_hidden_layers", "hidden_size", "num_attention_heads", "intermediate_size")
+        for name in (*positive, *optional, "num_workers", "cpus_per_worker", "adam_epsilon", "learning_rate", "max_rel_pos"):
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise ConfigError(f"{name} must be above 0, not {value}")
+        for name in ("max_grad_norm", "save_minutes"):
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise ConfigError(f"{name} must be above 0, not {value}; leave it out to switch it off")
+        for name in ("eval_rows", "warmup_steps", "weight_decay", "rel_pos_bins", "seed"):
+            value = getattr(self, name)
+            if value is not None and value < 0:
+                raise ConfigError(f"{name} must be 0 or more, not {value}")
+        if self.max_failures < -1:
+            raise ConfigError(f"max_failures must be 0 or more, or -1 for no limit, not {self.max_failures}")
+        for name in ("hidden_dropout_prob", "attention_probs_dropout_prob", "adam_beta1", "adam_beta2"):
+            if not 0.0 <= getattr(self, name) < 1.0:
+                raise ConfigError(f"{name} must be from 0 to below 1, not {getattr(self, name)}")
+        if self.warmup_ratio is not None and not 0.0 <= self.warmup_ratio <= 1.0:
+            raise ConfigError(f"warmup_ratio must be from 0 to 1, not {self.warmup_ratio}")
+
+    def size(self) -> dict[str, int]:
+        """Layers, widths and heads: the preset with its overrides."""
+        base = preset(self.preset) if self.preset is not None else None
+        sizes = {
+            name: getattr(self, name) if getattr(self, name) is not None else getattr(base, name, None)
+            for name in ("num_hidden_layers", "hidden_size", "num_attention_heads", "intermediate_size")
+        }
+        if self.intermediate_size is None and (base is None or self.hidden_size is not None):
+            sizes["intermediate_size"] = 4 * int(sizes["hidden_size"] or 0)
+        return {name: int(value or 0) for name, value in sizes.items()}
+
+    def warmup(self) -> int:
+        """Warm-up in updates."""
+        if self.warmup_ratio is not None:
+            return round(self.warmup_ratio * self.max_steps)
+        return self.warmup_steps or 0
+
+    def deciding(self) -> dict[str, Any]:
+        """The options that decide what is computed, and so whether two configurations are one run."""
+        values = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in _OPERATIONAL}
+        # Two ways to say the same are the same.
+        sizes = self.size() if self.init_checkpoint is None else {}
+        del values["preset"], values["warmup_ratio"]
+        return {**values, **sizes, "warmup_steps": self.warmup()}
+
+    def name_for(self, data_fingerprint: str) -> str:
+        """The run's folder: as given, or derived from what decides the result, blocks included."""
+        if self.run_name is not None:
+            return self.run_name
+        text = json.dumps([self.deciding(), data_fingerprint], sort_keys=True)
+        digest = hashlib.sha256(text.encode()).hexdigest()[:8]
+        return f"{self.preset or 'model'}-{self.objective.lower().replace('+', '_')}-{digest}"

@@ -1,0 +1,124 @@
+"""What the driver tells while the workers train: it reads their journal and their events, and ships figures to MLflow."""
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from pipelines.console import say, warn
+from pipelines.pretrain.rundir import Events, RunDir
+from pipelines.tracking.journal import Entry, Journal, read
+
+_POLL_S = 0.5
+
+
+class Progress:
+    """Follows a run from a background thread until `stop`."""
+
+    def __init__(self, run: RunDir, max_steps: int, ship: Callable[[int], None]) -> None:
+        self._journal, self._events = Journal(run.path), Events(run)
+        self._max_steps, self._ship = max_steps, ship
+        self._shown = -1
+        self._identity: tuple[int, int] | None = None
+        self._journal_offset, (_, self._events_offset) = 0, self._events.read()
+        self._previous: Entry | None = None
+        self._skip_old_entries()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._follow, name="pmlm-progress", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Tell what is left and end."""
+        self._stop.set()
+        self._thread.join()
+        self._poll()
+
+    def _follow(self) -> None:
+        while not self._stop.wait(_POLL_S):
+            self._poll()
+
+    def _poll(self) -> None:
+        events, self._events_offset = self._events.read(self._events_offset)
+        for event in events:
+            self._tell_event(event)
+        for entry in self._new_entries():
+            line = self._line(entry)
+            if line:
+                say(line)
+
+    def _skip_old_entries(self) -> None:
+        for entry in self._new_entries():
+            self._shown = max(self._shown, entry.step)
+
+    def _new_entries(self) -> list[Entry]:
+        try:
+            status = self._journal.path.stat()
+        except FileNotFoundError:
+            return []
+        if self._identity != (status.st_dev, status.st_ino) or status.st_size < self._journal_offset:
+            # Cut back on a resumption (a new file was put in place): what was shown stays shown.
+            self._identity, self._journal_offset = (status.st_dev, status.st_ino), 0
+            self._previous = None
+        entries = []
+        for entry, after in read(self._journal.path, self._journal_offset):
+            self._journal_offset = after
+            if entry.step > self._shown or "eval/loss" in entry.metrics:
+                entries.append(entry)
+            self._shown = max(self._shown, entry.step)
+        return entries
+
+    def _tell_event(self, event: dict[str, Any]) -> None:
+        kind, text, step = event.get("kind"), event.get("text", ""), event.get("step")
+        if kind == "checkpoint":
+            self._ship(int(step))
+            say(f"step {step}  checkpoint {text}")
+        elif kind == "resumed":
+            self._shown, self._previous = int(step), None
+            say(text)
+        elif kind == "warning":
+            warn(text)
+        elif text:
+            say(text)
+
+    def _line(self, entry: Entry) -> str:
+        m = entry.metrics
+        parts = [f"step {entry.step}/{self._max_steps}"]
+        for prefix, label in (("train/", ""), ("eval/", "held-out ")):
+            if f"{prefix}loss" not in m:
+                continue
+            parts.append(f"{label}loss {m[prefix + 'loss']:.4f}")
+            for name in ("AE", "PAR"):
+                loss, accuracy = (m.get(f"{prefix}{name.lower()}_{what}") for what in ("loss", "accuracy"))
+                if loss is not None:
+                    right = f" ({accuracy:.1%} right)" if accuracy is not None and prefix == "eval/" else ""
+                    parts.append(f"{label}{name} {loss:.4f}{right}")
+        if "learning_rate" in m:
+            parts.append(f"lr {m['learning_rate']:.2e}")
+        if "tokens_per_second" in m:
+            parts.append(f"{m['tokens_per_second']:,.0f} tokens/s")
+            if left := self._left(entry):
+                parts.append(f"{left} left")
+            self._previous = entry
+        return "  ".join(parts) if len(parts) > 1 else ""
+
+    def _left(self, entry: Entry) -> str | None:
+        if self._previous is None or entry.step <= self._previous.step:
+            return None
+        pace = (entry.time - self._previous.time) / (entry.step - self._previous.step)
+        return duration(pace * (self._max_steps - entry.step))
+
+
+def duration(seconds: float) -> str:
+    """A length of time in words of at most two units.
+
+    >>> duration(5), duration(130), duration(7300), duration(200000)
+    ('5s', '2m10s', '2h01m', '2d07h')
+    """
+    total = round(seconds)
+    for size, unit, smaller, name in ((86400, "d", 3600, "h"), (3600, "h", 60, "m"), (60, "m", 1, "s")):
+        if total >= size:
+            return f"{total // size}{unit}{total % size // smaller:02d}{name}"
+    return f"{total}s"
+
+
