@@ -17,7 +17,8 @@ _WHITE = re.compile("[ \n]")
 def cut(text: str, size: int = PART_CHARACTERS, hard_limit: int = HARD_LIMIT_CHARACTERS) -> Iterator[str]:
     """Yield consecutive parts of `text`, which joined are the text, each but the last at least `size` characters long.
 
-    A part ends before a space or a newline. A run of `hard_limit` characters without white space is cut where it stands, which keeps memory bounded.
+    A part ends before a space or a newline. A run of `hard_limit` characters without white space is cut where it
+    stands, which keeps memory bounded.
 
     >>> list(cut("one two three", size=4))
     ['one two', ' three']

@@ -1,0 +1,37 @@
+"""What many tests share: a little prose, a tokenizer trained on it, one Ray."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PROSE = Path(__file__).parent / "data" / "prose.txt"
+
+
+@pytest.fixture(scope="session")
+def sample_texts() -> list[str]:
+    """The 239 longer paragraphs of a public-domain novel (tests/data/README.md), in order."""
+    paragraphs = PROSE.read_text(encoding="utf-8").split("\n\n")
+    return [paragraph.strip() for paragraph in paragraphs if len(paragraph) > 150]
+
+
+@pytest.fixture(scope="session")
+def sample_tokenizer_dir(sample_texts: list[str], tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Folder of a cased unigram tokenizer with 1000 pieces. Read it only."""
+    from pmlm_core.corpus.tokenizer import train
+
+    folder = tmp_path_factory.mktemp("sample") / "tokenizer"
+    train(sample_texts, vocab_size=1000, seed=0).save(str(folder))
+    return str(folder)
+
+
+@pytest.fixture(scope="session")
+def ray_session() -> Iterator[None]:
+    """One Ray with two CPUs, started by the first test that asks for it and shared by all."""
+    import ray
+
+    from pipelines.cluster import connect
+
+    connect(num_cpus=2)
+    yield
+    ray.shutdown()
