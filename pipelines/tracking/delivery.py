@@ -32,7 +32,7 @@ class Delivery:
         self._uri = uri
         self.record = record
         self._client: Any = None
-        self._offset = 0
+        self._inode, self._offset = -1, 0
         self._status_there = ""
 
     def deliver(self, up_to_step: int) -> int:
@@ -68,7 +68,7 @@ class Delivery:
         for name, step in there.items():
             self.record.shipped[name] = max(step, self.record.shipped.get(name, step))
         self.record.save(self._run_dir)
-        self._offset = 0
+        self._inode = -1
         self._client = client
 
     def _find_run(self, client: Any) -> Any:
@@ -114,8 +114,10 @@ class Delivery:
         from mlflow.entities import Metric
 
         path = self._run_dir / journal.FILE_NAME
-        if path.exists() and path.stat().st_size < self._offset:
-            self._offset = 0  # cut on resume
+        if path.exists():
+            status = path.stat()
+            if status.st_ino != self._inode or status.st_size < self._offset:
+                self._inode, self._offset = status.st_ino, 0  # a resumed run cut it and put a new file in place
         sent, batch_end = 0, self._offset
         batch: list[Any] = []
         latest = dict(self.record.shipped)

@@ -199,6 +199,24 @@ def test_a_resumed_run_sends_no_step_twice(tmp_path: Path, sqlite_uri: str) -> N
     assert run.data.tags["resumed.num_workers"] == "4"
 
 
+def test_a_journal_cut_under_an_open_sink(tmp_path: Path, sqlite_uri: str) -> None:
+    """The driver ships while a worker dies, is replaced, cuts the journal and writes past where the driver had read."""
+    sink = MlflowSink(tmp_path, sqlite_uri, "pmlm", "cut")
+    first = Journal(tmp_path)
+    write_steps(first, range(1, 16))
+    sink.ship(10)
+    assert sink.flush(60)
+    first.close()
+    second = Journal(tmp_path)
+    second.truncate_after(10)
+    write_steps(second, range(11, 13))
+    second.append(13, {"train/loss": 1.0, "learning_rate": 0.0, "a figure with a long name, for another offset": 1.0})
+    write_steps(second, range(14, 31))
+    assert sink.finish("FINISHED", 60)
+    run_id = run_of(sqlite_uri, tmp_path).info.run_id
+    assert [step for step, _ in history(sqlite_uri, run_id, "train/loss")] == list(range(1, 31))
+
+
 def test_an_answer_that_was_lost_sends_nothing_twice(tmp_path: Path, sqlite_uri: str) -> None:
     """The store took the run and its figures, but this side died before noting it."""
     journal = Journal(tmp_path)
