@@ -115,7 +115,9 @@ class PmlmConfig(PreTrainedConfig):
         if self.objective not in list(Objective):
             raise ConfigError(f"There is no objective {self.objective!r}; choose one of {', '.join(Objective)}.")
         if self.hidden_act not in ("gelu", "gelu_new", "relu"):
-            raise ConfigError(f"hidden_act {self.hidden_act!r} is not known; choose gelu (erf), gelu_new (tanh) or relu.")
+            raise ConfigError(
+                f"hidden_act {self.hidden_act!r} is not known; choose gelu (erf), gelu_new (tanh) or relu."
+            )
         if self.rel_pos_bins % 4 or (self.rel_pos_bins and self.max_rel_pos <= self.rel_pos_bins // 4):
             raise ConfigError(
                 f"rel_pos_bins {self.rel_pos_bins} with max_rel_pos {self.max_rel_pos} leaves no logarithmic buckets; "

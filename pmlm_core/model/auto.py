@@ -1,0 +1,15 @@
+"""Makes pmlm known to transformers' Auto classes: `import pmlm_core.model.auto`, then `AutoModel.from_pretrained(folder)`."""
+
+from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM, AutoModelForPreTraining
+
+from pmlm_core.model.config import PmlmConfig
+from pmlm_core.model.masked_lm import PmlmForMaskedLM
+from pmlm_core.model.pretraining import PmlmForPreTraining
+from pmlm_core.model.transformer import PmlmModel
+
+__all__ = ["PmlmConfig", "PmlmForMaskedLM", "PmlmForPreTraining", "PmlmModel"]
+
+AutoConfig.register(PmlmConfig.model_type, PmlmConfig, exist_ok=True)
+AutoModel.register(PmlmConfig, PmlmModel, exist_ok=True)
+AutoModelForPreTraining.register(PmlmConfig, PmlmForPreTraining, exist_ok=True)
+AutoModelForMaskedLM.register(PmlmConfig, PmlmForMaskedLM, exist_ok=True)

@@ -1,0 +1,134 @@
+"""The output layer: dense, GELU, LayerNorm, then the tied token embedding plus a bias; and its loss, in slices.
+
+The logits of all slots at once are the largest tensor of a small model (V numbers a slot). The loss takes them slice by
+slice: product, softmax, and at once the gradient products, so no more than one slice of logits ever exists and it is used
+while it is in the cache.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pmlm_core.model.config import PmlmConfig
+from pmlm_core.model.layer import ACTIVATIONS
+
+IGNORED = -100
+"""The label of a slot that is not predicted."""
+
+
+class LanguageModelHead(nn.Module):
+    """Logits over the vocabulary. The token embedding comes with each call: one weight, tied by construction."""
+
+    def __init__(self, config: PmlmConfig) -> None:
+        super().__init__()
+        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
+        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.bias = nn.Parameter(torch.zeros(config.vocab_size))
+        self.activation = ACTIVATIONS[config.hidden_act]
+
+    def transform(self, states_D: Tensor) -> Tensor:
+        """What the embedding is multiplied with, [..., D]."""
+        return self.norm(self.activation(self.dense(states_D)))
+
+    def forward(self, states_D: Tensor, embedding_VD: Tensor) -> Tensor:
+        """Logits, [..., V]."""
+        return F.linear(self.transform(states_D), embedding_VD, self.bias)
+
+    def loss(self, states_BKD: Tensor, embedding_VD: Tensor, labels_BK: Tensor) -> tuple[Tensor, Tensor]:
+        """Cross-entropy summed over the slots whose label is not -100, and how many of them are predicted rightly."""
+        states_RD, labels_R = states_BKD.flatten(0, 1), labels_BK.flatten()
+        if states_RD.device.type == "cpu":
+            # Slots that are padding cost as much as the others; on a GPU, looking where they are would cost more.
+            used = (labels_R != IGNORED).nonzero().squeeze(1)
+            states_RD, labels_R = states_RD[used], labels_R[used]
+        return cross_entropy_sum(self.transform(states_RD), embedding_VD, self.bias, labels_R)
+
+
+def cross_entropy_sum(
+    states_RD: Tensor, weight_VD: Tensor, bias_V: Tensor, labels_R: Tensor, slice_rows: int = 1024
+) -> tuple[Tensor, Tensor]:
+    """Sum of the cross-entropies of `states @ weight.T + bias` at `labels`, and the number of right predictions.
+
+    Args:
+        labels_R: class of each row, or -100 to leave the row out.
+        slice_rows: rows whose logits exist at a time.
+
+    Returns:
+        (loss, fp32 or better, differentiable once; count, int64).
+
+    >>> states, weight = torch.eye(2), 9 * torch.eye(2)
+    >>> loss, correct = cross_entropy_sum(states, weight, torch.zeros(2), torch.tensor([0, -100]))
+    >>> round(loss.item(), 6), correct.item()
+    (0.000123, 1)
+    """
+    device = states_RD.device.type
+    if torch.is_autocast_enabled(device):
+        dtype = torch.get_autocast_dtype(device)
+        states_RD, weight_VD, bias_V = states_RD.to(dtype), weight_VD.to(dtype), bias_V.to(dtype)
+    return _CrossEntropySum.apply(states_RD, weight_VD, bias_V, labels_R, slice_rows, torch.is_grad_enabled())
+
+
+class _CrossEntropySum(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        states_RD: Tensor,
+        weight_VD: Tensor,
+        bias_V: Tensor,
+        labels_R: Tensor,
+        slice_rows: int,
+        with_gradient: bool,
+    ) -> tuple[Tensor, Tensor]:
+        precise = torch.promote_types(states_RD.dtype, torch.float32)
+        loss = torch.zeros((), dtype=precise, device=states_RD.device)
+        correct = torch.zeros((), dtype=torch.int64, device=states_RD.device)
+        if with_gradient:
+            states_grad_RD = torch.empty_like(states_RD)
+            weight_grad_VD = torch.zeros_like(weight_VD, dtype=precise)
+            bias_grad_V = torch.zeros_like(bias_V, dtype=precise)
+        with torch.autocast(states_RD.device.type, enabled=False):
+            for start in range(0, len(states_RD), slice_rows):
+                part = slice(start, start + slice_rows)
+                states, labels = states_RD[part], labels_R[part]
+                used = labels != IGNORED
+                targets_R1 = labels.clamp(min=0)[:, None]
+                logits_RV = F.linear(states, weight_VD, bias_V).to(precise)
+                torch.log_softmax(logits_RV, dim=-1, out=logits_RV)
+                at_target_R = logits_RV.gather(1, targets_R1).squeeze(1)
+                loss -= (at_target_R * used).sum()
+                correct += ((at_target_R >= logits_RV.amax(-1)) & used).sum()
+                if with_gradient:
+                    grad_RV = logits_RV.exp_().scatter_add_(1, targets_R1, logits_RV.new_full(targets_R1.shape, -1.0))
+                    if not _all_known_on_cpu(used):
+                        grad_RV.mul_(used[:, None])
+                    bias_grad_V += grad_RV.sum(0)
+                    grad_RV = grad_RV.to(states_RD.dtype)
+                    torch.mm(grad_RV, weight_VD, out=states_grad_RD[part])
+                    if weight_grad_VD.dtype == grad_RV.dtype:
+                        weight_grad_VD.addmm_(grad_RV.t(), states)
+                    else:
+                        weight_grad_VD += grad_RV.t() @ states
+        if with_gradient:
+            ctx.save_for_backward(states_grad_RD, weight_grad_VD, bias_grad_V)
+        ctx.mark_non_differentiable(correct)
+        return loss, correct
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Any, ...]:
+        scale = gradients[0]
+        states_grad_RD, weight_grad_VD, bias_grad_V = ctx.saved_tensors
+        return (
+            states_grad_RD * scale.to(states_grad_RD.dtype),
+            weight_grad_VD * scale,
+            bias_grad_V * scale,
+            None,
+            None,
+            None,
+        )
+
+
+def _all_known_on_cpu(flags: Tensor) -> bool:
+    """Whether all are set, where asking is cheap; False on a GPU, which would have to wait."""
+    return flags.device.type == "cpu" and bool(flags.all())

@@ -1,0 +1,73 @@
+"""The parts of the encoder: embeddings and one post-LayerNorm Transformer layer (METHOD section 4)."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pmlm_core.model.attention.interface import Call, attend
+from pmlm_core.model.config import PmlmConfig
+from pmlm_core.model.dropout import dropout
+
+ACTIVATIONS = {"gelu": F.gelu, "gelu_new": lambda x: F.gelu(x, approximate="tanh"), "relu": F.relu}
+
+
+class Embeddings(nn.Module):
+    """Token + learned absolute position + segment, then LayerNorm and dropout."""
+
+    def __init__(self, config: PmlmConfig) -> None:
+        super().__init__()
+        self.word = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.position = nn.Embedding(config.max_position_embeddings, config.hidden_size)
+        self.token_type = nn.Embedding(config.type_vocab_size, config.hidden_size)
+        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.dropout_p = config.hidden_dropout_prob
+
+    def forward(self, ids_BT: Tensor, position_ids_BT: Tensor, token_type_ids_BT: Tensor) -> Tensor:
+        summed_BTD = self.word(ids_BT) + self.position(position_ids_BT) + self.token_type(token_type_ids_BT)
+        return dropout(self.norm(summed_BTD), self.dropout_p, self.training)
+
+
+class Layer(nn.Module):
+    """One Transformer layer: attention and a feed-forward block, each with dropout, residual and LayerNorm after it.
+
+    Query, key and value come from one fused weight [3D, D], as published checkpoints store it. The key has no bias: it would
+    add the same number to all scores of a query, which softmax ignores.
+    """
+
+    def __init__(self, config: PmlmConfig) -> None:
+        super().__init__()
+        d = config.hidden_size
+        self.heads = config.num_attention_heads
+        self.qkv_weight = nn.Parameter(torch.empty(3 * d, d))
+        self.q_bias = nn.Parameter(torch.zeros(d))
+        self.v_bias = nn.Parameter(torch.zeros(d))
+        self.attention_output = nn.Linear(d, d)
+        self.attention_norm = nn.LayerNorm(d, eps=config.layer_norm_eps)
+        self.intermediate = nn.Linear(d, config.intermediate_size)
+        self.output = nn.Linear(config.intermediate_size, d)
+        self.output_norm = nn.LayerNorm(d, eps=config.layer_norm_eps)
+        self.activation = ACTIVATIONS[config.hidden_act]
+        self.hidden_p = config.hidden_dropout_prob
+        self.attention_p = config.attention_probs_dropout_prob
+
+    def forward(self, hidden_BTD: Tensor, calls: tuple[Call, ...], queries_BQD: Tensor | None = None) -> Tensor:
+        """The states after this layer: of all T slots, or of the slots in `queries_BQD` alone, which see all the same."""
+        bias_3D = torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias])
+        if queries_BQD is None:
+            queries_BQD = hidden_BTD
+            q, k, v = self._heads(F.linear(hidden_BTD, self.qkv_weight, bias_3D), 3)
+        else:
+            d = hidden_BTD.shape[-1]
+            (q,) = self._heads(F.linear(queries_BQD, self.qkv_weight[:d], bias_3D[:d]), 1)
+            k, v = self._heads(F.linear(hidden_BTD, self.qkv_weight[d:], bias_3D[d:]), 2)
+        mixed_BQHE = attend(q, k, v, calls, self.attention_p if self.training else 0.0)
+        mixed_BQD = self._drop(self.attention_output(mixed_BQHE.flatten(2)))
+        attended_BQD = self.attention_norm(mixed_BQD + queries_BQD)
+        fed_BQD = self._drop(self.output(self.activation(self.intermediate(attended_BQD))))
+        return self.output_norm(fed_BQD + attended_BQD)
+
+    def _heads(self, fused: Tensor, parts: int) -> tuple[Tensor, ...]:
+        return fused.view(*fused.shape[:2], parts, self.heads, -1).unbind(2)
+
+    def _drop(self, x: Tensor) -> Tensor:
+        return dropout(x, self.hidden_p, self.training)

@@ -1,0 +1,232 @@
+"""The encoder over a pseudo-mask layout (METHOD sections 3 and 4) and the base class of all models here."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers import initialization as init
+from transformers.modeling_outputs import ModelOutput
+
+from pmlm_core.model.attention.plan import Plan, make_plan
+from pmlm_core.model.attention.relbias import RelativeBias
+from pmlm_core.model.config import PmlmConfig
+from pmlm_core.model.head import LanguageModelHead
+from pmlm_core.model.layer import Embeddings, Layer
+from pmlm_core.model.pseudo import lay_out
+
+
+class PmlmPreTrainedModel(PreTrainedModel):
+    """What all heads share: the configuration class, the initialisation, saving and loading."""
+
+    config_class = PmlmConfig
+    base_model_prefix = "pmlm"
+    supports_gradient_checkpointing = False
+    _no_split_modules = ["Layer"]  # noqa: RUF012 - read by transformers as a class attribute
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        """N(0, initializer_range) for weights, the relative bias included; zero biases; LayerNorm the identity."""
+        # transformers' `init` functions leave alone what a checkpoint has already filled.
+        std = self.config.initializer_range
+        if isinstance(module, nn.Linear | nn.Embedding | RelativeBias):
+            init.normal_(module.weight, mean=0.0, std=std)
+            if getattr(module, "bias", None) is not None:
+                init.zeros_(module.bias)
+        elif isinstance(module, nn.LayerNorm):
+            init.ones_(module.weight)
+            init.zeros_(module.bias)
+        elif isinstance(module, Layer):
+            init.normal_(module.qkv_weight, mean=0.0, std=std)
+            init.zeros_(module.q_bias)
+            init.zeros_(module.v_bias)
+        elif isinstance(module, LanguageModelHead):
+            init.zeros_(module.bias)
+
+
+@dataclass
+class PmlmModelOutput(ModelOutput):
+    """States after the last layer.
+
+    Attributes:
+        last_hidden_state: context, [B, N, D].
+        pseudo_hidden_state: pseudo masks, [B, K, D]; None without an appended part.
+        true_hidden_state: appended true tokens, [B, K, D]; None without an appended part.
+    """
+
+    last_hidden_state: Tensor | None = None
+    pseudo_hidden_state: Tensor | None = None
+    true_hidden_state: Tensor | None = None
+
+
+class PmlmModel(PmlmPreTrainedModel):
+    """The encoder without a head. With the context alone it is a bidirectional encoder, as in fine-tuning."""
+
+    def __init__(self, config: PmlmConfig) -> None:
+        super().__init__(config)
+        self.embeddings = Embeddings(config)
+        self.rel_pos_bias = (
+            RelativeBias(config.num_attention_heads, config.rel_pos_bins, config.max_rel_pos)
+            if config.rel_pos_bins
+            else None
+        )
+        self.layers = nn.ModuleList([Layer(config) for _ in range(config.num_hidden_layers)])
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.embeddings.word
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        self.embeddings.word = value  # type: ignore[assignment]
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        pseudo_position_ids: Tensor | None = None,
+        pseudo_steps: Tensor | None = None,
+        true_ids: Tensor | None = None,
+        pseudo_token_type_ids: Tensor | None = None,
+        **_: Any,
+    ) -> PmlmModelOutput:
+        """All states of the last layer.
+
+        Args:
+            input_ids: context, conventional masks in place, [B, N].
+            attention_mask: 0 where the context is padding, [B, N]; None for no padding.
+            token_type_ids: segments, [B, N]; None for all 0.
+            position_ids: [B, N]; None for 0, 1, 2, ….
+            pseudo_position_ids: position of each predicted token, [B, K]; with it comes the appended part. It may lie
+                beyond the context, as the target's positions do in generation.
+            pseudo_steps: its factorization step 1, 2, …; 0 for padding, [B, K].
+            true_ids: the tokens themselves, [B, K]; anything at padding.
+            pseudo_token_type_ids: their segments, [B, K]; None to take those of the context at the same positions.
+        """
+        appended = None
+        if pseudo_position_ids is not None and pseudo_steps is not None and true_ids is not None:
+            appended = Appended(pseudo_position_ids, pseudo_steps, true_ids, pseudo_token_type_ids)
+        hidden_BTD, plan = self._begin(
+            input_ids,
+            attention_mask,
+            token_type_ids,
+            position_ids,
+            appended,
+            slot_positions_BK=pseudo_position_ids,
+            read_ae=False,
+            reach=self.config.max_position_embeddings,
+        )
+        for layer in self.layers:
+            hidden_BTD = layer(hidden_BTD, plan.full)
+        n = input_ids.shape[1]
+        if appended is None:
+            return PmlmModelOutput(hidden_BTD)
+        slots = appended.steps_BK.shape[1]
+        return PmlmModelOutput(*hidden_BTD.split([n, slots, slots], dim=1))
+
+    def predicted_states(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None,
+        token_type_ids: Tensor | None,
+        slot_positions: Tensor,
+        slot_steps: Tensor,
+        true_ids: Tensor,
+        *,
+        ae: bool,
+        par: bool,
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """States after the last layer at the predicted slots alone: (conventional masks, pseudo masks), [B, K, D] each.
+
+        The same numbers as `forward`'s, but the last layer computes queries and the feed-forward block for these slots
+        only. Positions are those of the context: 0, 1, 2, ….
+        """
+        appended = Appended(slot_positions, slot_steps, true_ids, None) if par else None
+        hidden_BTD, plan = self._begin(
+            input_ids,
+            attention_mask,
+            token_type_ids,
+            None,
+            appended,
+            slot_positions_BK=slot_positions,
+            read_ae=ae,
+            reach=input_ids.shape[1],
+        )
+        for layer in self.layers[:-1]:
+            hidden_BTD = layer(hidden_BTD, plan.full)
+        n, slots = input_ids.shape[1], slot_positions.shape[1]
+        read = []
+        if ae:
+            at_masks = slot_positions[:, :, None].expand(-1, -1, hidden_BTD.shape[-1])
+            read.append(hidden_BTD.gather(1, at_masks))
+        if par:
+            read.append(hidden_BTD[:, n : n + slots])
+        states_BQD = self.layers[-1](hidden_BTD, plan.read, torch.cat(read, dim=1))
+        return states_BQD[:, :slots] if ae else None, states_BQD[:, -slots:] if par else None
+
+    def _begin(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None,
+        token_type_ids: Tensor | None,
+        position_ids: Tensor | None,
+        appended: "Appended | None",
+        *,
+        slot_positions_BK: Tensor | None,
+        read_ae: bool,
+        reach: int,
+    ) -> tuple[Tensor, Plan]:
+        """Embeddings of all slots and the attention plan."""
+        rows, n = input_ids.shape
+        if n > self.config.max_position_embeddings:
+            raise ValueError(
+                f"The input is {n} tokens long and the model has {self.config.max_position_embeddings} positions; "
+                "cut the input or choose a model with more max_position_embeddings."
+            )
+        # Looking at the mask would make a GPU wait; there, pass None where nothing is padded.
+        if attention_mask is not None and attention_mask.device.type == "cpu" and bool(attention_mask.all()):
+            attention_mask = None
+        types_BN = torch.zeros_like(input_ids) if token_type_ids is None else token_type_ids
+        ids, types = [input_ids], [types_BN]
+        positions_BN = position_ids
+        if positions_BN is None:
+            positions_BN = torch.arange(n, device=input_ids.device).expand(rows, n)
+        positions = [positions_BN]
+        if appended is not None:
+            slot_types_BK = appended.token_type_ids_BK
+            if slot_types_BK is None:
+                slot_types_BK = types_BN.gather(1, appended.position_ids_BK)
+            pseudo_BK = torch.full_like(appended.true_ids_BK, self.config.pseudo_token_id)
+            ids += [pseudo_BK, appended.true_ids_BK]
+            positions += [appended.position_ids_BK] * 2
+            types += [slot_types_BK] * 2
+        hidden_BTD = self.embeddings(torch.cat(ids, 1), torch.cat(positions, 1), torch.cat(types, 1))
+        kept_BN = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+        plan = make_plan(
+            lay_out(kept_BN, None if appended is None else appended.steps_BK),
+            padded=attention_mask is not None,
+            square_HPP=None if self.rel_pos_bias is None else self.rel_pos_bias.square(reach),
+            position_ids_BN=position_ids,
+            slot_positions_BK=slot_positions_BK,
+            read_ae=read_ae,
+            dtype=_product_dtype(hidden_BTD),
+        )
+        return hidden_BTD, plan
+
+
+@dataclass(frozen=True)
+class Appended:
+    """The appended part of a batch, [B, K] each; steps are 0 at padding."""
+
+    position_ids_BK: Tensor
+    steps_BK: Tensor
+    true_ids_BK: Tensor
+    token_type_ids_BK: Tensor | None
+
+
+def _product_dtype(hidden: Tensor) -> torch.dtype:
+    """What linear layers will give for this input: autocast's type where it is on."""
+    device = hidden.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
