@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from pipelines.console import say, warn
+from pmlm_core.errors import ConfigError
 
 # Ray Train reads these in the driver and hands them on to its controller and workers.
 _DRIVER_ENVIRONMENT = {
@@ -92,3 +93,20 @@ def cpus_to_start(needed: int) -> int:
     if needed > have:
         warn(f"{needed} CPUs are asked for and this machine has {have}; the workers will share them and be slower")
     return max(have, needed)
+
+
+def require(workers: int, cpus_per_worker: int, use_gpu: bool) -> None:
+    """Refuse at once what Ray would wait for without end.
+
+    Raises:
+        ConfigError: the cluster has too few CPUs or GPUs. With an autoscaler (RAY_ADDRESS set) it is only a warning.
+    """
+    import ray
+
+    have = ray.cluster_resources()
+    for kind, needed in (("CPU", workers * cpus_per_worker), ("GPU", workers * use_gpu)):
+        if have.get(kind, 0) < needed:
+            text = f"{workers} workers need {needed} {kind}s, Ray has {have.get(kind, 0):g}"
+            if not is_remote():
+                raise ConfigError(f"{text}; lower num_workers or cpus_per_worker{', or use_gpu' * (kind == 'GPU')}")
+            warn(f"{text}; waiting for more nodes")

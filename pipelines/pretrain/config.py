@@ -169,7 +169,15 @@ class PretrainConfig:
     def _validate_numbers(self) -> None:
         positive = ("batch_size", "max_steps", "eval_steps", "logging_steps", "save_steps", "keep_checkpoints")
         optional = ("micro_batch_size", "num_hidden_layers", "hidden_size", "num_attention_heads", "intermediate_size")
-        for name in (*positive, *optional, "num_workers", "cpus_per_worker", "adam_epsilon", "learning_rate", "max_rel_pos"):
+        for name in (
+            *positive,
+            *optional,
+            "num_workers",
+            "cpus_per_worker",
+            "adam_epsilon",
+            "learning_rate",
+            "max_rel_pos",
+        ):
             value = getattr(self, name)
             if value is not None and value <= 0:
                 raise ConfigError(f"{name} must be above 0, not {value}")

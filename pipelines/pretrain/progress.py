@@ -17,7 +17,7 @@ class Progress:
     def __init__(self, run: RunDir, max_steps: int, ship: Callable[[int], None]) -> None:
         self._journal, self._events = Journal(run.path), Events(run)
         self._max_steps, self._ship = max_steps, ship
-        self._shown = -1
+        self._shown: set[tuple[int, bool]] = set()
         self._identity: tuple[int, int] | None = None
         self._journal_offset, (_, self._events_offset) = 0, self._events.read()
         self._previous: Entry | None = None
@@ -48,8 +48,7 @@ class Progress:
                 say(line)
 
     def _skip_old_entries(self) -> None:
-        for entry in self._new_entries():
-            self._shown = max(self._shown, entry.step)
+        self._new_entries()
 
     def _new_entries(self) -> list[Entry]:
         try:
@@ -63,9 +62,10 @@ class Progress:
         entries = []
         for entry, after in read(self._journal.path, self._journal_offset):
             self._journal_offset = after
-            if entry.step > self._shown or "eval/loss" in entry.metrics:
+            name = (entry.step, "eval/loss" in entry.metrics)
+            if name not in self._shown:
+                self._shown.add(name)
                 entries.append(entry)
-            self._shown = max(self._shown, entry.step)
         return entries
 
     def _tell_event(self, event: dict[str, Any]) -> None:
@@ -74,7 +74,8 @@ class Progress:
             self._ship(int(step))
             say(f"step {step}  checkpoint {text}")
         elif kind == "resumed":
-            self._shown, self._previous = int(step), None
+            self._shown = {name for name in self._shown if name[0] <= int(step)}
+            self._previous = None
             say(text)
         elif kind == "warning":
             warn(text)
@@ -120,5 +121,3 @@ def duration(seconds: float) -> str:
         if total >= size:
             return f"{total // size}{unit}{total % size // smaller:02d}{name}"
     return f"{total}s"
-
-

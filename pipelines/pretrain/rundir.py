@@ -1,10 +1,10 @@
 """The folder of a run: what the run is (`run.json`), what happened to it (`events.jsonl`), its checkpoints and figures.
 
-    OUTPUT_DIR/RUN_NAME/
-        run.json          the configuration and the blocks it was started with; a changed one is refused
-        checkpoints/      see pmlm_core/training/checkpoint.py
-        metrics.jsonl     the journal, see pipelines/tracking/journal.py
-        events.jsonl      checkpoints, resumptions, warnings: written by the workers, told by the driver
+OUTPUT_DIR/RUN_NAME/
+    run.json          the configuration and the blocks it was started with; a changed one is refused
+    checkpoints/      see pmlm_core/training/checkpoint.py
+    metrics.jsonl     the journal, see pipelines/tracking/journal.py
+    events.jsonl      checkpoints, resumptions, warnings: written by the workers, told by the driver
 """
 
 import json
@@ -66,7 +66,12 @@ def open_run(config: PretrainConfig, data: DataIdentity) -> tuple[RunDir, bool]:
         raise ConfigError(f"{path} is not empty and holds no {RUN_FILE}: choose another run_name, or remove the folder")
     try:
         path.mkdir(parents=True, exist_ok=True)
-        content = {"config": asdict(config), "deciding": config.deciding(), "data": asdict(data), "started": time.time()}
+        content = {
+            "config": asdict(config),
+            "deciding": config.deciding(),
+            "data": asdict(data),
+            "started": time.time(),
+        }
         temporary = path / f".{RUN_FILE}-{os.getpid()}"
         temporary.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n", encoding="utf-8")
         temporary.rename(record)

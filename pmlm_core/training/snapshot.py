@@ -1,8 +1,7 @@
 """Checkpoints written behind training's back: copy the state in memory, then write it in a background thread."""
 
-import shutil
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
@@ -28,26 +27,26 @@ class CheckpointWriter:
     """Writes one checkpoint at a time in the background.
 
     A checkpoint that cannot be written is told to `say` and training goes on, for the next may succeed (a full disk is
-    cleared); `close` raises if the last one failed.
+    cleared); `close` raises if the last one failed. `extra_files` (the tokenizer's) go into every checkpoint.
     """
 
     def __init__(
         self,
         root: Path,
-        tokenizer_folder: Path | None,
+        extra_files: Mapping[str, bytes],
         *,
         keep: int,
         say: Callable[[str], None],
         published: Callable[[int, Path], None],
     ) -> None:
-        self._root, self._tokenizer_folder, self._keep = root, tokenizer_folder, keep
+        self._root, self._extra_files, self._keep = root, extra_files, keep
         self._say, self._published = say, published
         self._thread: threading.Thread | None = None
         self._failure: Exception | None = None
 
     def save(self, model: PreTrainedModel, contents: checkpoint.Contents) -> None:
         """Copy the weights now, write them meanwhile; waits for the previous checkpoint if that is still being written."""
-        self._wait()
+        self.wait()
         weights = copy_of(model)
         self._thread = threading.Thread(target=self._write, args=(model, weights, contents), name="pmlm-checkpoint")
         self._thread.start()
@@ -58,11 +57,12 @@ class CheckpointWriter:
         Raises:
             CheckpointError: it could not be written.
         """
-        self._wait()
+        self.wait()
         if self._failure is not None:
             raise self._failure
 
-    def _wait(self) -> None:
+    def wait(self) -> None:
+        """Wait until nothing is being written."""
         if self._thread is not None:
             self._thread.join()
             self._thread = None
@@ -71,8 +71,8 @@ class CheckpointWriter:
         def write_model(folder: Path) -> None:
             with torch.no_grad():
                 model.save_pretrained(folder, state_dict=weights)
-            if self._tokenizer_folder is not None:
-                shutil.copytree(self._tokenizer_folder, folder, dirs_exist_ok=True)
+            for name, content in self._extra_files.items():
+                (folder / name).write_bytes(content)
 
         try:
             folder = checkpoint.write(self._root, contents, write_model)

@@ -25,6 +25,8 @@ Batch = Mapping[str, Tensor]
 class Task:
     """What a step needs to know of the model's job."""
 
+    figures: tuple[str, ...]
+    """Names of what `losses` reports besides the loss."""
     count: Callable[[Batch], int]
     """Number of predicted tokens (or examples) of a micro-batch."""
     losses: Callable[[nn.Module, Batch], tuple[Tensor, dict[str, Tensor]]]
@@ -83,7 +85,9 @@ def train_step(
     """
     count, *shared = all_sum([sum(task.count(batch) for _, batch in micro_batches), *share], precision.device)
     if count == 0:
-        raise TrainingError(f"step {step}: the global batch holds no predicted token; the blocks have no masked position")
+        raise TrainingError(
+            f"step {step}: the global batch holds no predicted token; the blocks have no masked position"
+        )
     # DDP averages over workers; the factor makes that a sum.
     scale = world_size() / count
     optimizer.zero_grad(set_to_none=True)
@@ -99,7 +103,7 @@ def train_step(
         for name, value in {"loss": loss_sum, **figures}.items():
             added = value.detach().double()
             sums[name] = sums[name] + added if name in sums else added
-    names = sorted(sums)
+    names = ("loss", *task.figures)
     totals = dict(zip(names, all_sum(torch.stack([sums[n] for n in names]).tolist(), precision.device), strict=True))
     parameters = [p for p in model.parameters() if p.grad is not None]
     norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])

@@ -1,0 +1,205 @@
+"""The pre-training loop of one worker. It knows steps, figures and checkpoints, and of Ray only a function to report to."""
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pipelines.pretrain.meter import Meter
+from pipelines.pretrain.plan import WorkPlan
+from pipelines.pretrain.rundir import Events
+from pipelines.pretrain.setup import (
+    HeldOut,
+    Trainee,
+    distribute,
+    settle_buckets,
+    tokenizer_files,
+    trainee,
+    training_loader,
+    versions,
+)
+from pipelines.pretrain.workers import Team, finite
+from pipelines.tracking.journal import Journal
+from pmlm_core.errors import PmlmError, TrainingError
+from pmlm_core.model.objectives import Objective
+from pmlm_core.training import checkpoint, hardware
+from pmlm_core.training.optimizer import optimizer_tensors, set_learning_rate
+from pmlm_core.training.pretraining import count_tokens, evaluate, pretraining_task
+from pmlm_core.training.schedule import learning_rate
+from pmlm_core.training.snapshot import CheckpointWriter
+from pmlm_core.training.step import train_step
+
+
+def ray_worker(plan: WorkPlan) -> None:
+    """What Ray Train starts in every worker process.
+
+    An error that the user must mend would come again after every restart: it is written down for the driver, and a
+    restarted worker of the same attempt ends at once.
+    """
+    import ray.train
+
+    context = ray.train.get_context()
+    team = Team(context.get_world_rank(), context.get_world_size(), lambda figures: ray.train.report(dict(figures)))
+    failure = plan.run.failure_of(plan.attempt)
+    if failure.exists():
+        return
+    try:
+        train(plan, team)
+    except torch.OutOfMemoryError as error:
+        text = (
+            f"the GPU's memory is full with micro_batch_size {plan.micro_batch_size}; "
+            f"give a smaller one, the result stays the same ({str(error).splitlines()[0]})"
+        )
+        _write_failure(failure, TrainingError(text))
+        raise
+    except PmlmError as error:
+        _write_failure(failure, error)
+        raise
+
+
+def train(plan: WorkPlan, team: Team) -> None:
+    """Train from the newest good checkpoint to the last step.
+
+    Raises:
+        TrainingError: loss or gradient is not finite.
+        CheckpointError: no checkpoint fits these blocks, or the last one could not be written.
+        DataError: a shard cannot be read.
+    """
+    config, events = plan.config, Events(plan.run)
+    precision = hardware.set_up(use_gpu=config.use_gpu, threads=plan.threads, precision=config.precision)
+    trained = trainee(plan, precision, _start(plan, team, events))
+    journal = Journal(plan.run.path)
+    if team.leads:
+        dropped = journal.truncate_after(trained.step)
+        _tell_start(plan, team, trained, precision.name, dropped, events)
+    task = pretraining_task(Objective(config.objective))
+    model = distribute(trained.model, plan, precision, team.world)
+    loader = training_loader(plan, precision, team.rank, team.world, trained.step)
+    held_out = HeldOut(plan, precision, team.rank, team.world) if config.eval_rows else None
+    writer = CheckpointWriter(
+        plan.run.checkpoints,
+        tokenizer_files(config.data_dir) if team.leads else {},
+        keep=config.keep_checkpoints,
+        say=lambda text: events.add("warning", text),
+        published=lambda step, folder: events.add("checkpoint", str(folder), step=step),
+    )
+    meter = Meter(plan, precision, trained.model.config, team.world)
+    if trained.step < config.max_steps:
+        settle_buckets(model, loader.prepare(trained.step)[0][1], task, precision)
+    saved_at = time.monotonic()
+    try:
+        for step, micro_batches in loader:
+            begun = time.perf_counter()
+            rate = learning_rate(
+                step,
+                peak=config.learning_rate,
+                kind=config.lr_scheduler_type,
+                warmup_steps=config.warmup(),
+                max_steps=config.max_steps,
+            )
+            set_learning_rate(trained.optimizer, rate)
+            overdue = config.save_minutes is not None and time.monotonic() - saved_at > 60 * config.save_minutes
+            tokens = sum(count_tokens(batch) for _, batch in micro_batches)
+            result = train_step(
+                model,
+                trained.optimizer,
+                micro_batches,
+                task,
+                step=step,
+                seed=config.seed,
+                precision=precision,
+                max_grad_norm=config.max_grad_norm,
+                share=[tokens, float(team.leads and overdue)],
+            )
+            trained.step = done = step + 1
+            trained.window.add(result.figures, result.count)
+            meter.add(time.perf_counter() - begun, loader.waited, result.shared[0], result.count)
+            last = done == config.max_steps
+            if done % config.logging_steps == 0 or last:
+                if team.leads:
+                    figures = {f"train/{name}": value for name, value in trained.window.means().items()}
+                    figures |= {"learning_rate": rate, "grad_norm": result.gradient_norm, **meter.figures()}
+                    journal.append(done, figures)
+                trained.window.clear()
+                meter.clear()
+            scores = None
+            if held_out is not None and (done % config.eval_steps == 0 or last):
+                scores = evaluate(trained.model, held_out, task, precision)
+                if team.leads and scores:
+                    journal.append(done, {f"eval/{name}": value for name, value in scores.items()})
+            save = done % config.save_steps == 0 or last or result.shared[1] > 0
+            if save:
+                if team.leads:
+                    writer.save(trained.model, _contents(plan, team, trained, scores, precision.name))
+                saved_at = time.monotonic()
+            if save or scores:
+                team.report(finite({"step": done, **(scores or {})}))
+    finally:
+        writer.wait()
+        journal.close()
+    writer.close()
+
+
+def _start(plan: WorkPlan, team: Team, events: Events) -> Path | None:
+    """The checkpoint that every rank starts from, chosen by rank 0."""
+    newest = None
+    if team.leads:
+        checkpoint.sweep(plan.run.checkpoints)
+        newest = checkpoint.newest_valid(plan.run.checkpoints, lambda text: events.add("warning", text))
+    return team.agree(newest)
+
+
+def _contents(
+    plan: WorkPlan, team: Team, trained: Trainee, scores: dict[str, float] | None, precision: str
+) -> checkpoint.Contents:
+    state: dict[str, Any] = {
+        "data": plan.data.__dict__,
+        "deciding": plan.config.deciding(),
+        "window": trained.window.to_json(),
+        "held_out": scores,
+        "computed_by": {**_computed_by(plan, team, precision), **versions()},
+    }
+    return checkpoint.Contents(
+        step=trained.step,
+        state=state,
+        optimizer=optimizer_tensors(trained.optimizer, trained.model),
+        score=scores["loss"] if scores else None,
+    )
+
+
+def _computed_by(plan: WorkPlan, team: Team, precision: str) -> dict[str, Any]:
+    """What the last bits of the figures depend on besides configuration and blocks."""
+    return {
+        "num_workers": team.world,
+        "threads_per_worker": plan.threads,
+        "micro_batch_size": plan.micro_batch_size,
+        "precision": precision,
+        "use_gpu": plan.config.use_gpu,
+    }
+
+
+def _tell_start(plan: WorkPlan, team: Team, trained: Trainee, precision: str, dropped: int, events: Events) -> None:
+    if not trained.step:
+        events.add("resumed", f"training from step 0 in {precision}", step=0)
+        return
+    again = f"; {dropped} lines of the journal after it are done again" if dropped else ""
+    events.add(
+        "resumed", f"resumed from the checkpoint of step {trained.step} in {precision}{again}", step=trained.step
+    )
+    before, now = trained.state.get("computed_by", {}), {**_computed_by(plan, team, precision), **versions()}
+    changed = [f"{name} was {before.get(name)}, is {now[name]}" for name in now if before.get(name) != now[name]]
+    if changed:
+        events.add(
+            "warning",
+            f"the same rows follow, but figures will differ in the last digits from an uninterrupted run: {'; '.join(changed)}",
+        )
+
+
+def _write_failure(path: Path, error: PmlmError) -> None:
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            json.dump({"error": type(error).__name__, "message": str(error)}, file)
+    except FileExistsError:
+        pass  # another worker met the same error first

@@ -1,0 +1,49 @@
+"""Everything a worker must be told, settled by the driver before Ray starts."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from pipelines.pretrain.config import PretrainConfig
+from pipelines.pretrain.rundir import DataIdentity, RunDir
+from pmlm_core.model.cost import max_predictions
+from pmlm_core.training.batching import micro_batch_size
+
+# Tokens (context and appended) of one forward pass when micro_batch_size is left out: activations stay near the caches
+# of a CPU, and fill a GPU without filling its memory at the sizes of base.
+_CPU_TOKENS, _GPU_TOKENS = 4096, 24576
+
+
+@dataclass(frozen=True)
+class WorkPlan:
+    """Sent to every worker."""
+
+    config: PretrainConfig
+    run: RunDir
+    data: DataIdentity
+    attempt: str
+    """Names this start of the command; a worker group that Ray restarts is still the same attempt."""
+    micro_batch_size: int
+    threads: int
+    slots: int
+    """K, predicted slots of a row."""
+
+
+def plan_for(config: PretrainConfig, run: RunDir, manifest: Any, *, attempt: str, threads: int) -> WorkPlan:
+    """Settle what the configuration leaves open.
+
+    Raises:
+        ConfigError: the global batch cannot be shared evenly.
+    """
+    masking = manifest.config
+    slots = max_predictions(
+        manifest.max_length, float(masking.get("mask_prob", 0.15)), int(masking.get("max_block", 6))
+    )
+    tokens_of_row = manifest.max_length + 2 * slots
+    limit = (_GPU_TOKENS if config.use_gpu else _CPU_TOKENS) // tokens_of_row
+    size = micro_batch_size(config.batch_size, config.num_workers, config.micro_batch_size, limit)
+    return WorkPlan(config, run, identity(manifest), attempt, size, threads, slots)
+
+
+def identity(manifest: Any) -> DataIdentity:
+    """Which blocks a manifest describes."""
+    return DataIdentity(manifest.fingerprint, manifest.tokenizer_fingerprint, manifest.vocab_size, manifest.max_length)

@@ -1,0 +1,221 @@
+"""`pmlm pretrain`: settle what is to run, refuse what cannot, start or resume it over Ray Train, tell what came of it."""
+
+import json
+import shutil
+import uuid
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from pipelines import cluster
+from pipelines.console import made, next_command, say
+from pipelines.pretrain.config import PretrainConfig
+from pipelines.pretrain.plan import WorkPlan, identity, plan_for
+from pipelines.pretrain.progress import Progress
+from pipelines.pretrain.rundir import open_run
+from pmlm_core import errors
+from pmlm_core.corpus.manifest import Manifest
+from pmlm_core.errors import DataError, TrainingError
+from pmlm_core.model.cost import parameters
+
+
+def run(config: PretrainConfig) -> None:
+    """Pre-train, or go on pre-training, or say that it is done.
+
+    Raises:
+        ConfigError: options contradict those the run was started with, or the workers do not fit.
+        DataError: no blocks, or blocks without rows.
+        CheckpointError: blocks of another tokenizer, or a checkpoint that could not be written.
+        TrainingError: the loss is not finite, or workers were lost more often than max_failures.
+    """
+    manifest = _blocks(config)
+    run_dir, known = open_run(config, identity(manifest))
+    plan = plan_for(config, run_dir, manifest, attempt=uuid.uuid4().hex[:12], threads=_threads(config))
+    _say_what(plan, manifest, known)
+    from pmlm_core.training import checkpoint
+
+    newest = checkpoint.newest_valid(run_dir.checkpoints, lambda text: say(f"warning: {text}"))
+    if newest is not None and checkpoint.read_manifest(newest)["step"] >= config.max_steps:
+        say(f"run {run_dir.name} is finished: all {config.max_steps} steps were done before")
+        _conclude(plan, newest, before=True)
+        return
+    sink = _open_sink(plan, manifest)
+    progress = Progress(run_dir, config.max_steps, sink.ship)
+    progress.start()
+    status = "FAILED"
+    try:
+        _fit(plan)
+        status = "FINISHED"
+    except KeyboardInterrupt:
+        status = "KILLED"
+        raise
+    finally:
+        progress.stop()
+        shutil.rmtree(run_dir.path / "ray", ignore_errors=True)
+        if status != "FINISHED":
+            sink.finish(status)
+    folder = checkpoint.folder_of(run_dir.checkpoints, config.max_steps)
+    _register(plan, folder)
+    sink.finish(status)
+    _conclude(plan, folder, before=False)
+
+
+def _blocks(config: PretrainConfig) -> Manifest:
+    manifest = Manifest.load(config.data_dir)
+    if not manifest.rows("train"):
+        raise DataError(f"the blocks in {config.data_dir} have no training rows; preprocess more text")
+    if config.eval_rows and not manifest.rows("validation"):
+        raise DataError(
+            f"the blocks in {config.data_dir} have no held-out rows; preprocess with a larger validation_fraction, or set "
+            "eval_rows to 0"
+        )
+    return manifest
+
+
+def _threads(config: PretrainConfig) -> int:
+    if config.cpus_per_worker is not None:
+        return config.cpus_per_worker
+    return 1 if cluster.is_remote() else max(1, cluster.available_cpus() // config.num_workers)
+
+
+def _say_what(plan: WorkPlan, manifest: Manifest, known: bool) -> None:
+    config, rows = plan.config, manifest.rows("train")
+    tokens = config.max_steps * config.batch_size * manifest.tokens("train") / rows
+    count = ""
+    if config.init_checkpoint is None:
+        size = _Size(config.size())
+        positions = max(512, manifest.max_length)
+        found = parameters(
+            size, manifest.vocab_size, max_position_embeddings=positions, rel_pos_bins=config.rel_pos_bins
+        )
+        count = f", {found / 1e6:.1f} million parameters"
+    say(
+        f"{'run' if known else 'new run'} {plan.run.name}: {config.objective}{count}, {config.max_steps:,} steps of "
+        f"{config.batch_size} rows, {tokens / 1e6:.1f} million tokens, {config.max_steps * config.batch_size / rows:.2f} "
+        f"passes over {rows:,} rows"
+    )
+    say(
+        f"{config.num_workers} worker{'s' * (config.num_workers != 1)} of {plan.threads} "
+        f"thread{'s' * (plan.threads != 1)}{' and a GPU' * config.use_gpu}, micro-batches of {plan.micro_batch_size} rows; "
+        f"everything in {plan.run.path}"
+    )
+
+
+class _Size:
+    def __init__(self, sizes: dict[str, int]) -> None:
+        self.__dict__.update(sizes)
+
+
+def _open_sink(plan: WorkPlan, manifest: Manifest) -> Any:
+    from pipelines.tracking.code_version import code_version
+    from pipelines.tracking.sink import MlflowSink
+
+    tags = {
+        **code_version(),
+        "stage": "pretrain",
+        "blocks": manifest.fingerprint,
+        "tokenizer": manifest.tokenizer_fingerprint,
+    }
+    settled = {"micro_batch_size": plan.micro_batch_size, "threads_per_worker": plan.threads}
+    params = {**asdict(plan.config), **plan.config.deciding(), **settled}
+    config = plan.config
+    return MlflowSink(plan.run.path, config.tracking_uri, config.experiment_name, plan.run.name, params, tags)
+
+
+def _fit(plan: WorkPlan) -> None:
+    """Run the workers to the last step.
+
+    Raises:
+        PmlmError: what a worker met and a restart would not mend.
+        TrainingError: workers were lost too often.
+    """
+    config = plan.config
+    needed = None if cluster.is_remote() else cluster.cpus_to_start(config.num_workers * plan.threads)
+    with cluster.connected(needed):
+        from ray.train import FailureConfig, RunConfig, ScalingConfig
+        from ray.train.torch import TorchConfig, TorchTrainer
+
+        from pipelines.pretrain.loop import ray_worker
+
+        cluster.require(config.num_workers, plan.threads, config.use_gpu)
+        trainer = TorchTrainer(
+            ray_worker,
+            train_loop_config=plan,  # type: ignore[arg-type]
+            torch_config=TorchConfig(backend="nccl" if config.use_gpu else "gloo"),
+            scaling_config=ScalingConfig(
+                num_workers=config.num_workers,
+                use_gpu=config.use_gpu,
+                resources_per_worker={"CPU": plan.threads, **({"GPU": 1} if config.use_gpu else {})},
+            ),
+            # Ray's own bookkeeping of checkpoints is not used (docs/decisions): it resumes from the newest entry of its
+            # list and knows no way back from a damaged one. A name of its own for each attempt keeps it out of the way.
+            run_config=RunConfig(
+                name=plan.attempt,
+                storage_path=str(plan.run.path / "ray"),
+                failure_config=FailureConfig(max_failures=config.max_failures),
+            ),
+        )
+        try:
+            trainer.fit()
+        except Exception as error:
+            _raise_failure(plan)
+            raise TrainingError(
+                f"the workers were lost {config.max_failures + 1} times, the last time with: {_innermost(error)}. "
+                f"The same command goes on from the last checkpoint in {plan.run.checkpoints}"
+            ) from error
+    _raise_failure(plan)
+
+
+def _raise_failure(plan: WorkPlan) -> None:
+    path = plan.run.failure_of(plan.attempt)
+    if path.exists():
+        failure = json.loads(path.read_text(encoding="utf-8"))
+        path.unlink()
+        raise getattr(errors, failure["error"], TrainingError)(failure["message"])
+
+
+def _innermost(error: BaseException) -> str:
+    """The workers' own words, without the layers Ray wraps around them."""
+    for inner in getattr(error, "worker_failures", {}).values():
+        return _innermost(inner)
+    cause = getattr(error, "cause", None) or error.__cause__
+    if isinstance(cause, BaseException):
+        return _innermost(cause)
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[-1].strip() if lines else ''}"
+
+
+def _register(plan: WorkPlan, folder: Path) -> None:
+    """Register the final checkpoint as a model; tracking never fails a run."""
+
+
+def _conclude(plan: WorkPlan, folder: Path, *, before: bool) -> None:
+    """Say what there is now, and what to do with it."""
+    from pmlm_core.training import checkpoint
+
+    link = Path(plan.config.output_dir).absolute() / "final"
+    if not before or not link.exists():
+        _point(link, folder)
+    held_out = checkpoint.read_state(folder).get("held_out")
+    if held_out:
+        parts = [
+            f"{name.removesuffix('_loss').upper()} {held_out[name]:.4f} ({held_out[accuracy]:.1%} right)"
+            for name, accuracy in (("ae_loss", "ae_accuracy"), ("par_loss", "par_accuracy"))
+            if name in held_out
+        ]
+        say(f"held-out loss after {plan.config.max_steps} steps: {', '.join(parts)}")
+    best = checkpoint.best(plan.run.checkpoints)
+    if best is not None and best != folder:
+        say(f"the lowest held-out loss is that of {best}")
+    made("checkpoint", str(folder))
+    next_command(f'pmlm fill --model {folder} "The old [MASK] went into the house."')
+
+
+def _point(link: Path, folder: Path) -> None:
+    """Let OUTPUT_DIR/final be the checkpoint that was finished last."""
+    temporary = link.with_name(f".final-{uuid.uuid4().hex[:8]}")
+    try:
+        temporary.symlink_to(folder.relative_to(link.parent))
+        temporary.rename(link)
+    except OSError:
+        temporary.unlink(missing_ok=True)  # a file system without links: the folder's own name is said anyway

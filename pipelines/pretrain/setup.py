@@ -1,0 +1,198 @@
+"""From a plan to a model, its optimizer and its data, fresh or as the newest good checkpoint left them."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from pipelines.pretrain.plan import WorkPlan
+from pipelines.pretrain.rundir import refuse_other_blocks
+from pmlm_core import storage
+from pmlm_core.corpus.blocks import BlockSet
+from pmlm_core.corpus.order import batch_rows
+from pmlm_core.errors import CheckpointError
+from pmlm_core.model.collate import collate
+from pmlm_core.model.config import PmlmConfig
+from pmlm_core.model.objectives import Objective
+from pmlm_core.model.pretraining import PmlmForPreTraining
+from pmlm_core.randomness import key
+from pmlm_core.training import checkpoint
+from pmlm_core.training.loader import Batch, Loader, Share
+from pmlm_core.training.optimizer import build_adamw, load_optimizer_tensors
+from pmlm_core.training.step import Precision, Task
+from pmlm_core.training.window import Window
+
+
+@dataclass
+class Trainee:
+    """What is being trained, and where it stands."""
+
+    model: PmlmForPreTraining
+    optimizer: torch.optim.Optimizer
+    step: int
+    window: Window
+    state: dict[str, Any]
+    """The checkpoint's JSON state; empty at the start."""
+
+
+def trainee(plan: WorkPlan, precision: Precision, folder: Path | None) -> Trainee:
+    """Build the model; take weights, moments and step from the checkpoint in `folder`, if there is one.
+
+    Raises:
+        CheckpointError: the checkpoint is of other blocks or of another architecture.
+    """
+    config = plan.config
+    state: dict[str, Any] = {}
+    if folder is not None:
+        state = checkpoint.read_state(folder)
+        refuse_other_blocks(state["data"], plan.data, f"checkpoint {folder}", config.data_dir)
+        model = PmlmForPreTraining.from_pretrained(folder, dtype=torch.float32)
+    elif config.init_checkpoint is not None:
+        model = _from_other_run(plan, Path(config.init_checkpoint))
+    else:
+        torch.manual_seed(key(config.seed, "initial weights") >> 1)
+        model = PmlmForPreTraining(_model_config(plan))
+    model = model.to(precision.device)
+    model.train()
+    optimizer = build_adamw(
+        model,
+        learning_rate=config.learning_rate,
+        betas=(config.adam_beta1, config.adam_beta2),
+        epsilon=config.adam_epsilon,
+        weight_decay=config.weight_decay,
+    )
+    if folder is None:
+        return Trainee(model, optimizer, 0, Window(), {})
+    load_optimizer_tensors(optimizer, model, checkpoint.read_optimizer(folder), str(folder))
+    return Trainee(model, optimizer, int(state["step"]), Window.from_json(state["window"]), state)
+
+
+def _model_config(plan: WorkPlan) -> PmlmConfig:
+    config, blocks = plan.config, BlockSet.open(plan.config.data_dir).manifest
+    special = blocks.special_ids
+    return PmlmConfig(
+        vocab_size=blocks.vocab_size,
+        **config.size(),
+        hidden_dropout_prob=config.hidden_dropout_prob,
+        attention_probs_dropout_prob=config.attention_probs_dropout_prob,
+        max_position_embeddings=max(512, blocks.max_length),
+        rel_pos_bins=config.rel_pos_bins,
+        max_rel_pos=config.max_rel_pos,
+        objective=config.objective,
+        **{f"{name}_token_id": token for name, token in special.as_dict().items()},
+    )
+
+
+def _from_other_run(plan: WorkPlan, folder: Path) -> PmlmForPreTraining:
+    config = plan.config
+    if not (folder / "config.json").is_file():
+        raise CheckpointError(f"init_checkpoint {folder} is no checkpoint folder: it has no config.json")
+    if (folder / checkpoint.STATE).is_file():
+        known = checkpoint.read_state(folder).get("data", {})
+        if known.get("tokenizer_fingerprint") != plan.data.tokenizer_fingerprint:
+            refuse_other_blocks(known, plan.data, f"init_checkpoint {folder}", config.data_dir)
+    model = PmlmForPreTraining.from_pretrained(
+        folder,
+        dtype=torch.float32,
+        objective=config.objective,
+        hidden_dropout_prob=config.hidden_dropout_prob,
+        attention_probs_dropout_prob=config.attention_probs_dropout_prob,
+    )
+    if model.config.vocab_size != plan.data.vocab_size:
+        raise CheckpointError(
+            f"init_checkpoint {folder} has {model.config.vocab_size} token embeddings, the blocks in {config.data_dir} "
+            f"need {plan.data.vocab_size}: preprocess the text with the checkpoint's tokenizer"
+        )
+    if model.config.max_position_embeddings < plan.data.max_length:
+        raise CheckpointError(
+            f"init_checkpoint {folder} knows {model.config.max_position_embeddings} positions, the blocks in "
+            f"{config.data_dir} have rows of {plan.data.max_length}: preprocess with a smaller max_length"
+        )
+    return model
+
+
+def distribute(model: nn.Module, plan: WorkPlan, precision: Precision, world: int) -> nn.Module:
+    """Wrap for training together: compiled if asked for, DDP if there are several workers."""
+    if plan.config.torch_compile:
+        model = torch.compile(model, dynamic=False)
+    if world == 1:
+        return model
+    devices = [precision.device] if precision.device.type == "cuda" else None
+    return DistributedDataParallel(model, device_ids=devices, gradient_as_bucket_view=True)
+
+
+def settle_buckets(model: nn.Module, batch: Batch, task: Task, precision: Precision) -> None:
+    """Run one backward pass and throw its gradient away.
+
+    DDP arranges its buckets anew after the first backward pass, by the order in which gradients came. With three or more
+    workers the place in a bucket decides the order of summation, so without this the first step after a resumption would
+    round differently from the same step of an uninterrupted run.
+    """
+    if isinstance(model, DistributedDataParallel):
+        with precision.autocast():
+            loss_sum, _ = task.losses(model, batch)
+        (loss_sum * 0.0).backward()
+        model.zero_grad(set_to_none=True)
+
+
+def batch_maker(blocks: BlockSet, plan: WorkPlan) -> Callable[[np.ndarray, np.ndarray], Batch]:
+    """Rows by index -> tensors of fixed shape."""
+    objective = Objective(plan.config.objective)
+
+    def make(rows: np.ndarray, views: np.ndarray) -> Batch:
+        return collate(
+            blocks.rows(rows, views),
+            objective=objective,
+            max_length=plan.data.max_length,
+            max_predictions=plan.slots,
+            special_ids=blocks.manifest.special_ids,
+        )
+
+    return make
+
+
+def training_loader(plan: WorkPlan, precision: Precision, rank: int, world: int, first_step: int) -> Loader:
+    """This worker's micro-batches from `first_step` on."""
+    config = plan.config
+    blocks = BlockSet.open(config.data_dir, split="train")
+    n_rows, views = len(blocks), blocks.manifest.views
+    return Loader(
+        lambda step: batch_rows(n_rows, config.batch_size, config.seed, step, views),
+        batch_maker(blocks, plan),
+        Share(rank, world, config.batch_size, plan.micro_batch_size),
+        first_step=first_step,
+        max_steps=config.max_steps,
+        device=precision.device,
+    )
+
+
+class HeldOut:
+    """This worker's share of the held-out rows, in view 0; iterable again and again."""
+
+    def __init__(self, plan: WorkPlan, precision: Precision, rank: int, world: int) -> None:
+        self._blocks = BlockSet.open(plan.config.data_dir, split="validation")
+        self._make, self._device = batch_maker(self._blocks, plan), precision.device
+        self.rows = min(plan.config.eval_rows, len(self._blocks))
+        self._size, self._rank, self._world = plan.micro_batch_size, rank, world
+
+    def __iter__(self) -> Iterator[Batch]:
+        for start in range(self._rank * self._size, self.rows, self._world * self._size):
+            rows = np.arange(start, min(start + self._size, self.rows), dtype=np.int64)
+            batch = self._make(rows, np.zeros(len(rows), np.int64))
+            yield {name: tensor.to(self._device) for name, tensor in batch.items()}
+
+
+def tokenizer_files(data_dir: str) -> dict[str, bytes]:
+    """The tokenizer that preprocessing put beside the blocks, file by file; it goes into every checkpoint."""
+    folder = storage.join(data_dir, "tokenizer")
+    return {name: storage.read_bytes(storage.join(folder, name)) for name in storage.names_in(folder)}
+
+
+def versions() -> dict[str, str]:
+    """What computed a checkpoint, for whoever wonders why two runs differ in the last bit."""
+    return {"torch": torch.__version__, "cpu": torch.backends.cpu.get_cpu_capability()}

@@ -1,0 +1,39 @@
+"""A worker's place among the others."""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch.distributed as dist
+
+
+def _ignore(_: Mapping[str, float]) -> None:
+    """No one to report to."""
+
+
+@dataclass(frozen=True)
+class Team:
+    """This worker, among `world` workers; `report` tells Ray at checkpoints and evaluations (every rank must call it)."""
+
+    rank: int = 0
+    world: int = 1
+    report: Callable[[Mapping[str, float]], None] = _ignore
+
+    @property
+    def leads(self) -> bool:
+        """Whether this worker writes journal and checkpoints."""
+        return self.rank == 0
+
+    def agree(self, value: Any) -> Any:
+        """The value that rank 0 gives, on every rank."""
+        if self.world == 1:
+            return value
+        box = [value]
+        dist.broadcast_object_list(box, src=0)
+        return box[0]
+
+
+def finite(figures: Mapping[str, float]) -> dict[str, float]:
+    """The figures that JSON can hold."""
+    return {name: value for name, value in figures.items() if math.isfinite(value)}

@@ -1,0 +1,64 @@
+"""Pre-training as a task of the training step: what is counted, which losses are summed, held-out figures."""
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from pmlm_core.model.objectives import Objective
+from pmlm_core.training.reduce import all_sum
+from pmlm_core.training.step import Batch, Precision, Task
+
+
+def pretraining_task(objective: Objective) -> Task:
+    """Losses of METHOD section 1: the sum of AE and PAR (or the one the objective has) over predicted tokens."""
+    parts = [name for name, has in (("ae", objective.has_ae), ("par", objective.has_par)) if has]
+
+    def losses(model: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        output = model(**batch)
+        figures = {
+            f"{part}_{what}": getattr(output, f"{part}_{field}")
+            for part in parts
+            for what, field in (("loss", "loss_sum"), ("accuracy", "correct"))
+        }
+        return torch.stack([figures[f"{part}_loss"] for part in parts]).sum(), figures
+
+    names = [f"{loss}_{what}" for loss in parts for what in ("loss", "accuracy")]
+    return Task(tuple(names), count_predictions, losses)
+
+
+def count_predictions(batch: Batch) -> int:
+    """Predicted tokens of a micro-batch; AE and PAR predict the same ones."""
+    return int((batch["labels"] != -100).sum())
+
+
+def count_tokens(batch: Batch) -> int:
+    """Tokens of text in a micro-batch, padding left out, appended tokens not counted."""
+    return int(batch["attention_mask"].sum())
+
+
+def evaluate(
+    model: nn.Module, micro_batches: Iterable[Batch], task: Task, precision: Precision
+) -> dict[str, float] | None:
+    """Mean loss and accuracy over all workers' held-out micro-batches; None if they predict nothing.
+
+    Every worker calls it with its own share, which may be empty. Call it with the bare model, not with DDP's wrapper:
+    shares differ in length.
+    """
+    was_training = model.training
+    model.eval()
+    names = ("loss", *task.figures)
+    count, sums = 0, [0.0] * len(names)
+    with torch.inference_mode():
+        for batch in micro_batches:
+            with precision.autocast():
+                loss_sum, figures = task.losses(model, batch)
+            named = {"loss": loss_sum, **figures}
+            added = torch.stack([named[name].double() for name in names]).tolist()
+            sums = [total + value for total, value in zip(sums, added, strict=True)]
+            count += task.count(batch)
+    model.train(was_training)
+    total_count, *totals = all_sum([count, *sums], precision.device)
+    if not total_count:
+        return None
+    return {name: value / total_count for name, value in zip(names, totals, strict=True)}
