@@ -31,7 +31,8 @@ class SentencePieceBackend:
     def __init__(self, model: bytes, origin: str = "the model given") -> None:
         self.model = model
         try:
-            self._processor = spm.SentencePieceProcessor(model_proto=model)
+            self._processor = spm.SentencePieceProcessor()
+            self._processor.LoadFromSerializedProto(model)  # the constructor passes over an empty one
             n_pieces = self._processor.get_piece_size()
         except (RuntimeError, ValueError, TypeError) as error:
             raise DataError(
