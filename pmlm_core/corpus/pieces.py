@@ -51,10 +51,9 @@ class Span:
 
 @dataclass(frozen=True)
 class Piece:
-    """Spans read one after another into one shard. `copy` tells pieces of equal bytes apart (a file given twice)."""
+    """Spans read one after another into one shard."""
 
     spans: tuple[Span, ...]
-    copy: int = 0
 
 
 Mapper = Callable[[Callable[[Source], list[Span]], Iterable[Source]], Iterable[list[Span]]]
@@ -125,13 +124,23 @@ def _group(spans: Iterable[Span], piece_bytes: int) -> Iterator[Piece]:
     held: list[Span] = []
     weight = 0
     for span in spans:
-        if held and weight + span.weight > piece_bytes:
+        if held and (weight + span.weight > piece_bytes or _begins_a_piece(span, piece_bytes)):
             yield Piece(tuple(held))
             held, weight = [], 0
         held.append(span)
         weight += span.weight
     if held:
         yield Piece(tuple(held))
+
+
+def _begins_a_piece(span: Span, piece_bytes: int) -> bool:
+    """Whether a piece begins at this file by its name alone, about once every `piece_bytes`.
+
+    Filling pieces greedily would shift all groups behind a file that is added later, and make all their shards anew.
+    """
+    name = f"{span.source.uri.rsplit('/', 1)[-1]} {span.source.size}"
+    fraction = int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "little") / 2**64
+    return span.first and fraction < span.weight / piece_bytes
 
 
 def span_digest(span: Span) -> str:
@@ -167,5 +176,6 @@ def piece_digest(piece: Piece) -> str:
     """SHA-256 (hex) over the kinds and digests of a piece's spans: what its documents are, wherever they lie."""
     sha = hashlib.sha256()
     for span in piece.spans:
-        sha.update(f"{span.source.kind}:{span.source.compression}:{span_digest(span)}\n".encode())
+        how = (span.source.kind, span.source.compression, span.first, span.last, span_digest(span))
+        sha.update(f"{how}\n".encode())
     return sha.hexdigest()

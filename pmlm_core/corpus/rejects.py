@@ -20,6 +20,8 @@ REASONS = {
     "not_text": "the field holds something else than text",
     "wrong_schema": "the Parquet file lacks a text column of that name",
     "unreadable": "the file may not be read",
+    "duplicate": "the same bytes were given twice; the second is left out",
+    "unknown_form": "the file's name does not tell its form",
 }
 _EXCERPT = 80
 

@@ -1,0 +1,111 @@
+"""Options of `pmlm preprocess`. Only what decides the blocks enters their fingerprint; see `shard_options`."""
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+from pmlm_core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from pmlm_core.corpus.shard_job import ShardOptions
+
+
+@dataclass(frozen=True)
+class PreprocessConfig:
+    """Everything `pmlm preprocess` can be told. The same command again does only what is missing."""
+
+    inputs: list[str] = field(default_factory=list)
+    """Files, folders or globs of text; local, s3:// or gs://; plain, .gz or .zst."""
+    tokenizer: str = ""
+    """Folder made by `pmlm tokenizer`, a SentencePiece .model, or a BERT vocab.txt."""
+    output_dir: str = ""
+    """Folder for the blocks; local (seen by every machine of the cluster), s3:// or gs://."""
+
+    input_format: Literal["auto", "text_lines", "text_blocks", "text_files", "jsonl", "parquet", "wikitext"] = "auto"
+    """Form of the input: a document a line, blank-line block, file, JSON line, Parquet record or WikiText article."""
+    text_field: str = "text"
+    """Field (JSON lines) or column (Parquet) that holds the text."""
+    max_document_bytes: int = 64 << 20
+    """A longer document is set aside rather than held in memory."""
+    strict: bool = False
+    """Stop at the first thing that cannot be read, instead of setting it aside."""
+
+    max_length: int = 512
+    """Tokens of a window [SOS] S1 [EOS] S2 [EOS], specials included."""
+    documents_share_windows: bool = True
+    """Whether a window may hold the end of one document and the start of the next."""
+    views: int = 4
+    """Independent maskings of every window; epoch e of pre-training uses view e mod views."""
+    mask_prob: float = 0.15
+    """Share of the maskable positions to mask (METHOD section 2)."""
+    block_prob: float = 0.4
+    """Probability that a step masks a block of several tokens rather than one."""
+    min_block: int = 2
+    """Shortest such block."""
+    max_block: int = 6
+    """Longest such block."""
+    validation_fraction: float = 0.005
+    """Share of documents held out for validation, by a hash of each document's content."""
+    seed: int = 0
+    """Seed of all draws: segment borders, masks, corruption, what is held out."""
+
+    piece_bytes: int = 32 << 20
+    """Text that one task reads and one shard holds; big files are cut, small ones grouped."""
+    num_workers: int | None = None
+    """Tasks at a time, one CPU each; left out, all CPUs there are. Does not change the output."""
+
+    def validate(self) -> None:
+        """Refuse what cannot work before anything starts.
+
+        Raises:
+            ConfigError: with the option, its value and what it may be.
+        """
+        for name, what in (
+            ("inputs", "the text to read, for example --inputs 'my_text/*.jsonl.zst'"),
+            ("tokenizer", "what `pmlm tokenizer` made, a .model or a vocab.txt"),
+            ("output_dir", "the folder for the blocks"),
+        ):
+            if not getattr(self, name):
+                raise ConfigError(f"pmlm preprocess needs --{name}: {what}")
+        if not all(isinstance(text, str) and text.strip() for text in self.inputs):
+            raise ConfigError("inputs holds an empty name; name files, folders or globs")
+        _within("max_length", self.max_length, 5, 65_535)
+        _within("views", self.views, 1, 1000)
+        _within("piece_bytes", self.piece_bytes, 1 << 16, 1 << 30)
+        _within("max_document_bytes", self.max_document_bytes, 1, 1 << 30)
+        if self.num_workers is not None:
+            _within("num_workers", self.num_workers, 1, 1_000_000)
+        _within("min_block", self.min_block, 1, 255)
+        _within("max_block", self.max_block, 1, 255)
+        if self.min_block > self.max_block:
+            raise ConfigError(f"min_block {self.min_block} is greater than max_block {self.max_block}")
+        if not 0.0 < self.mask_prob < 1.0:
+            raise ConfigError(f"mask_prob is {self.mask_prob}; it must lie between 0 and 1 (the paper: 0.15)")
+        if not 0.0 <= self.block_prob <= 1.0:
+            raise ConfigError(f"block_prob is {self.block_prob}; it must lie in 0..1 (the paper: 0.4)")
+        if not 0.0 <= self.validation_fraction < 1.0:
+            raise ConfigError(f"validation_fraction is {self.validation_fraction}; it must lie in 0..1, 1 excluded")
+        if not self.text_field:
+            raise ConfigError("text_field is empty; it names the field or column that holds the text")
+
+    def shard_options(self) -> "ShardOptions":
+        """The options that decide the blocks."""
+        from pmlm_core.corpus.formats import InputFormat
+        from pmlm_core.corpus.shard_job import ShardOptions
+
+        return ShardOptions(
+            fmt=InputFormat(self.input_format, self.text_field, self.max_document_bytes),
+            max_length=self.max_length,
+            documents_share_windows=self.documents_share_windows,
+            views=self.views,
+            mask_prob=self.mask_prob,
+            block_prob=self.block_prob,
+            min_block=self.min_block,
+            max_block=self.max_block,
+            validation_fraction=self.validation_fraction,
+            seed=self.seed,
+        )
+
+
+def _within(name: str, value: int, low: int, high: int) -> None:
+    if not low <= value <= high:
+        raise ConfigError(f"{name} is {value}; it must lie in {low}..{high}")

@@ -1,0 +1,149 @@
+"""The end of a run: the list of what was left out, then the manifest, then what the user is told."""
+
+import json
+from dataclasses import asdict
+from typing import Any
+
+from rich.table import Table
+
+from pipelines.console import console, made, next_command, say, warn
+from pipelines.preprocess.job import Job
+from pipelines.tracking.code_version import code_version
+from pmlm_core import storage
+from pmlm_core.corpus.ledger import LedgerRow, load_row
+from pmlm_core.corpus.manifest import Manifest, ShardEntry
+from pmlm_core.corpus.rejects import REASONS
+from pmlm_core.corpus.reports import rejected_items
+from pmlm_core.corpus.shard_job import TRAIN, VALIDATION
+from pmlm_core.errors import DataError
+
+REJECTS = "rejects.jsonl"
+
+
+def finish(job: Job) -> Manifest:
+    """Write `rejects.jsonl` and `manifest.json`; every piece must be finished.
+
+    Raises:
+        DataError: nothing at all could be read.
+    """
+    assert not job.missing
+    unique, doubles = _unique(job)
+    rejects = _count([row.rejects["counts"] for row in unique])
+    if doubles:
+        rejects["duplicate"] = sum(len(job.pieces[number].spans) for number in doubles)
+    if job.skipped:
+        rejects["unknown_form"] = len(job.skipped)
+    _write_rejects(job, unique, doubles)
+    splits = {split: _entries(unique, split) for split in (TRAIN, VALIDATION)}
+    if not splits[TRAIN]:
+        raise DataError(
+            f"no training rows came of {len(job.sources)} files: {_listed(rejects) or 'all documents were held out'}; "
+            f"{storage.join(job.output_dir, REJECTS)} says what was wrong"
+        )
+    manifest = Manifest(
+        tokenizer_fingerprint=job.tokenizer.fingerprint,
+        vocab_size=job.tokenizer.vocab_size,
+        special_ids=job.tokenizer.special_ids,
+        max_length=job.options.max_length,
+        views=job.options.views,
+        splits=splits,
+        config=_deciding(asdict(job.options)),
+        code_version=" ".join(code_version().values()),
+        inputs=[{"uri": source.uri, "bytes": source.size, "form": source.kind} for source in job.sources],
+        counts=_count([row.counts for row in unique]),
+        rejects=rejects,
+    )
+    manifest.save(job.output_dir)
+    return manifest
+
+
+def tell(job: Job, manifest: Manifest) -> None:
+    """Print what was made, what was left out, and the next command."""
+    counts = manifest.counts
+    table = Table(title="blocks", title_justify="left")
+    for heading in ("split", "rows", "tokens", "masked a view", "shards", "MB"):
+        table.add_column(heading, justify="left" if heading == "split" else "right")
+    for split, entries in manifest.splits.items():
+        masked, nbytes = sum(e.masked_tokens for e in entries), sum(e.bytes for e in entries)
+        numbers = (manifest.rows(split), manifest.tokens(split), masked, len(entries))
+        table.add_row(split, *(f"{n:,}" for n in numbers), f"{nbytes / 1e6:,.1f}")
+    console().print(table)
+    say(
+        f"{counts['documents']:,} documents, {counts['text_bytes'] / 1e6:,.1f} MB of text, "
+        f"{counts['text_tokens']:,} tokens ({counts['text_bytes'] / max(1, counts['text_tokens']):.2f} bytes each)"
+    )
+    if counts["dropped_tokens"]:
+        say(f"{counts['dropped_tokens']:,} tokens stood in windows with nothing to mask and were dropped")
+    if manifest.rejects:
+        total = sum(manifest.rejects.values())
+        warn(f"{total:,} items were set aside; they are listed in {storage.join(job.output_dir, REJECTS)}")
+        for reason, count in sorted(manifest.rejects.items(), key=lambda item: -item[1]):
+            say(f"  {count:>9,}  {reason}: {REASONS[reason]}")
+    else:
+        say("nothing was set aside")
+    if not manifest.rows(VALIDATION):
+        warn("no document was held out for validation; raise --validation_fraction if training is to be evaluated")
+    stale = _stale_shards(job, manifest)
+    if stale:
+        where = storage.join(job.output_dir, "shards")
+        say(f"{stale:,} shards of earlier runs lie in {where} and are not used any more")
+    made("blocks", job.output_dir)
+    next_command(
+        f"pmlm pretrain --data_dir {job.config.output_dir} --output_dir outputs/pretrain --preset mini --dry_run"
+    )
+
+
+def _unique(job: Job) -> tuple[list[LedgerRow], list[int]]:
+    """Rows in the order of the input; numbers of pieces whose bytes were there before."""
+    seen: set[str] = set()
+    unique, doubles = [], []
+    for number in range(len(job.pieces)):
+        row = job.finished[number]
+        if row.key in seen:
+            doubles.append(number)
+        else:
+            unique.append(row)
+        seen.add(row.key)
+    return unique, doubles
+
+
+def _write_rejects(job: Job, unique: list[LedgerRow], doubles: list[int]) -> None:
+    lines: list[dict[str, Any]] = [
+        {"file": span.source.uri, "row": None, "reason": "duplicate", "detail": REASONS["duplicate"]}
+        for number in doubles
+        for span in job.pieces[number].spans
+    ]
+    lines += [
+        {"file": uri, "row": None, "reason": "unknown_form", "detail": REASONS["unknown_form"]} for uri in job.skipped
+    ]
+    text = [json.dumps(line, ensure_ascii=False) for line in lines]
+    text += [
+        json.dumps(item, ensure_ascii=False) for item in rejected_items(unique, lambda k: load_row(job.output_dir, k))
+    ]
+    storage.write_bytes(storage.join(job.output_dir, REJECTS), "".join(f"{line}\n" for line in text).encode())
+
+
+def _entries(rows: list[LedgerRow], split: str) -> list[ShardEntry]:
+    return [row.shards[split] for row in rows if split in row.shards]
+
+
+def _count(counts: list[dict[str, int]]) -> dict[str, int]:
+    total: dict[str, int] = {}
+    for each in counts:
+        for name, number in each.items():
+            total[name] = total.get(name, 0) + number
+    return total
+
+
+def _deciding(options: dict[str, Any]) -> dict[str, Any]:
+    return {**{k: v for k, v in options.items() if k != "fmt"}, **{f"input_{k}": v for k, v in options["fmt"].items()}}
+
+
+def _listed(rejects: dict[str, int]) -> str:
+    return ", ".join(f"{count:,} {reason}" for reason, count in sorted(rejects.items()))
+
+
+def _stale_shards(job: Job, manifest: Manifest) -> int:
+    used = {entry.path.split("/")[-1] for entries in manifest.splits.values() for entry in entries}
+    there = storage.names_in(storage.join(job.output_dir, "shards"))
+    return sum(name.endswith(".arrow") and name not in used for name in there)

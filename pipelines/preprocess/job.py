@@ -1,0 +1,107 @@
+"""What `pmlm preprocess` will do, found out before Ray starts: the input, the plan, what is finished already."""
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+
+from pipelines.preprocess.config import PreprocessConfig
+from pmlm_core import storage
+from pmlm_core.corpus.ledger import LedgerRow, load_ledger, piece_identity, shards_are_there
+from pmlm_core.corpus.manifest import MANIFEST, Manifest
+from pmlm_core.corpus.pieces import Piece, plan_pieces
+from pmlm_core.corpus.shard_job import ShardOptions, options_fingerprint
+from pmlm_core.corpus.sources import Source, list_sources
+from pmlm_core.corpus.tokenizer import TextTokenizer
+from pmlm_core.errors import ConfigError, DataError
+
+TOKENIZER = "tokenizer"
+_THREADS = 16  # planning waits for disks and networks
+
+
+@dataclass
+class Job:
+    """A checked configuration with its input planned.
+
+    Attributes:
+        finished: row of each finished piece, by its number in `pieces`.
+        skipped: files whose name does not tell their form.
+        earlier: manifest that lies in the output folder, if any.
+    """
+
+    config: PreprocessConfig
+    options: ShardOptions
+    tokenizer: TextTokenizer
+    fingerprint: str
+    output_dir: str
+    sources: list[Source]
+    pieces: list[Piece]
+    finished: dict[int, LedgerRow] = field(default_factory=dict)
+    skipped: list[str] = field(default_factory=list)
+    earlier: Manifest | None = None
+
+    @property
+    def missing(self) -> list[int]:
+        """Numbers of the pieces that are still to be done."""
+        return [number for number in range(len(self.pieces)) if number not in self.finished]
+
+
+def prepare(config: PreprocessConfig) -> Job:
+    """Check everything that can be checked without reading the text.
+
+    Raises:
+        ConfigError: options that contradict each other or the output folder.
+        DataError: input or tokenizer that is not there.
+    """
+    config.validate()
+    options = config.shard_options()
+    tokenizer = TextTokenizer.load(config.tokenizer)
+    if not len(tokenizer.ordinary_ids):
+        raise DataError(f"{config.tokenizer}: the tokenizer has no ordinary tokens; train a bigger one")
+    output_dir = storage.normalise(config.output_dir)
+    _check_output(output_dir, tokenizer, config)
+    skipped: list[str] = []
+    sources = list_sources(config.inputs, options.fmt, skipped.append)
+    _check_apart(output_dir, sources)
+    fingerprint = options_fingerprint(options, tokenizer)
+    with ThreadPoolExecutor(_THREADS) as pool:
+        pieces = plan_pieces(sources, options.fmt, config.piece_bytes, map=pool.map)
+        known = load_ledger(output_dir, map=pool.map)
+        found = pool.map(lambda number: _finished(pieces[number], fingerprint, known, output_dir), range(len(pieces)))
+        finished = {number: _slim(row) for number, row in enumerate(found) if row is not None}
+    earlier = Manifest.load(output_dir) if storage.exists(storage.join(output_dir, MANIFEST)) else None
+    return Job(config, options, tokenizer, fingerprint, output_dir, sources, pieces, finished, skipped, earlier)
+
+
+def _finished(piece: Piece, fingerprint: str, known: dict[str, LedgerRow], output_dir: str) -> LedgerRow | None:
+    row = known.get(piece_identity(fingerprint, LedgerRow.describe(piece)))
+    return row if row is not None and shards_are_there(output_dir, row) else None
+
+
+def _slim(row: LedgerRow) -> LedgerRow:
+    """Without the list of rejects, which the report reads again: the driver's memory must not grow with bad input."""
+    return replace(row, rejects={"counts": row.rejects["counts"], "kept": []})
+
+
+def _check_output(output_dir: str, tokenizer: TextTokenizer, config: PreprocessConfig) -> None:
+    if storage.size(output_dir) is not None:
+        raise ConfigError(f"output_dir {config.output_dir} is a file; name a folder")
+    folder = storage.join(output_dir, TOKENIZER)
+    if any(True for _ in storage.names_in(folder)):
+        there = TextTokenizer.load(folder)
+        if there.fingerprint != tokenizer.fingerprint:
+            raise ConfigError(
+                f"output_dir {config.output_dir} holds blocks of another tokenizer (fingerprint "
+                f"{there.fingerprint[:12]}, this one is {tokenizer.fingerprint[:12]}); choose another output_dir"
+            )
+    if not storage.is_remote(output_dir):
+        above = output_dir
+        while not os.path.exists(above):
+            above = os.path.dirname(above)
+        if not os.access(above, os.W_OK):
+            raise ConfigError(f"output_dir {config.output_dir}: {above} may not be written to")
+
+
+def _check_apart(output_dir: str, sources: list[Source]) -> None:
+    inside = next((source.uri for source in sources if source.uri.startswith(output_dir + "/")), None)
+    if inside:
+        raise ConfigError(f"the input {inside} lies inside output_dir {output_dir}; keep input and output apart")

@@ -1,0 +1,102 @@
+"""The only part of preprocessing that knows Ray: each Ray Data task does a whole piece and returns one small row.
+
+Token blocks never pass through the object store: moving them would cost more than making them.
+"""
+
+import os
+import pickle
+import traceback
+from collections.abc import Iterator
+from functools import lru_cache, partial
+from typing import Any
+
+from pmlm_core.corpus.ledger import LedgerRow
+from pmlm_core.corpus.pieces import Piece
+from pmlm_core.corpus.shard_job import ShardOptions, run_piece
+from pmlm_core.corpus.tokenizer import TextTokenizer
+from pmlm_core.errors import DataError, PmlmError
+
+
+class Outcome:
+    """What came back of a piece: a ledger row (without its list of rejects), or the reason why there is none."""
+
+    def __init__(self, number: int, row: LedgerRow | None, error: str, fatal: bool, peak_bytes: int) -> None:
+        self.number = number
+        self.row = row
+        self.error = error
+        self.fatal = fatal
+        self.peak_bytes = peak_bytes
+
+
+@lru_cache(maxsize=2)
+def _tokenizer(folder: str) -> TextTokenizer:
+    return TextTokenizer.load(folder)
+
+
+def do_piece(
+    item: dict[str, Any], *, options: ShardOptions, folder: str, output_dir: str, strict: bool
+) -> dict[str, Any]:
+    """Do one piece in a worker process; errors come back as data, so that one bad disk does not stop the others."""
+    piece: Piece = pickle.loads(item["piece"])
+    error, fatal, text = "", False, ""
+    try:
+        row = run_piece(piece, options, _tokenizer(folder), output_dir, strict)
+        text = LedgerRow(**{**vars(row), "rejects": {"counts": row.rejects["counts"], "kept": []}}).to_json()
+    except PmlmError as problem:
+        error, fatal = str(problem), strict
+    except OSError as problem:
+        files = ", ".join(span.source.uri for span in piece.spans[:3])
+        error = f"{files}: {type(problem).__name__}: {problem}"
+    except Exception:
+        # A fault of ours: the trace is what a report of it needs.
+        error, fatal = f"{piece.spans[0].source.uri}: {traceback.format_exc()}", True
+    return {"number": item["number"], "row": text, "error": error, "fatal": fatal, "peak_bytes": peak_memory()}
+
+
+def peak_memory() -> int:
+    """Largest resident size of this process so far, in bytes."""
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def run_pieces(
+    pieces: dict[int, Piece],
+    options: ShardOptions,
+    tokenizer_dir: str,
+    output_dir: str,
+    *,
+    strict: bool,
+    num_workers: int | None,
+) -> Iterator[Outcome]:
+    """Do `pieces` over the connected Ray, yielding each as it is finished, in any order.
+
+    Args:
+        pieces: by number.
+        tokenizer_dir: folder that every worker can read.
+        num_workers: tasks at a time; None for as many as there are CPUs.
+
+    Raises:
+        DataError: worker processes died again and again.
+    """
+    import ray
+
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    items = [{"number": number, "piece": pickle.dumps(piece)} for number, piece in pieces.items()]
+    task = partial(do_piece, options=options, folder=tokenizer_dir, output_dir=output_dir, strict=strict)
+    mapped = ray.data.from_items(items, override_num_blocks=len(items)).map(
+        task,
+        num_cpus=1,
+        concurrency=num_workers,
+    )
+    try:
+        for row in mapped.iter_rows():
+            ledger = LedgerRow.from_json(row["row"]) if row["row"] else None
+            yield Outcome(row["number"], ledger, row["error"], bool(row["fatal"]), int(row["peak_bytes"]))
+    except ray.exceptions.RayError as error:
+        raise DataError(
+            f"Ray could not finish: {str(error).strip().splitlines()[-1]}; what is done is kept, the same command "
+            f"goes on from there (with fewer --num_workers if memory was short; process {os.getpid()})"
+        ) from error

@@ -1,0 +1,113 @@
+"""`pmlm preprocess`: raw text to packed, masked, immutable Arrow blocks with a manifest."""
+
+import time
+
+from pipelines.cluster import connected
+from pipelines.console import say, warn
+from pipelines.preprocess.config import PreprocessConfig
+from pipelines.preprocess.finish import REJECTS, finish, tell
+from pipelines.preprocess.job import TOKENIZER, Job, prepare
+from pipelines.preprocess.progress import Progress
+from pmlm_core import storage
+from pmlm_core.errors import DataError
+
+_WHOLE_FILE_WARNING = 2 << 30
+
+
+def run(config: PreprocessConfig) -> None:
+    """Make the blocks `config` asks for; what an earlier run finished is kept.
+
+    Raises:
+        ConfigError, DataError: what is wrong, where, and the way out; what was finished is kept.
+    """
+    job = prepare(config)
+    _announce(job)
+    if config.strict:
+        _refuse_known_rejects(job)
+    if job.missing:
+        # Workers read the tokenizer from the output folder, which every machine of a cluster must see anyway.
+        job.tokenizer.save(storage.join(job.output_dir, TOKENIZER), model_max_length=config.max_length)
+        with connected(config.num_workers):
+            _do_missing(job)
+    tell(job, finish(job))
+
+
+def dry_run(config: PreprocessConfig) -> None:
+    """Say what would run and what it would take, from a sample of the input; writes nothing and starts no Ray."""
+    from pipelines.preprocess.estimate import estimate
+
+    job = prepare(config)
+    _announce(job)
+    estimate(job)
+
+
+def _announce(job: Job) -> None:
+    size = sum(source.size for source in job.sources)
+    say(
+        f"{len(job.sources):,} files, {size / 1e6:,.1f} MB as stored, in {len(job.pieces):,} pieces"
+        + (f"; {len(job.finished):,} are finished already" if job.finished else "")
+    )
+    if job.skipped:
+        names = ", ".join(job.skipped[:3])
+        warn(f"{len(job.skipped)} files are left out, their names do not tell their form: {names} ...")
+    for source in job.sources:
+        whole = source.compression or source.kind == "text_files"
+        if whole and source.size > _WHOLE_FILE_WARNING:
+            warn(f"{source.uri} cannot be cut and will occupy one worker for long; store it as several files")
+    if job.earlier and not _same_as_earlier(job):
+        say("the manifest there is of other input or options; it stays valid until this run replaces it")
+
+
+def _same_as_earlier(job: Job) -> bool:
+    used = {entry.path for entries in job.earlier.splits.values() for entry in entries} if job.earlier else set()
+    now = {entry.path for row in job.finished.values() for entry in row.shards.values()}
+    return not job.missing and used == now
+
+
+def _refuse_known_rejects(job: Job) -> None:
+    for row in job.finished.values():
+        if row.rejects["counts"]:
+            # Done by an earlier run without --strict: doing it again finds the place and stops there.
+            job.finished = {n: r for n, r in job.finished.items() if not r.rejects["counts"]}
+            return
+    if job.skipped:
+        raise DataError(f"{job.skipped[0]}: its name does not tell its form (--strict); give --input_format")
+
+
+def _do_missing(job: Job) -> None:
+    from pipelines.preprocess.ray_stage import run_pieces
+
+    missing = {number: job.pieces[number] for number in job.missing}
+    errors: list[str] = []
+    peak = 0
+    started = time.monotonic()
+    with Progress(sum(span.weight for piece in missing.values() for span in piece.spans), len(missing)) as progress:
+        outcomes = run_pieces(
+            missing,
+            job.options,
+            storage.join(job.output_dir, TOKENIZER),
+            job.output_dir,
+            strict=job.config.strict,
+            num_workers=job.config.num_workers,
+        )
+        for outcome in outcomes:
+            peak = max(peak, outcome.peak_bytes)
+            if outcome.row is not None:
+                job.finished[outcome.number] = outcome.row
+                progress.done(sum(span.weight for span in missing[outcome.number].spans), outcome.row)
+            elif outcome.fatal:
+                raise DataError(f"{outcome.error}\nWhat is finished is kept; the same command goes on from there.")
+            else:
+                errors.append(outcome.error)
+    if errors:
+        raise DataError(
+            f"{len(errors)} of {len(missing)} pieces could not be done, so there is no new manifest; the others are "
+            "kept, and the same command does only these:\n" + "\n".join(f"  {error}" for error in errors[:10])
+        )
+    seconds = time.monotonic() - started
+    done = [job.finished[number] for number in missing]
+    text = sum(row.counts["text_bytes"] for row in done) / 1e6
+    say(f"{text:,.1f} MB of text in {seconds:.1f} s ({text / seconds:.1f} MB/s); largest worker {peak / 1e6:,.0f} MB")
+
+
+__all__ = ["REJECTS", "dry_run", "run"]

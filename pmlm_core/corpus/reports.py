@@ -1,0 +1,94 @@
+"""Saying where something was left out: file and absolute row, although readers count rows within a span."""
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from pmlm_core.corpus.ledger import LedgerRow
+from pmlm_core.corpus.pieces import Span
+from pmlm_core.corpus.rejects import REASONS, Reject
+from pmlm_core.storage import resolve
+
+_READ = 1 << 20
+
+
+def place(span: Span, reject: Reject) -> str:
+    """One sentence: file, absolute row, reason."""
+    row = reject.row + (rows_before(span) if reject.row else 0)
+    where = f"{span.source.uri}, row {row}" if row else span.source.uri
+    detail = f" ({reject.detail})" if reject.detail else ""
+    return f"{where}: {REASONS[reject.reason]}{detail}"
+
+
+def rows_before(span: Span) -> int:
+    """Rows of the file ahead of a span, counted in the file."""
+    if span.first or span.start <= 0:
+        return 0
+    file_system, path = resolve(span.source.uri)
+    with file_system.open_input_file(path) as file:
+        if span.source.kind == "parquet":
+            import pyarrow.parquet as pq
+
+            metadata = pq.read_metadata(file)
+            return sum(metadata.row_group(group).num_rows for group in range(span.start))
+        rows, left = 0, span.start
+        while left and (chunk := file.read(min(_READ, left))):
+            rows += chunk.count(b"\n")
+            left -= len(chunk)
+        return rows
+
+
+def rejected_items(rows: Iterable[LedgerRow], reload: Callable[[str], LedgerRow | None]) -> Iterator[dict[str, Any]]:
+    """Everything that was left out, as plain data: file, absolute row, byte offset, reason, detail, excerpt.
+
+    Args:
+        rows: finished pieces; their lists of rejects may have been taken out to save memory.
+        reload: gives a row with its list.
+    """
+    rows = list(rows)
+    base = _rows_before_each_span(rows)
+    for row in rows:
+        if not row.rejects["counts"]:
+            continue
+        full = reload(row.key) or row
+        for item in full.rejects["kept"]:
+            span = full.spans[item["span"]]
+            number = item["row"] + base[span["uri"], span["start"]] if item["row"] else None
+            reason = item["reason"]
+            yield {
+                "file": span["uri"],
+                "row": number,
+                "byte_offset": item["byte_offset"],
+                "reason": reason,
+                "detail": item["detail"] or REASONS[reason],
+                "excerpt": item["excerpt"],
+            }
+        listed: dict[str, int] = {}
+        for item in full.rejects["kept"]:
+            listed[item["reason"]] = listed.get(item["reason"], 0) + 1
+        for reason, count in full.rejects["counts"].items():
+            if count > listed.get(reason, 0):
+                more = count - listed.get(reason, 0)
+                files = sorted({span["uri"] for span in full.spans})
+                yield {
+                    "file": files[0],
+                    "row": None,
+                    "reason": reason,
+                    "detail": f"and {more:,} more like it",
+                    "files": files,
+                }
+
+
+def _rows_before_each_span(rows: list[LedgerRow]) -> dict[tuple[str, int], int]:
+    spans = sorted(
+        (span["uri"], span["start"], count)
+        for row in rows
+        for span, count in zip(row.spans, row.span_rows, strict=True)
+    )
+    before: dict[tuple[str, int], int] = {}
+    uri, total = "", 0
+    for name, start, count in spans:
+        if name != uri:
+            uri, total = name, 0
+        before[name, start] = total
+        total += count
+    return before
