@@ -1,4 +1,4 @@
-"""PmlmTokenizer: found by AutoTokenizer in a folder, the ids of TextTokenizer, pairs, padding, masks only when asked."""
+"""PmlmTokenizer: AutoTokenizer finds it, ids as TextTokenizer gives, pairs, padding, masks only when asked."""
 
 import json
 import subprocess
@@ -134,5 +134,5 @@ def test_a_bert_vocabulary_gives_what_bert_gives(sample_texts, tmp_path):
 
 
 def test_an_empty_folder_is_refused(tmp_path):
-    with pytest.raises(OSError, match="no tokenizer|load"):
+    with pytest.raises(OSError, match=r"no tokenizer|load"):
         PmlmTokenizer.from_pretrained(str(tmp_path))

@@ -1,5 +1,6 @@
 """TextTokenizer with every backend: ids, no injection of special ids, cutting, saving, messages."""
 
+import itertools
 import pickle
 import shutil
 from pathlib import Path
@@ -9,13 +10,13 @@ import pytest
 import sentencepiece as spm
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from oracles.wordpiece import wordpiece
+from tokenizer_makers import KINDS, bert_vocabulary, foreign_model, make
 
 from pmlm_core.corpus.special import SpecialIds
 from pmlm_core.corpus.text_cuts import PART_CHARACTERS, cut
 from pmlm_core.corpus.tokenizer import TextTokenizer
 from pmlm_core.errors import DataError
-from tokenizer_makers import KINDS, bert_vocabulary, foreign_model, make
-from oracles.wordpiece import wordpiece
 
 SPECIAL_TEXT = (
     *("[SOS]", "[PAD]", "[EOS]", "[UNK]", "[MASK]", "[PSEUDO]", "[CLS]", "[SEP]", "[unused1]", "[EOS]#"),
@@ -113,7 +114,7 @@ def test_cuts_join_to_the_text_and_fall_on_white_space(text, size, extra):
     parts = list(cut(text, size, size + extra))
     assert "".join(parts) == text
     assert all(size <= len(part) <= size + extra for part in parts[:-1])
-    for part, after in zip(parts, parts[1:], strict=False):
+    for part, after in itertools.pairwise(parts):
         assert after[0] in " \n" or len(part) == size + extra
 
 

@@ -1,4 +1,4 @@
-"""BERT's WordPiece in the plainest form (after google-research/bert, tokenization.py): clean, split, longest match first."""
+"""BERT's WordPiece in the plainest form (after google-research/bert): clean, split, longest match first."""
 
 import unicodedata
 
