@@ -57,6 +57,7 @@ class Shard:
     u8: npt.NDArray[np.uint8]
     tokens: npt.NDArray[np.uint16] | npt.NDArray[np.uint32]
     table: npt.NDArray[np.int64]
+    vocab_size: int
 
     def measure(
         self,
@@ -82,11 +83,11 @@ class Shard:
         """Copy the rows measured before into their slices of `out`.
 
         Raises:
-            DataError: a position lies outside its window, so the shard is damaged.
+            DataError: a position lies outside its window or an id outside the vocabulary: the shard is damaged.
         """
         self._complain(
             _copy(
-                self.i32, self.u16, self.u8, self.tokens, self.table, BATCH_ROWS, slots, rows, views,
+                self.i32, self.u16, self.u8, self.tokens, self.table, self.vocab_size, BATCH_ROWS, slots, rows, views,
                 out.input_ids, out.offsets, out.segment_starts, out.positions, out.masked_offsets,
                 out.replacement_ids, out.step_lengths, out.step_offsets,
             )
@@ -137,6 +138,7 @@ def open_shard(path: str, entry: ShardEntry, manifest: Manifest) -> Shard:
         u8=raw,
         tokens=words.view(np.uint32) if wide else words.view(np.uint16),
         table=_places(batches, mapped.address),
+        vocab_size=manifest.vocab_size,
     )
 
 
@@ -206,7 +208,7 @@ def _measure(i32, table, batch_rows, slots, rows, views, lengths):  # type: igno
 
 @numba.njit(cache=True, nogil=True)
 def _copy(  # type: ignore[no-untyped-def]
-    i32, u16, u8, tokens, table, batch_rows, slots, rows, views,
+    i32, u16, u8, tokens, table, vocab_size, batch_rows, slots, rows, views,
     input_ids, offsets, segment_starts, positions, masked_offsets, replacement_ids, step_lengths, step_offsets,
 ):  # fmt: skip
     for i in range(len(slots)):
@@ -214,7 +216,11 @@ def _copy(  # type: ignore[no-untyped-def]
         first = 2 + COLUMNS_PER_VIEW * views[slot]
         n = offsets[slot + 1] - offsets[slot]
         source = table[batch, 0, 1] + _span(i32, table, batch, 0, row)[0]
-        input_ids[offsets[slot] : offsets[slot + 1]] = tokens[source : source + n]
+        highest = np.int64(0)
+        for j in range(n):
+            token = np.int64(tokens[source + j])
+            highest = max(highest, token)
+            input_ids[offsets[slot] + j] = token
         segment_starts[slot] = u16[table[batch, 1, 1] + row]
         begin, end = masked_offsets[slot], masked_offsets[slot + 1]
         source = table[batch, first, 1] + _span(i32, table, batch, first, row)[0]
@@ -224,12 +230,15 @@ def _copy(  # type: ignore[no-untyped-def]
                 return rows[i]
             positions[begin + j] = position
         source = table[batch, first + 2, 1] + _span(i32, table, batch, first + 2, row)[0]
-        replacement_ids[begin:end] = tokens[source : source + end - begin]
+        for j in range(end - begin):
+            token = np.int64(tokens[source + j])
+            highest = max(highest, token)
+            replacement_ids[begin + j] = token
         source = table[batch, first + 1, 1] + _span(i32, table, batch, first + 1, row)[0]
         left = end - begin
         for j in range(step_offsets[slot + 1] - step_offsets[slot]):
             step_lengths[step_offsets[slot] + j] = u8[source + j]
             left -= u8[source + j]
-        if left != 0 or segment_starts[slot] > n:
+        if left != 0 or segment_starts[slot] > n or highest >= vocab_size:
             return rows[i]
     return -1
