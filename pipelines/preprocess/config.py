@@ -44,7 +44,7 @@ class PreprocessConfig:
     max_block: int = 6
     """Longest such block."""
     validation_fraction: float = 0.005
-    """Share of documents held out for validation, by a hash of each document's content."""
+    """Share of the text held out for validation, by a hash of content: whole documents, sections of long ones."""
     seed: int = 0
     """Seed of all draws: segment borders, masks, corruption, what is held out."""
 

@@ -10,11 +10,11 @@ from pipelines.console import console, made, next_command, say, warn
 from pipelines.preprocess.job import Job
 from pipelines.tracking.code_version import code_version
 from pmlm_core import storage
+from pmlm_core.corpus.holdout import TRAIN, VALIDATION
 from pmlm_core.corpus.ledger import LedgerRow, load_row
 from pmlm_core.corpus.manifest import Manifest, ShardEntry
 from pmlm_core.corpus.rejects import REASONS
 from pmlm_core.corpus.reports import rejected_items
-from pmlm_core.corpus.shard_job import TRAIN, VALIDATION
 from pmlm_core.errors import DataError
 
 REJECTS = "rejects.jsonl"
@@ -37,7 +37,7 @@ def finish(job: Job) -> Manifest:
     splits = {split: _entries(unique, split) for split in (TRAIN, VALIDATION)}
     if not splits[TRAIN]:
         raise DataError(
-            f"no training rows came of {len(job.sources)} files: {_listed(rejects) or 'all documents were held out'}; "
+            f"no training rows came of {len(job.sources)} files: {_listed(rejects) or 'all text was held out'}; "
             f"{storage.join(job.output_dir, REJECTS)} says what was wrong"
         )
     manifest = Manifest(
@@ -82,12 +82,12 @@ def tell(job: Job, manifest: Manifest) -> None:
     else:
         say("nothing was set aside")
     if not manifest.rows(VALIDATION):
-        warn("no document was held out for validation; raise --validation_fraction if training is to be evaluated")
+        warn("no text was held out for validation; raise --validation_fraction if training is to be evaluated")
     stale = _stale_shards(job, manifest)
     if stale:
         where = storage.join(job.output_dir, "shards")
         say(f"{stale:,} shards of earlier runs lie in {where} and are not used any more")
-    made("blocks", job.output_dir)
+    made("blocks", job.config.output_dir)
     next_command(
         f"pmlm pretrain --data_dir {job.config.output_dir} --output_dir outputs/pretrain --preset mini --dry_run"
     )

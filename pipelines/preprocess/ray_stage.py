@@ -3,6 +3,7 @@
 Token blocks never pass through the object store: moving them would cost more than making them.
 """
 
+import logging
 import os
 import pickle
 import traceback
@@ -81,9 +82,9 @@ def run_pieces(
     """
     import ray
 
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False
-    context.print_on_execution_start = False
+    if not os.environ.get("PMLM_RAY_LOGS"):
+        logging.getLogger("ray.data").setLevel(logging.ERROR)
+    ray.data.DataContext.get_current().enable_progress_bars = False
     items = [{"number": number, "piece": pickle.dumps(piece)} for number, piece in pieces.items()]
     task = partial(do_piece, options=options, folder=tokenizer_dir, output_dir=output_dir, strict=strict)
     mapped = ray.data.from_items(items, override_num_blocks=len(items)).map(

@@ -76,7 +76,8 @@ class RejectLog:
 
 @dataclass
 class ReadProgress:
-    """What a reader has consumed: rows of each span (lines or records) and bytes of text after decompression."""
+    """What was consumed: rows of each span (lines or records), bytes after decompression, documents taken."""
 
     rows: dict[int, int] = field(default_factory=dict)
     text_bytes: int = 0
+    documents: int = 0

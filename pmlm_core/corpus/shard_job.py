@@ -18,13 +18,14 @@ import numpy.typing as npt
 
 from pmlm_core import storage
 from pmlm_core.corpus.formats import InputFormat
+from pmlm_core.corpus.holdout import TRAIN, VALIDATION, HeldOut
 from pmlm_core.corpus.ledger import LedgerRow, load_row, save_row, shards_are_there
 from pmlm_core.corpus.manifest import FORMAT_VERSION, ShardEntry
 from pmlm_core.corpus.masking import mask_windows
 from pmlm_core.corpus.packing import Packer
 from pmlm_core.corpus.pieces import Piece, piece_digest
 from pmlm_core.corpus.readers import read_documents
-from pmlm_core.corpus.rejects import Document, ReadProgress, Reject, RejectLog
+from pmlm_core.corpus.rejects import ReadProgress, Reject, RejectLog
 from pmlm_core.corpus.reports import place
 from pmlm_core.corpus.shards import ShardWriter
 from pmlm_core.corpus.text_cuts import cut
@@ -32,7 +33,6 @@ from pmlm_core.corpus.tokenizer import TextTokenizer
 from pmlm_core.errors import DataError
 from pmlm_core.randomness import key
 
-TRAIN, VALIDATION = "train", "validation"
 # Raised when the same input and options begin to give other documents or tokens, so that old shards are not reused.
 _READER_VERSION = 1
 _BATCH_CHARACTERS = 1 << 18
@@ -50,7 +50,7 @@ class ShardOptions:
         documents_share_windows: whether a window may hold the end of one document and the start of the next.
         views: independent maskings of every window.
         mask_prob, block_prob, min_block, max_block: of Algorithm 1 (METHOD section 2).
-        validation_fraction: share of documents that is held out, decided by each document's content.
+        validation_fraction: share of the text that is held out, decided by content (see `holdout`).
         seed: of every draw.
     """
 
@@ -107,13 +107,12 @@ def run_piece(
         return known
     progress, rejects = ReadProgress(), RejectLog()
     splits = {split: _Split(split, digest, options, tokenizer, output_dir) for split in (TRAIN, VALIDATION)}
-    documents = tokens = 0
+    tokens = 0
     try:
         for batch in _batches(piece, options, progress, rejects, strict):
-            for document, ids in zip(batch, _encode(tokenizer, batch), strict=True):
-                documents += 1
+            for (split_name, _), ids in zip(batch, _encode(tokenizer, [text for _, text in batch]), strict=True):
                 tokens += len(ids)
-                splits[VALIDATION if _held_out(document.text, options) else TRAIN].packer.add(ids)
+                splits[split_name].packer.add(ids)
             for split in splits.values():
                 split.write()
         entries = {split.name: entry for split in splits.values() if (entry := split.finish(name)) is not None}
@@ -127,7 +126,7 @@ def run_piece(
         spans=LedgerRow.describe(piece),
         span_rows=[progress.rows.get(index, 0) for index in range(len(piece.spans))],
         counts={
-            "documents": documents,
+            "documents": progress.documents,
             "text_bytes": progress.text_bytes,
             "text_tokens": tokens,
             "dropped_tokens": sum(split.packer.dropped_tokens for split in splits.values()),
@@ -141,8 +140,10 @@ def run_piece(
 
 def _batches(
     piece: Piece, options: ShardOptions, progress: ReadProgress, rejects: RejectLog, strict: bool
-) -> Iterator[list[Document]]:
-    batch: list[Document] = []
+) -> Iterator[list[tuple[str, str]]]:
+    """Yield lists of (split, text)."""
+    held_out = HeldOut(options.validation_fraction, options.seed)
+    batch: list[tuple[str, str]] = []
     characters = 0
     for found in read_documents(piece, options.fmt, progress):
         if isinstance(found, Reject):
@@ -150,17 +151,17 @@ def _batches(
                 raise DataError(f"{place(piece.spans[found.span], found)}; without --strict it would be set aside")
             rejects.add(found)
             continue
-        batch.append(found)
+        progress.documents += 1
+        batch.extend(held_out.parts(found.text))
         characters += len(found.text)
-        if characters >= _BATCH_CHARACTERS or len(batch) == _BATCH_DOCUMENTS:
+        if characters >= _BATCH_CHARACTERS or len(batch) >= _BATCH_DOCUMENTS:
             yield batch
             batch, characters = [], 0
     if batch:
         yield batch
 
 
-def _encode(tokenizer: TextTokenizer, batch: list[Document]) -> list[npt.NDArray[np.int32]]:
-    texts = [document.text for document in batch]
+def _encode(tokenizer: TextTokenizer, texts: list[str]) -> list[npt.NDArray[np.int32]]:
     if all(len(text) <= _LONG_CHARACTERS for text in texts):
         return tokenizer.encode(texts)
     return [_encode_long(tokenizer, text) for text in texts]
@@ -171,13 +172,6 @@ def _encode_long(tokenizer: TextTokenizer, text: str) -> npt.NDArray[np.int32]:
     if len(text) <= _LONG_CHARACTERS:
         return tokenizer.encode([text])[0]
     return np.concatenate([tokenizer.encode([part])[0] for part in cut(text, _LONG_CHARACTERS // 4, _LONG_CHARACTERS)])
-
-
-def _held_out(text: str, options: ShardOptions) -> bool:
-    """Whether a document is for validation: by its content, so that copies of it never fall on both sides."""
-    salt = key(options.seed, "validation").to_bytes(8, "little")
-    digest = hashlib.blake2b(text.encode("utf-8"), digest_size=8, key=salt).digest()
-    return int.from_bytes(digest, "little") < options.validation_fraction * 2**64
 
 
 class _Split:
