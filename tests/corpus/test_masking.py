@@ -183,15 +183,15 @@ def test_a_row_does_not_depend_on_the_call_that_made_it(cut: int, other: int, vi
         assert np.concatenate([getattr(part, name) for part in parts]).tolist() == getattr(whole, name).tolist()
 
 
-def test_views_rows_and_keys_are_masked_differently() -> None:
-    windows = repeated([9] * 64, 2)
-    outcomes = [
-        tuple(map(tuple, steps_of(masked(windows, view=view, stream_key=stream_key), row)))
-        for view in (0, 1)
-        for stream_key in (1, 2)
-        for row in (0, 1)
-    ]
-    assert len(set(outcomes)) == 8
+def test_views_rows_and_keys_are_masked_and_corrupted_differently() -> None:
+    windows = repeated([9] * 128, 2)
+    orders, corruptions = set(), set()
+    for view in (0, 1):
+        for stream_key in (1, 2):
+            made = masked(windows, view=view, stream_key=stream_key, mask_prob=0.5, block_prob=0.0)
+            orders |= set(map(tuple, made.positions.reshape(2, 64).tolist()))
+            corruptions |= set(map(tuple, made.replacement_ids.reshape(2, 64).tolist()))
+    assert (len(orders), len(corruptions)) == (8, 8)
 
 
 def test_views_overlap_no_more_than_chance() -> None:
