@@ -1,7 +1,8 @@
 """The model.
 
-The classes are imported when asked for (`from pmlm_core.model import PmlmForPreTraining`), so that `presets` and `cost` stay
-free of torch. Asking for any of them, or `import pmlm_core.model.auto`, also makes transformers' Auto classes know pmlm.
+The classes are imported when asked for (`from pmlm_core.model import PmlmForPreTraining`), so that `presets` and `cost`
+stay free of torch. Asking for any of them, or `import pmlm_core.model.auto`, also makes transformers' Auto classes know
+pmlm.
 """
 
 from typing import TYPE_CHECKING, Any

@@ -1,4 +1,4 @@
-"""Makes pmlm known to transformers' Auto classes: `import pmlm_core.model.auto`, then `AutoModel.from_pretrained(folder)`."""
+"""Makes pmlm known to transformers: `import pmlm_core.model.auto`, then `AutoModel.from_pretrained(folder)`."""
 
 from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM, AutoModelForPreTraining
 

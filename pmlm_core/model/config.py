@@ -80,13 +80,13 @@ class PmlmConfig(PreTrainedConfig):
         # Plain attributes in transformers 5.0, fields of the base class later: setting them works for both.
         self.bos_token_id = kwargs.pop("bos_token_id", sos_token_id)
         self.tie_word_embeddings = tie_word_embeddings
-        super().__init__(
+        kwargs.update(
             pad_token_id=pad_token_id,
             eos_token_id=eos_token_id,
             bos_token_id=self.bos_token_id,
             tie_word_embeddings=tie_word_embeddings,
-            **kwargs,
         )
+        super().__init__(**kwargs)
         self._check()
 
     @property

@@ -1,7 +1,8 @@
 """What a model costs: parameters, floating-point operations and memory, by formula. No torch here.
 
-The formulas count what the code in this folder does, the short cut of the last layer included (it computes queries and the
-feed-forward block only for the slots that are predicted). `tests/model/test_cost.py` holds them against the real modules.
+The formulas count what the code in this folder does, the short cut of the last layer included (it computes queries
+and the feed-forward block only for the slots that are predicted). `tests/model/test_cost.py` holds them against the
+real modules.
 """
 
 import math
@@ -111,10 +112,10 @@ def activation_bytes(
     bytes_per_value: int = 4,
     dropout: bool = True,
 ) -> int:
-    """Estimate of what a micro-batch of `rows` keeps for backward, in bytes (within about a quarter of the measured peak).
+    """Estimate of what a micro-batch of `rows` keeps for backward, in bytes.
 
-    Per layer: the inputs of its products, of GELU and of LayerNorm, the attention probabilities (one byte more each with
-    dropout, for the mask); once: the biases of both attention calls and one chunk of logits.
+    Per layer: the inputs of its products, of GELU and of LayerNorm, the attention probabilities (one byte more each
+    with dropout, for the mask); once: the biases of both attention calls and one chunk of logits.
     """
     aim = Objective(objective)
     n, d, f, heads = context, size.hidden_size, size.intermediate_size, size.num_attention_heads

@@ -1,8 +1,8 @@
 """The output layer: dense, GELU, LayerNorm, then the tied token embedding plus a bias; and its loss, in slices.
 
 The logits of all slots at once are the largest tensor of a small model (V numbers a slot). The loss takes them slice by
-slice: product, softmax, and at once the gradient products, so no more than one slice of logits ever exists and it is used
-while it is in the cache.
+slice: product, softmax, and at once the gradient products, so no more than one slice of logits ever exists and it is
+used while it is in the cache.
 """
 
 from typing import Any

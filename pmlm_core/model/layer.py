@@ -30,8 +30,8 @@ class Embeddings(nn.Module):
 class Layer(nn.Module):
     """One Transformer layer: attention and a feed-forward block, each with dropout, residual and LayerNorm after it.
 
-    Query, key and value come from one fused weight [3D, D], as published checkpoints store it. The key has no bias: it would
-    add the same number to all scores of a query, which softmax ignores.
+    Query, key and value come from one fused weight [3D, D], as published checkpoints store it. The key has no bias:
+    it would add the same number to all scores of a query, which softmax ignores.
     """
 
     def __init__(self, config: PmlmConfig) -> None:
@@ -51,7 +51,7 @@ class Layer(nn.Module):
         self.attention_p = config.attention_probs_dropout_prob
 
     def forward(self, hidden_BTD: Tensor, calls: tuple[Call, ...], queries_BQD: Tensor | None = None) -> Tensor:
-        """The states after this layer: of all T slots, or of the slots in `queries_BQD` alone, which see all the same."""
+        """The states after this layer: of all T slots, or of the slots in `queries_BQD` alone."""
         bias_3D = torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias])
         if queries_BQD is None:
             queries_BQD = hidden_BTD

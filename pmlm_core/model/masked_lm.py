@@ -1,4 +1,4 @@
-"""`PmlmForMaskedLM`: a pre-training checkpoint as a plain masked language model, for `AutoModelForMaskedLM` and pipelines."""
+"""`PmlmForMaskedLM`: a pre-training checkpoint as a plain masked language model, for `AutoModelForMaskedLM`."""
 
 from typing import Any
 

@@ -96,7 +96,8 @@ class PmlmForPreTraining(PmlmPreTrainedModel):
             ae=objective.has_ae,
             par=objective.has_par,
         )
-        output = PmlmForPreTrainingOutput(num_predictions=(labels != IGNORED).sum())
+        predictions = (labels != IGNORED).sum()
+        output = PmlmForPreTrainingOutput(num_predictions=predictions)
         losses = []
         if ae_BKD is not None:
             output.ae_loss_sum, output.ae_correct = self.head.loss(ae_BKD, embedding_VD, labels)
@@ -104,5 +105,5 @@ class PmlmForPreTraining(PmlmPreTrainedModel):
         if par_BKD is not None:
             output.par_loss_sum, output.par_correct = self.head.loss(par_BKD, embedding_VD, labels)
             losses.append(output.par_loss_sum)
-        output.loss = torch.stack(losses).sum() / output.num_predictions.clamp(min=1)
+        output.loss = torch.stack(losses).sum() / predictions.clamp(min=1)
         return output

@@ -1,8 +1,8 @@
 """The pseudo-mask layout and its visibility rule (METHOD section 3): the whole of it, in this one file.
 
-A sequence is its context of N tokens (conventional masks included) followed by an appended part of A = 2K: K pseudo masks
-`[P]`, then the K true tokens they stand for. Order in memory means nothing to the model, which knows a token only by its
-position embedding; this one lets every layer slice instead of gather.
+A sequence is its context of N tokens (conventional masks included) followed by an appended part of A = 2K: K pseudo
+masks `[P]`, then the K true tokens they stand for. Order in memory means nothing to the model, which knows a token
+only by its position embedding; this one lets every layer slice instead of gather.
 
     n = 6, order (4,5) -> 2      context             pseudo masks   true tokens
     token                        x1 [M] x3 [M] [M] x6    [P] [P] [P]    x4 x5 x2

@@ -1,9 +1,9 @@
 """The one face of attention: what a layer asks for, and the choice of who computes it.
 
-A layer's work is a short list of *calls*. In a full layer: A, the context queries over the context keys, and B, the appended
-queries over everything the rule lets them see. No score is computed that is masked as a whole, and nothing is merged:
-calls share keys, and autograd sums their gradients. The bias of a call carries the relative position bias and, where
-something is hidden, the mask.
+A layer's work is a short list of *calls*. In a full layer: A, the context queries over the context keys, and B, the
+appended queries over everything. Call A needs no mask (context sees context), and nothing is merged: the calls share
+keys, whose gradients are summed. The bias of a call carries the relative position bias and, where something is
+hidden, the mask.
 """
 
 from collections.abc import Callable, Sequence

@@ -1,4 +1,5 @@
-"""From a layout to the calls of a layer: which queries over which keys, with which bias. Made once a step for all layers."""
+"""From a layout to the calls of a layer: which queries over which keys, with which bias. Made once a step, for all
+layers."""
 
 from dataclasses import dataclass
 
@@ -102,7 +103,7 @@ def _appended_bias(
     hidden_BQT: Tensor,
     dtype: torch.dtype,
 ) -> Tensor:
-    """Pseudo masks and true tokens stand at the same positions: one block of bias serves both, as queries and as keys."""
+    """Pseudo masks and true tokens share positions: one block of bias serves both, as queries and as keys."""
     lowest = torch.finfo(dtype).min
     if rows_BHKP is None or to_context_BHKN is None:
         return torch.zeros_like(hidden_BQT, dtype=dtype).masked_fill(hidden_BQT, lowest)[:, None]

@@ -1,4 +1,4 @@
-"""The relative position bias: one learned number per head and bucket of distance, shared by all layers (METHOD section 4)."""
+"""The relative position bias: one learned number per head and bucket of distance, shared by all layers (METHOD 4)."""
 
 import math
 

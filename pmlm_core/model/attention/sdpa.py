@@ -1,7 +1,8 @@
 """Attention by torch's scaled_dot_product_attention, for GPUs: the learnable bias goes in as a float mask.
 
-A mask that requires a gradient leaves the memory-efficient and the math backend; cuDNN is kept out by name, since it gives
-NaN gradients with a mask at some key lengths (pytorch #196678) and misreads an fp32 mask with bf16 queries (#191612).
+A mask that requires a gradient leaves the memory-efficient and the math backend; cuDNN is kept out by name, since it
+gives NaN gradients with a mask at some key lengths (pytorch #196678) and misreads an fp32 mask with bf16 queries
+(#191612).
 """
 
 from collections.abc import Sequence
