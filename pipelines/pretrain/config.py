@@ -31,7 +31,7 @@ _OPERATIONAL = frozenset(
         "register_model",
     }
 )
-"""Options that may differ when a run is resumed: where it runs, how often it looks and saves, never what it computes."""
+"""Options that may differ when a run is resumed: where it runs, how often it looks and saves, not what it computes."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class PretrainConfig:
     max_rel_pos: int = 128
     """Distance from which on all positions share a bucket."""
     init_checkpoint: str | None = None
-    """Start from the weights of this checkpoint folder (its architecture wins; no preset then) instead of random ones."""
+    """Start from the weights of this checkpoint folder, which brings its architecture (no preset then)."""
 
     objective: Literal["AE", "PAR", "AR", "AE+AR", "AE+PAR"] = "AE+PAR"
     """What is predicted: AE autoencoding, PAR partially autoregressive, AR autoregressive, or a sum of two."""

@@ -1,6 +1,8 @@
-"""The pre-training loop of one worker. It knows steps, figures and checkpoints, and of Ray only a function to report to."""
+"""The pre-training loop of one worker: steps, figures, checkpoints; of Ray it knows only a function to report to."""
 
 import json
+import os
+import socket
 import time
 from pathlib import Path
 from typing import Any
@@ -32,7 +34,7 @@ from pmlm_core.training.snapshot import CheckpointWriter
 from pmlm_core.training.step import train_step
 
 
-def ray_worker(plan: WorkPlan) -> None:
+def ray_worker(told: dict[str, WorkPlan]) -> None:
     """What Ray Train starts in every worker process.
 
     An error that the user must mend would come again after every restart: it is written down for the driver, and a
@@ -40,8 +42,10 @@ def ray_worker(plan: WorkPlan) -> None:
     """
     import ray.train
 
+    plan = told["plan"]
     context = ray.train.get_context()
     team = Team(context.get_world_rank(), context.get_world_size(), lambda figures: ray.train.report(dict(figures)))
+    Events(plan.run).add("worker", rank=team.rank, pid=os.getpid(), host=socket.gethostname())
     failure = plan.run.failure_of(plan.attempt)
     if failure.exists():
         return
@@ -193,7 +197,8 @@ def _tell_start(plan: WorkPlan, team: Team, trained: Trainee, precision: str, dr
     if changed:
         events.add(
             "warning",
-            f"the same rows follow, but figures will differ in the last digits from an uninterrupted run: {'; '.join(changed)}",
+            "the same rows follow, but figures will differ in the last digits from an uninterrupted run: "
+            f"{'; '.join(changed)}",
         )
 
 

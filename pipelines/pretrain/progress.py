@@ -1,4 +1,4 @@
-"""What the driver tells while the workers train: it reads their journal and their events, and ships figures to MLflow."""
+"""What the driver tells while workers train: it follows their journal and events, and ships figures to MLflow."""
 
 import threading
 from collections.abc import Callable
@@ -69,12 +69,12 @@ class Progress:
         return entries
 
     def _tell_event(self, event: dict[str, Any]) -> None:
-        kind, text, step = event.get("kind"), event.get("text", ""), event.get("step")
+        kind, text, step = event.get("kind"), event.get("text", ""), int(event.get("step", 0))
         if kind == "checkpoint":
-            self._ship(int(step))
+            self._ship(step)
             say(f"step {step}  checkpoint {text}")
         elif kind == "resumed":
-            self._shown = {name for name in self._shown if name[0] <= int(step)}
+            self._shown = {name for name in self._shown if name[0] <= step}
             self._previous = None
             say(text)
         elif kind == "warning":

@@ -1,10 +1,11 @@
-"""`pmlm pretrain`: settle what is to run, refuse what cannot, start or resume it over Ray Train, tell what came of it."""
+"""`pmlm pretrain`: settle what is to run, refuse what cannot, start or resume it over Ray Train, say what came."""
 
 import json
 import shutil
 import uuid
 from dataclasses import asdict
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from pipelines import cluster
@@ -66,8 +67,8 @@ def _blocks(config: PretrainConfig) -> Manifest:
         raise DataError(f"the blocks in {config.data_dir} have no training rows; preprocess more text")
     if config.eval_rows and not manifest.rows("validation"):
         raise DataError(
-            f"the blocks in {config.data_dir} have no held-out rows; preprocess with a larger validation_fraction, or set "
-            "eval_rows to 0"
+            f"the blocks in {config.data_dir} have no held-out rows; preprocess with a larger validation_fraction, "
+            "or set eval_rows to 0"
         )
     return manifest
 
@@ -83,7 +84,7 @@ def _say_what(plan: WorkPlan, manifest: Manifest, known: bool) -> None:
     tokens = config.max_steps * config.batch_size * manifest.tokens("train") / rows
     count = ""
     if config.init_checkpoint is None:
-        size = _Size(config.size())
+        size = SimpleNamespace(**config.size())
         positions = max(512, manifest.max_length)
         found = parameters(
             size, manifest.vocab_size, max_position_embeddings=positions, rel_pos_bins=config.rel_pos_bins
@@ -91,19 +92,14 @@ def _say_what(plan: WorkPlan, manifest: Manifest, known: bool) -> None:
         count = f", {found / 1e6:.1f} million parameters"
     say(
         f"{'run' if known else 'new run'} {plan.run.name}: {config.objective}{count}, {config.max_steps:,} steps of "
-        f"{config.batch_size} rows, {tokens / 1e6:.1f} million tokens, {config.max_steps * config.batch_size / rows:.2f} "
-        f"passes over {rows:,} rows"
+        f"{config.batch_size} rows, {tokens / 1e6:.1f} million tokens, "
+        f"{config.max_steps * config.batch_size / rows:.2f} passes over {rows:,} rows"
     )
     say(
         f"{config.num_workers} worker{'s' * (config.num_workers != 1)} of {plan.threads} "
-        f"thread{'s' * (plan.threads != 1)}{' and a GPU' * config.use_gpu}, micro-batches of {plan.micro_batch_size} rows; "
-        f"everything in {plan.run.path}"
+        f"thread{'s' * (plan.threads != 1)}{' and a GPU' * config.use_gpu}, micro-batches of {plan.micro_batch_size} "
+        f"rows; everything in {plan.run.path}"
     )
-
-
-class _Size:
-    def __init__(self, sizes: dict[str, int]) -> None:
-        self.__dict__.update(sizes)
 
 
 def _open_sink(plan: WorkPlan, manifest: Manifest) -> Any:
@@ -140,7 +136,7 @@ def _fit(plan: WorkPlan) -> None:
         cluster.require(config.num_workers, plan.threads, config.use_gpu)
         trainer = TorchTrainer(
             ray_worker,
-            train_loop_config=plan,  # type: ignore[arg-type]
+            train_loop_config={"plan": plan},
             torch_config=TorchConfig(backend="nccl" if config.use_gpu else "gloo"),
             scaling_config=ScalingConfig(
                 num_workers=config.num_workers,

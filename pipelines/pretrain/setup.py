@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -57,8 +57,7 @@ def trainee(plan: WorkPlan, precision: Precision, folder: Path | None) -> Traine
     else:
         torch.manual_seed(key(config.seed, "initial weights") >> 1)
         model = PmlmForPreTraining(_model_config(plan))
-    model = model.to(precision.device)
-    model.train()
+    model.to(precision.device).train()  # type: ignore[arg-type]
     optimizer = build_adamw(
         model,
         learning_rate=config.learning_rate,
@@ -74,17 +73,17 @@ def trainee(plan: WorkPlan, precision: Precision, folder: Path | None) -> Traine
 
 def _model_config(plan: WorkPlan) -> PmlmConfig:
     config, blocks = plan.config, BlockSet.open(plan.config.data_dir).manifest
-    special = blocks.special_ids
+    settings: dict[str, Any] = dict(config.size())
+    settings |= {f"{name}_token_id": token for name, token in blocks.special_ids.as_dict().items()}
     return PmlmConfig(
         vocab_size=blocks.vocab_size,
-        **config.size(),
         hidden_dropout_prob=config.hidden_dropout_prob,
         attention_probs_dropout_prob=config.attention_probs_dropout_prob,
         max_position_embeddings=max(512, blocks.max_length),
         rel_pos_bins=config.rel_pos_bins,
         max_rel_pos=config.max_rel_pos,
         objective=config.objective,
-        **{f"{name}_token_id": token for name, token in special.as_dict().items()},
+        **settings,
     )
 
 
@@ -119,7 +118,7 @@ def _from_other_run(plan: WorkPlan, folder: Path) -> PmlmForPreTraining:
 def distribute(model: nn.Module, plan: WorkPlan, precision: Precision, world: int) -> nn.Module:
     """Wrap for training together: compiled if asked for, DDP if there are several workers."""
     if plan.config.torch_compile:
-        model = torch.compile(model, dynamic=False)
+        model = cast(nn.Module, torch.compile(model, dynamic=False))
     if world == 1:
         return model
     devices = [precision.device] if precision.device.type == "cuda" else None
@@ -129,9 +128,9 @@ def distribute(model: nn.Module, plan: WorkPlan, precision: Precision, world: in
 def settle_buckets(model: nn.Module, batch: Batch, task: Task, precision: Precision) -> None:
     """Run one backward pass and throw its gradient away.
 
-    DDP arranges its buckets anew after the first backward pass, by the order in which gradients came. With three or more
-    workers the place in a bucket decides the order of summation, so without this the first step after a resumption would
-    round differently from the same step of an uninterrupted run.
+    DDP arranges its buckets anew after the first backward pass, by the order in which gradients came. With three or
+    more workers the place in a bucket decides the order of summation, so without this the first step after a resumption
+    would round differently from the same step of an uninterrupted run.
     """
     if isinstance(model, DistributedDataParallel):
         with precision.autocast():

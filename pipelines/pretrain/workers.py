@@ -14,7 +14,7 @@ def _ignore(_: Mapping[str, float]) -> None:
 
 @dataclass(frozen=True)
 class Team:
-    """This worker, among `world` workers; `report` tells Ray at checkpoints and evaluations (every rank must call it)."""
+    """This worker, among `world` workers; `report` tells Ray of checkpoints and evaluations (every rank calls it)."""
 
     rank: int = 0
     world: int = 1

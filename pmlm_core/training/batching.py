@@ -23,7 +23,8 @@ def micro_batch_size(batch_size: int, num_workers: int, asked: int | None, limit
         workers = [w for w in divisors(batch_size) if w <= 2 * num_workers]
         raise ConfigError(
             f"batch_size {batch_size} cannot be shared evenly by num_workers {num_workers}; with this batch_size "
-            f"num_workers may be {_listed(workers)}, with these workers batch_size may be {_multiples(batch_size, num_workers)}"
+            f"num_workers may be {_listed(workers)}, with these workers batch_size may be "
+            f"{_multiples(batch_size, num_workers)}"
         )
     share = batch_size // num_workers
     fitting = divisors(share)

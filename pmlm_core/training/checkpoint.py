@@ -1,12 +1,12 @@
-"""A checkpoint is a folder that `from_pretrained` loads by itself, plus the training state; written whole or not at all.
+"""A checkpoint: a folder that `from_pretrained` loads by itself, plus the training state; written whole or not at all.
 
     step-00000128/
         config.json, model.safetensors, tokenizer files      what Hugging Face loads
         optimizer.safetensors, training_state.json           what resuming needs; no pickle anywhere
         checkpoint.json                                      size and SHA-256 of every file, written last
 
-It is made under a temporary name, forced to disk, and renamed: a folder named `step-...` is whole, and if the disk lied,
-the hashes say so and the one before it is taken.
+It is made under a temporary name, forced to disk, and renamed: a folder named `step-...` is whole, and if the disk
+lied, the hashes say so and the one before it is taken.
 """
 
 import hashlib
@@ -122,7 +122,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         raise CheckpointError(f"{folder / MANIFEST} is not the manifest of a checkpoint")
     if manifest.get("format_version") != FORMAT_VERSION:
         raise CheckpointError(
-            f"{folder / MANIFEST} has format version {manifest.get('format_version')}, this program reads {FORMAT_VERSION}"
+            f"{folder / MANIFEST} has format version {manifest.get('format_version')}, "
+            f"this program reads {FORMAT_VERSION}"
         )
     return manifest
 

@@ -45,7 +45,7 @@ class CheckpointWriter:
         self._failure: Exception | None = None
 
     def save(self, model: PreTrainedModel, contents: checkpoint.Contents) -> None:
-        """Copy the weights now, write them meanwhile; waits for the previous checkpoint if that is still being written."""
+        """Copy the weights now and write them meanwhile; waits if the checkpoint before is still being written."""
         self.wait()
         weights = copy_of(model)
         self._thread = threading.Thread(target=self._write, args=(model, weights, contents), name="pmlm-checkpoint")
