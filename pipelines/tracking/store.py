@@ -6,6 +6,7 @@ Several processes that open a fresh SQLite store at the same moment trip over it
 import logging
 import os
 import threading
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -52,8 +53,11 @@ def set_client_defaults() -> None:
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "1")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    for name in ("mlflow.store.db.utils", "alembic"):  # a screenful about tables being made
+    # Said about MLflow's own classes when it is imported.
+    warnings.filterwarnings("ignore", message=".*Add type hints to the", category=UserWarning)
+    for name in ("mlflow.store.db.utils", "alembic", "mlflow.pyfunc"):  # a screenful about tables and validation
         logging.getLogger(name).setLevel(logging.WARNING)
 
 

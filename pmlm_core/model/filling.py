@@ -1,4 +1,6 @@
-"""Fill the `[MASK]`s of a text with a checkpoint: the autoencoding head read at the masks, as METHOD section 1 trains it.
+"""Fill the `[MASK]`s of a text with a checkpoint, each mask independently of the others (METHOD section 1, AE).
+
+A model whose objective has no AE is read where it was trained: at pseudo masks over the masks, all in one step.
 
 The text is split at the literal "[MASK]" here and nowhere else: the tokenizer itself never makes a special id of text.
 """
@@ -14,6 +16,7 @@ from torch import Tensor
 from pmlm_core.corpus.tokenizer import TextTokenizer
 from pmlm_core.errors import CheckpointError, ConfigError
 from pmlm_core.model.masked_lm import PmlmForMaskedLM
+from pmlm_core.model.objectives import Objective
 
 MASK_TEXT = "[MASK]"
 # Put before a piece of text that goes on inside a word, and its tokens taken off again: see `_continuation`.
@@ -103,8 +106,8 @@ class Filler:
     def _fill_one(self, text: str, ids: np.ndarray, top_k: int) -> Filled:
         ids_1N = torch.from_numpy(ids.astype(np.int64))[None].to(self._device)
         mask = self.tokenizer.special_ids.mask
-        logits_MV: Tensor = self.model(input_ids=ids_1N).logits[ids_1N == mask].float()
-        logits_MV = logits_MV.masked_fill(self._forbidden_V, float("-inf"))
+        positions_1M = (ids_1N[0] == mask).nonzero().T
+        logits_MV = self._logits(ids_1N, positions_1M)[0].float().masked_fill(self._forbidden_V, float("-inf"))
         best = logits_MV.softmax(-1).topk(top_k, dim=-1)
         masks = tuple(
             tuple(self._candidate(token, p) for token, p in zip(tokens, ps, strict=True))
@@ -113,6 +116,21 @@ class Filler:
         filled = ids.copy()
         filled[ids == mask] = [candidates[0].token_id for candidates in masks]
         return Filled(text, self.tokenizer.decode(filled), masks)
+
+    def _logits(self, ids_1N: Tensor, positions_1M: Tensor) -> Tensor:
+        """Logits at the masks, [1, M, V]; the last layer and the output layer compute these slots only."""
+        has_ae = Objective(self.model.config.objective).has_ae
+        ae_1MD, par_1MD = self.model.pmlm.predicted_states(
+            ids_1N,
+            None,
+            None,
+            positions_1M,
+            torch.ones_like(positions_1M),  # one step: no pseudo mask sees a true token, so these may be anything
+            ids_1N.gather(1, positions_1M),
+            ae=has_ae,
+            par=not has_ae,
+        )
+        return self.model.head(ae_1MD if has_ae else par_1MD, self.model.pmlm.embeddings.word.weight)
 
     def _candidate(self, token_id: int, probability: float) -> Candidate:
         piece = self.tokenizer.backend.piece(token_id)

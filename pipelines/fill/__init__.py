@@ -1,0 +1,1 @@
+"""`pmlm fill`: fill masks with a checkpoint."""

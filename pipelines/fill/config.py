@@ -1,0 +1,32 @@
+"""Options of `pmlm fill`."""
+
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from pmlm_core.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class FillConfig:
+    """Fill the [MASK]s of a sentence: pmlm fill --model FOLDER "The cat [MASK] on the mat"."""
+
+    positional: ClassVar[str] = "text"
+
+    model: str = ""
+    """Checkpoint folder, as pmlm pretrain writes it."""
+    text: list[str] = field(default_factory=list)
+    """Sentences with [MASK] in them; they may also stand bare at the end of the command."""
+    top_k: int = 5
+    """How many tokens to show for each mask."""
+
+    def validate(self) -> None:
+        """Raises ConfigError where something is missing."""
+        if not self.model:
+            raise ConfigError("pmlm fill needs --model, a checkpoint folder")
+        if not self.text:
+            raise ConfigError('pmlm fill needs a text: pmlm fill --model FOLDER "The cat [MASK] on the mat."')
+        for text in self.text:
+            if "[MASK]" not in text:
+                raise ConfigError(f"there is no [MASK] in {text[:80]!r}; write [MASK] where a token is to be found")
+        if self.top_k < 1:
+            raise ConfigError(f"top_k must be at least 1, not {self.top_k}")

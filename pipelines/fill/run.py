@@ -1,0 +1,27 @@
+"""`pmlm fill`: print the likeliest tokens for each [MASK], and each sentence with its masks filled."""
+
+from pipelines.console import say
+from pipelines.fill.config import FillConfig
+from pmlm_core.model.filling import Candidate, Filler
+
+
+def run(config: FillConfig) -> None:
+    """Fill and print.
+
+    Raises:
+        CheckpointError: the folder holds no model, or one without its tokenizer.
+        ConfigError: a text is too long for the model.
+    """
+    import transformers
+
+    transformers.utils.logging.disable_progress_bar()
+    for filled in Filler(config.model).fill(config.text, top_k=config.top_k):
+        say(filled.text)
+        for number, candidates in enumerate(filled.masks, 1):
+            say(f"  [MASK] {number}  " + "  ".join(_shown(candidate) for candidate in candidates))
+        say(f"  {filled.filled}")
+
+
+def _shown(candidate: Candidate) -> str:
+    """A token and its probability; "+" marks one that goes on a word rather than starts it."""
+    return f"{'' if candidate.starts_word else '+'}{candidate.text} {candidate.probability:.1%}"

@@ -1,0 +1,1 @@
+"""`pmlm sync`: send to MLflow what it missed."""

@@ -1,0 +1,30 @@
+"""Options of `pmlm sync`."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from pmlm_core.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class SyncConfig:
+    """Send the figures of a run that MLflow has not received yet."""
+
+    run_dir: str = ""
+    """Folder of the run, the one with metrics.jsonl and mlflow.json in it."""
+    tracking_uri: str | None = None
+    """Address of the store; MLFLOW_TRACKING_URI by default, else the one the run was started with."""
+    timeout: float = 600.0
+    """Seconds to try for."""
+
+    def validate(self) -> None:
+        """Raises ConfigError if the folder is not that of a run."""
+        if not self.run_dir:
+            raise ConfigError("pmlm sync needs --run_dir, the folder of the run whose figures are to be sent")
+        if not (Path(self.run_dir) / "mlflow.json").is_file():
+            raise ConfigError(
+                f"{self.run_dir} holds no mlflow.json, so it is not the folder of a tracked run; "
+                f"give the folder that pmlm pretrain printed"
+            )
+        if self.timeout <= 0:
+            raise ConfigError(f"timeout must be above 0 seconds, not {self.timeout}")

@@ -1,0 +1,147 @@
+"""Register a checkpoint as an MLflow model that `mlflow.pyfunc.load_model` loads where pmlm was never installed.
+
+The model carries the checkpoint folder and `pmlm_core` itself; no pickle is written. A store that is away costs the
+registration nothing but time: it is noted in the run's record, and `pmlm sync` does it later.
+"""
+
+import os
+import tempfile
+import threading
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pmlm_core
+from pipelines.console import made
+from pipelines.console import warn as console_warn
+from pipelines.tracking.record import Record
+from pipelines.tracking.redact import redact
+from pipelines.tracking.store import NONE, resolve, set_client_defaults, sqlite_file
+from pmlm_core.errors import CheckpointError
+
+_REQUIREMENTS = ("torch", "transformers", "safetensors", "tokenizers", "sentencepiece", "pyarrow", "numpy", "numba")
+# What only a resumed training needs, in the same folder; the model is what remains.
+_TRAINING_FILES = frozenset({"training_state.json", "optimizer.safetensors", "checkpoint.json"})
+
+
+def register(
+    run_dir: str | os.PathLike[str],
+    checkpoint: str | os.PathLike[str],
+    name: str,
+    tracking_uri: str | None,
+    *,
+    timeout: float = 300.0,
+    warn: Callable[[str], None] = console_warn,
+) -> str | None:
+    """Register the checkpoint of a finished run as the next version of model `name`.
+
+    Call it on the driver, after the run's sink has finished.
+
+    Returns:
+        "NAME version N", or None (after a warning) if the store is away or takes longer than `timeout` seconds; then
+        `pmlm sync` repeats it.
+
+    Raises:
+        CheckpointError: `checkpoint` is no folder with a model.
+        ConfigError: `tracking_uri` is no MLflow store.
+    """
+    if not (Path(checkpoint) / "config.json").is_file():
+        raise CheckpointError(
+            f"{checkpoint} holds no model (no config.json), so there is nothing to register as {name}"
+        )
+    uri = resolve(tracking_uri)
+    record = Record.load(run_dir)
+    if uri == NONE or record is None:
+        return None
+    record.pending_model = {"name": name, "checkpoint": str(Path(checkpoint).absolute())}
+    record.save(run_dir)
+    return register_pending(run_dir, uri, timeout=timeout, warn=warn)
+
+
+def register_pending(
+    run_dir: str | os.PathLike[str],
+    uri: str,
+    *,
+    timeout: float = 300.0,
+    warn: Callable[[str], None] = console_warn,
+) -> str | None:
+    """Do the registration that the run's record asks for; see `register`."""
+    record = Record.load(run_dir)
+    if record is None or not record.pending_model:
+        return None
+    wanted = record.pending_model
+    done: list[str] = []
+    failure: list[str] = [f"no end within {timeout:.0f} s"]
+
+    def work() -> None:
+        try:
+            if not record.run_id:
+                raise RuntimeError("the run itself has not reached MLflow yet")
+            done.append(_log_model(record.run_id, Path(wanted["checkpoint"]), wanted["name"], uri))
+        except Exception as error:
+            failure[0] = f"{type(error).__name__}: {redact(' '.join(str(error).split()))[:300]}"
+
+    thread = threading.Thread(target=work, name="mlflow-register", daemon=True)
+    thread.start()
+    thread.join(timeout)
+    if not done:
+        warn(
+            f"model {wanted['name']} is not registered in MLflow ({failure[0]}); the checkpoint itself is safe. "
+            f"To register it later: pmlm sync --run_dir {run_dir}"
+        )
+        return None
+    record.pending_model = None
+    record.save(run_dir)
+    made("MLflow model", done[0])
+    return done[0]
+
+
+def _log_model(run_id: str, checkpoint: Path, name: str, uri: str) -> str:
+    database = sqlite_file(uri)
+    if database and not database.exists():
+        raise FileNotFoundError(f"{database} is not on this machine")
+    set_client_defaults()
+    import mlflow
+    from mlflow.models import ModelSignature
+    from mlflow.types.schema import ColSpec, ParamSchema, ParamSpec, Schema
+
+    from pmlm_core.model.filling import MASK_TEXT
+
+    mlflow.set_tracking_uri(uri)
+    mlflow.set_registry_uri(uri)
+    client = mlflow.MlflowClient(uri)
+    status = client.get_run(run_id).info.status
+    signature = ModelSignature(
+        inputs=Schema([ColSpec("string")]),
+        outputs=_output_schema(),
+        params=ParamSchema([ParamSpec("top_k", "long", 5)]),
+    )
+    requirements = [f"{package}=={version(package).partition('+')[0]}" for package in ("mlflow", *_REQUIREMENTS)]
+    with (
+        tempfile.TemporaryDirectory(prefix="pmlm-register-") as folder,
+        mlflow.start_run(run_id=run_id, log_system_metrics=False),
+    ):
+        for path in checkpoint.iterdir():
+            if path.name not in _TRAINING_FILES:
+                (Path(folder) / path.name).symlink_to(path.resolve())
+        info = mlflow.pyfunc.log_model(
+            name=name,
+            python_model=str(Path(__file__).with_name("fill_model.py")),
+            artifacts={"checkpoint": folder},
+            code_paths=[str(Path(pmlm_core.__file__).parent)],
+            pip_requirements=requirements,
+            signature=signature,
+            input_example=[f"The old {MASK_TEXT} went into the house."],
+            registered_model_name=name,
+        )
+    if status not in ("RUNNING", "FINISHED"):
+        client.set_terminated(run_id, status=status)
+    return f"{name} version {info.registered_model_version}"
+
+
+def _output_schema() -> Any:
+    from mlflow.types.schema import Array, ColSpec, DataType, Object, Property, Schema
+
+    candidate = Object([Property("token", DataType.string), Property("probability", DataType.double)])
+    return Schema([ColSpec("string", "text"), ColSpec("string", "filled"), ColSpec(Array(Array(candidate)), "masks")])

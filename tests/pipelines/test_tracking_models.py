@@ -1,0 +1,125 @@
+"""A checkpoint registered in a real MLflow store, and used from there by a process that cannot see this repository."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from mlflow import MlflowClient
+
+from pipelines.sync.config import SyncConfig
+from pipelines.sync.run import run as sync
+from pipelines.tracking import models, store
+from pipelines.tracking.journal import Journal
+from pipelines.tracking.record import Record
+from pipelines.tracking.sink import MlflowSink
+from pmlm_core.corpus.tokenizer import TextTokenizer
+from pmlm_core.errors import CheckpointError, ConfigError, PmlmError
+from pmlm_core.model import PmlmConfig, PmlmForPreTraining
+from pmlm_core.model.filling import Filler
+
+TEXT = "The old [MASK] went into the [MASK]."
+
+
+@pytest.fixture(scope="module")
+def checkpoint(sample_tokenizer_dir: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("checkpoint")
+    tokenizer = TextTokenizer.load(sample_tokenizer_dir)
+    torch.manual_seed(0)
+    config = PmlmConfig(
+        vocab_size=tokenizer.vocab_size,
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=64,
+    )
+    PmlmForPreTraining(config).save_pretrained(folder)
+    tokenizer.save(str(folder))
+    (folder / "optimizer.safetensors").write_bytes(b"large")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("store") / "mlflow.db"
+    store.prepare(f"sqlite:///{path}", "pmlm")
+    return path
+
+
+def test_a_registered_model_works_without_this_repository(tmp_path: Path, checkpoint: Path, database: Path) -> None:
+    uri = f"sqlite:///{database}"
+    run_dir = tmp_path / "run"
+    sink = MlflowSink(run_dir, uri, "pmlm", "run")
+    Journal(run_dir).append(1, {"train/loss": 1.0})
+    assert sink.finish("FINISHED", 60)
+    assert models.register(run_dir, checkpoint, "pmlm-test", uri) == "pmlm-test version 1"
+    record = Record.load(run_dir)
+    assert record is not None
+    assert record.pending_model is None
+
+    stored = {path.name for path in database.parent.rglob("*") if path.is_file()}
+    assert {"model.safetensors", "config.json", "fill_model.py", "MLmodel"} <= stored
+    assert not {"optimizer.safetensors", "python_model.pkl"} & stored
+
+    # A fresh process, elsewhere, without the editable installation on its path: only what the model carries.
+    program = (
+        "import sys, json, mlflow\n"
+        "sys.meta_path = [f for f in sys.meta_path if '__editable__' not in repr(f)]\n"
+        "sys.path = [p for p in sys.path if p != sys.argv[1]]\n"
+        "mlflow.set_tracking_uri(sys.argv[2])\n"
+        "model = mlflow.pyfunc.load_model('models:/pmlm-test/1')\n"
+        "import pmlm_core\n"
+        "print(json.dumps([pmlm_core.__file__, model.predict(['" + TEXT + "'], params={'top_k': 3})]))\n"
+    )
+    repository = str(Path(__file__).resolve().parents[2])
+    command = [sys.executable, "-W", "ignore", "-c", program, repository, uri]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr[-2000:]
+    where, (answer,) = json.loads(done.stdout.strip().splitlines()[-1])
+    assert not where.startswith(repository)
+    (expected,) = Filler(str(checkpoint)).fill([TEXT], top_k=3)
+    assert answer["filled"] == expected.filled
+    assert [[c["token"] for c in mask] for mask in answer["masks"]] == [[c.text for c in m] for m in expected.masks]
+
+
+def test_a_registration_that_failed_is_done_by_sync(tmp_path: Path, checkpoint: Path, database: Path) -> None:
+    uri, run_dir = f"sqlite:///{tmp_path}/late.db", tmp_path / "run"
+    warnings: list[str] = []
+    sink = MlflowSink(run_dir, uri, "pmlm", "late", warn=warnings.append)
+    Journal(run_dir).append(1, {"train/loss": 1.0})
+    assert not sink.finish("FINISHED", 0.1)
+    assert models.register(run_dir, checkpoint, "pmlm-late", uri, warn=warnings.append) is None
+    assert "pmlm-late is not registered" in warnings[-1]
+
+    shutil.copy(database, tmp_path / "late.db")  # now the store is there
+    config = SyncConfig(run_dir=str(run_dir), tracking_uri=uri)
+    config.validate()
+    sync(config)
+    client = MlflowClient(uri, uri)
+    (found,) = client.search_model_versions("name = 'pmlm-late'")
+    record = Record.load(run_dir)
+    assert record is not None
+    assert found.run_id == record.run_id
+    assert client.get_run(record.run_id).info.status == "FINISHED"
+    assert [m.step for m in client.get_metric_history(record.run_id, "train/loss")] == [1]
+
+
+def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"no config\.json"):
+        models.register(tmp_path, tmp_path, "x", "none")
+
+
+def test_sync_says_what_is_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    with pytest.raises(ConfigError, match="--run_dir"):
+        SyncConfig().validate()
+    with pytest.raises(ConfigError, match=r"no mlflow\.json"):
+        SyncConfig(run_dir=str(tmp_path)).validate()
+    Record("http://***@127.0.0.1:9", "pmlm", "r").save(tmp_path)
+    with pytest.raises(PmlmError, match="MLFLOW_TRACKING_URI"):
+        sync(SyncConfig(run_dir=str(tmp_path)))
+    with pytest.raises(PmlmError, match="nothing is lost"):
+        sync(SyncConfig(run_dir=str(tmp_path), tracking_uri="http://127.0.0.1:9", timeout=2.0))
