@@ -10,7 +10,7 @@ from pipelines.tracking.delivery import Delivery
 from pipelines.tracking.record import Record
 from pipelines.tracking.redact import redact
 from pipelines.tracking.sink import EVERYTHING
-from pipelines.tracking.store import prepare, resolve
+from pipelines.tracking.store import resolve
 from pmlm_core.errors import DataError, PmlmError
 
 
@@ -25,7 +25,6 @@ def run(config: SyncConfig) -> None:
     if record is None:
         raise DataError(f"{config.run_dir} holds no mlflow.json")
     uri = _address(config, record)
-    prepare(uri, record.experiment, timeout=min(60.0, config.timeout), warn=lambda _: None)
     deadline, pause, complaint = time.monotonic() + config.timeout, 1.0, ""
     delivery = Delivery(config.run_dir, uri, record)
     while True:

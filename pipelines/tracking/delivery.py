@@ -12,16 +12,12 @@ from typing import Any
 from pipelines.tracking import journal
 from pipelines.tracking.record import Record
 from pipelines.tracking.redact import redact
-from pipelines.tracking.store import ensure_experiment, set_client_defaults, sqlite_file
+from pipelines.tracking.store import open_store
 
 _METRICS_A_CALL = 900  # MLflow takes 1000 a call
 _PARAMS_A_CALL = 90  # and 100 parameters or tags
 _VALUE_LENGTH = 5000
 RUN_KEY_TAG = "pmlm.run_key"
-
-
-class StoreAway(Exception):
-    """The store cannot be reached from this machine now."""
 
 
 class Delivery:
@@ -53,15 +49,8 @@ class Delivery:
         self._client = None
 
     def _connect(self) -> None:
-        database = sqlite_file(self._uri)
-        if database and not database.exists():
-            # Made only by the driver: on another machine this file would be a second, stray store.
-            raise StoreAway(f"{database} is not on this machine")
-        set_client_defaults()
-        from mlflow import MlflowClient
-
-        client = MlflowClient(tracking_uri=self._uri)
-        run = self._find_run(client) or self._create_run(client)
+        client, experiment = open_store(self._uri, self.record.experiment)
+        run = self._find_run(client, experiment) or self._create_run(client, experiment)
         self._send_params(client, run)
         self._status_there = run.info.status
         there = {metric.key: metric.step for metric in getattr(run.data, "_metric_objs", None) or []}
@@ -71,7 +60,7 @@ class Delivery:
         self._inode = -1
         self._client = client
 
-    def _find_run(self, client: Any) -> Any:
+    def _find_run(self, client: Any, experiment: str) -> Any:
         from mlflow.exceptions import MlflowException
 
         if self.record.run_id:
@@ -81,13 +70,11 @@ class Delivery:
                 if error.error_code != "RESOURCE_DOES_NOT_EXIST":
                     raise
                 self.record.run_id, self.record.shipped = None, {}  # another store, or one that was emptied
-        experiment = ensure_experiment(client, self._uri, self.record.experiment)
         # A creation whose answer was lost left a run behind: take that one.
         found = client.search_runs([experiment], f"tags.`{RUN_KEY_TAG}` = '{self.record.run_key}'", max_results=1)
         return self._adopt(found[0]) if found else None
 
-    def _create_run(self, client: Any) -> Any:
-        experiment = ensure_experiment(client, self._uri, self.record.experiment)
+    def _create_run(self, client: Any, experiment: str) -> Any:
         tags = {RUN_KEY_TAG: self.record.run_key} | {n: v[:_VALUE_LENGTH] for n, v in self.record.tags.items()}
         return self._adopt(client.create_run(experiment, run_name=self.record.run_name, tags=tags))
 

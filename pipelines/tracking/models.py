@@ -17,7 +17,7 @@ from pipelines.console import made
 from pipelines.console import warn as console_warn
 from pipelines.tracking.record import Record
 from pipelines.tracking.redact import redact
-from pipelines.tracking.store import NONE, resolve, set_client_defaults, sqlite_file
+from pipelines.tracking.store import NONE, resolve, set_client_defaults
 from pmlm_core.errors import CheckpointError
 
 _REQUIREMENTS = ("torch", "transformers", "safetensors", "tokenizers", "sentencepiece", "pyarrow", "numpy", "numba")
@@ -98,9 +98,6 @@ def register_pending(
 
 
 def _log_model(run_id: str, checkpoint: Path, name: str, uri: str) -> str:
-    database = sqlite_file(uri)
-    if database and not database.exists():
-        raise FileNotFoundError(f"{database} is not on this machine")
     set_client_defaults()
     import mlflow
     from mlflow.models import ModelSignature

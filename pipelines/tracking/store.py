@@ -1,17 +1,13 @@
-"""Where the runs are kept: one address, made absolute, and the store and experiment made once, by the driver.
-
-Several processes that open a fresh SQLite store at the same moment trip over its tables: only `prepare` creates one.
-"""
+"""Where the runs are kept: one address, made absolute, and the store and its experiment made where they are missing."""
 
 import logging
 import os
-import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from pipelines.console import warn
 from pipelines.tracking.redact import redact
 from pmlm_core.errors import ConfigError
 
@@ -22,7 +18,7 @@ _SQLITE = "sqlite:///"
 
 
 def resolve(tracking_uri: str | None) -> str:
-    """The address to use: the one given, else MLFLOW_TRACKING_URI, else a SQLite file in the working directory.
+    """Settle the address to use: the one given, else MLFLOW_TRACKING_URI, else a SQLite file in the working directory.
 
     A relative SQLite path becomes absolute, since workers run elsewhere. "none" switches tracking off.
 
@@ -61,8 +57,20 @@ def set_client_defaults() -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
-def ensure_experiment(client: Any, uri: str, name: str) -> str:
-    """Return the id of experiment `name`, making it where it is missing."""
+def open_store(uri: str, experiment: str) -> tuple[Any, str]:
+    """Connect to a store, making it and the experiment where they are missing: (client, id of the experiment).
+
+    One process at a time for a SQLite file: of several that open a fresh one at the same moment, most would fail.
+    """
+    set_client_defaults()
+    from mlflow import MlflowClient
+
+    with _alone_with(sqlite_file(uri)):
+        client = MlflowClient(tracking_uri=uri)
+        return client, _ensure_experiment(client, uri, experiment)
+
+
+def _ensure_experiment(client: Any, uri: str, name: str) -> str:
     found = client.get_experiment_by_name(name)
     if found is not None:
         return str(found.experiment_id)
@@ -78,40 +86,17 @@ def ensure_experiment(client: Any, uri: str, name: str) -> str:
         return str(found.experiment_id)
 
 
-def prepare(
-    tracking_uri: str | None, experiment: str, *, timeout: float | None = None, warn: Callable[[str], None] = warn
-) -> str:
-    """Make store and experiment ready, on the driver, and return the absolute address for the workers.
-
-    A server that does not answer within `timeout` seconds (15; a SQLite file gets 120, its first tables take a while)
-    is no error: the figures wait in the journal.
-
-    Raises:
-        ConfigError: the address is no MLflow store.
-    """
-    uri = resolve(tracking_uri)
-    if uri == NONE:
-        return uri
-    failure: list[str] = []
-
-    def make() -> None:
+@contextmanager
+def _alone_with(database: Path | None) -> Iterator[None]:
+    if database is None:
+        yield
+        return
+    database.parent.mkdir(parents=True, exist_ok=True)
+    with database.with_name(f".{database.name}.lock").open("w") as lock:
         try:
-            set_client_defaults()
-            database = sqlite_file(uri)
-            if database:
-                database.parent.mkdir(parents=True, exist_ok=True)
-            from mlflow import MlflowClient
+            import fcntl
 
-            ensure_experiment(MlflowClient(tracking_uri=uri), uri, experiment)
-        except Exception as error:
-            failure.append(f"{type(error).__name__}: {' '.join(str(error).split())[:300]}")
-
-    thread = threading.Thread(target=make, name="mlflow-prepare", daemon=True)
-    thread.start()
-    limit = timeout if timeout is not None else (120.0 if sqlite_file(uri) else 15.0)
-    thread.join(limit)
-    if thread.is_alive():
-        failure.append(f"no answer within {limit:.0f} s")
-    if failure:
-        warn(f"MLflow at {redact(uri)} is away ({redact(failure[0])}); the run goes on and its figures are sent later")
-    return uri
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        except (ImportError, OSError):
+            pass  # no such locks here (Windows, some network file systems): as without them
+        yield

@@ -1,7 +1,6 @@
 """A checkpoint registered in a real MLflow store, and used from there by a process that cannot see this repository."""
 
 import json
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -45,7 +44,7 @@ def checkpoint(sample_tokenizer_dir: str, tmp_path_factory: pytest.TempPathFacto
 @pytest.fixture(scope="module")
 def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("store") / "mlflow.db"
-    store.prepare(f"sqlite:///{path}", "pmlm")
+    store.open_store(f"sqlite:///{path}", "pmlm")
     return path
 
 
@@ -86,15 +85,14 @@ def test_a_registered_model_works_without_this_repository(tmp_path: Path, checkp
 
 
 def test_a_registration_that_failed_is_done_by_sync(tmp_path: Path, checkpoint: Path, database: Path) -> None:
-    uri, run_dir = f"sqlite:///{tmp_path}/late.db", tmp_path / "run"
+    run_dir, away, uri = tmp_path / "run", "http://127.0.0.1:9", f"sqlite:///{database}"
     warnings: list[str] = []
-    sink = MlflowSink(run_dir, uri, "pmlm", "late", warn=warnings.append)
+    sink = MlflowSink(run_dir, away, "pmlm", "late", warn=warnings.append)
     Journal(run_dir).append(1, {"train/loss": 1.0})
     assert not sink.finish("FINISHED", 0.1)
-    assert models.register(run_dir, checkpoint, "pmlm-late", uri, warn=warnings.append) is None
+    assert models.register(run_dir, checkpoint, "pmlm-late", away, warn=warnings.append) is None
     assert "pmlm-late is not registered" in warnings[-1]
 
-    shutil.copy(database, tmp_path / "late.db")  # now the store is there
     config = SyncConfig(run_dir=str(run_dir), tracking_uri=uri)
     config.validate()
     sync(config)
