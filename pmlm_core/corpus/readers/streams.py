@@ -1,22 +1,15 @@
-"""Bytes of a span, decompressed on the way, in chunks; nothing here holds more than a few megabytes.
+"""Bytes of a span, decompressed on the way, in chunks of at most a megabyte or so, whatever the file holds."""
 
-Each chunk of a compressed file is handed on before the next is looked at, so what precedes a break is kept.
-"""
-
-import zlib
 from collections.abc import Iterator
 from typing import Any
 
-import zstandard
+import pyarrow as pa
 
 from pmlm_core.corpus.pieces import Span
-from pmlm_core.storage import is_remote, resolve
+from pmlm_core.storage import is_remote, is_transport_error, resolve
 
 _READ_LOCAL = 1 << 20
 _READ_REMOTE = 8 << 20  # every read is a request there
-_OUT = 1 << 20
-# A zstd block of 4 bytes can stand for 128 KiB: feeding little at a time bounds what comes out at once.
-_ZSTD_FEED = 4 << 10
 
 
 class BrokenStreamError(Exception):
@@ -32,73 +25,58 @@ def chunks(span: Span) -> Iterator[bytes]:
     """Yield the bytes of `span`, decompressed.
 
     Raises:
-        BrokenStreamError: the compressed data is damaged or ends early, or the file may not be read.
+        BrokenStreamError: the compressed data is damaged or ends early, or the file may not be read; all bytes before
+            the break have been yielded.
         OSError: the disk or the network failed.
     """
-    raw = _raw(span)
-    if span.source.compression == "gzip":
-        return _gunzip(raw)
-    if span.source.compression == "zstd":
-        return _unzstd(raw)
-    return raw
-
-
-def _raw(span: Span) -> Iterator[bytes]:
-    file_system, path = resolve(span.source.uri)
-    step = _READ_REMOTE if is_remote(span.source.uri) else _READ_LOCAL
     try:
-        file: Any = file_system.open_input_file(path)
+        with _open(span) as file:
+            yield from _plain(file, span) if span.source.compression is None else _unpacked(file, span)
     except PermissionError as error:
         raise BrokenStreamError("unreadable", str(error)) from None
-    with file:
-        file.seek(span.start)
-        left = span.end - span.start
-        while left > 0 and (chunk := file.read(min(step, left))):
-            left -= len(chunk)
+
+
+def _open(span: Span) -> Any:
+    file_system, path = resolve(span.source.uri)
+    return file_system.open_input_file(path)
+
+
+def _plain(file: Any, span: Span) -> Iterator[bytes]:
+    step = _READ_REMOTE if is_remote(span.source.uri) else _READ_LOCAL
+    file.seek(span.start)
+    left = span.end - span.start
+    while left > 0 and (chunk := file.read(min(step, left))):
+        left -= len(chunk)
+        yield chunk
+
+
+def _unpacked(file: Any, span: Span) -> Iterator[bytes]:
+    given = 0
+    try:
+        stream = pa.CompressedInputStream(file, span.source.compression)
+        while chunk := stream.read(_READ_LOCAL):
+            given += len(chunk)
             yield chunk
+    except OSError as error:
+        if is_transport_error(error):
+            raise
+        # The read that met the break gave nothing, although good bytes may come before it: go there once more.
+        yield from _up_to_the_break(span, given)
+        truncated = "truncated" in str(error).lower()
+        raise BrokenStreamError("truncated_file" if truncated else "corrupt_file", str(error)) from None
 
 
-def _gunzip(raw: Iterator[bytes]) -> Iterator[bytes]:
-    member: Any = None
-    for chunk in raw:
-        data = chunk
-        while data:
-            if member is None:
-                data = data.lstrip(b"\0")  # padding between members is allowed
-                if not data:
-                    break
-                member = zlib.decompressobj(wbits=31)
-            try:
-                out = member.decompress(data, _OUT)
-            except zlib.error as error:
-                raise BrokenStreamError("corrupt_file", f"gzip: {error}") from None
-            if out:
-                yield out
-            data = member.unconsumed_tail
-            if member.eof:
-                data, member = member.unused_data, None
-    while member is not None and not member.eof:
-        if out := member.decompress(member.unconsumed_tail, _OUT):
-            yield out
-        elif not member.eof:
-            raise BrokenStreamError("truncated_file", "the gzip stream ends before its end mark")
-
-
-def _unzstd(raw: Iterator[bytes]) -> Iterator[bytes]:
-    frame: Any = None
-    for chunk in raw:
-        for begin in range(0, len(chunk), _ZSTD_FEED):
-            data = chunk[begin : begin + _ZSTD_FEED]
-            while data:
-                frame = frame or zstandard.ZstdDecompressor().decompressobj()
-                try:
-                    out = frame.decompress(data)
-                except zstandard.ZstdError as error:
-                    raise BrokenStreamError("corrupt_file", f"zstd: {error}") from None
-                if out:
-                    yield out
-                data = b""
-                if frame.eof:
-                    data, frame = frame.unused_data, None
-    if frame is not None:
-        raise BrokenStreamError("truncated_file", "the zstd frame ends before its end mark")
+def _up_to_the_break(span: Span, skip: int) -> Iterator[bytes]:
+    found = bytearray()
+    with _open(span) as file:
+        stream = pa.CompressedInputStream(file, span.source.compression)
+        try:
+            while skip:
+                skip -= len(stream.read(min(skip, _READ_LOCAL)))
+            while byte := stream.read(1):
+                found += byte
+        except OSError as error:
+            if is_transport_error(error):
+                raise
+    if found:
+        yield bytes(found)
