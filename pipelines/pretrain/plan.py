@@ -38,10 +38,18 @@ def plan_for(config: PretrainConfig, run: RunDir, manifest: Any, *, attempt: str
     slots = max_predictions(
         manifest.max_length, float(masking.get("mask_prob", 0.15)), int(masking.get("max_block", 6))
     )
-    tokens_of_row = manifest.max_length + 2 * slots
-    limit = (_GPU_TOKENS if config.use_gpu else _CPU_TOKENS) // tokens_of_row
-    size = micro_batch_size(config.batch_size, config.num_workers, config.micro_batch_size, limit)
+    size = settled_micro_batch(config, manifest.max_length, slots)
     return WorkPlan(config, run, identity(manifest), attempt, size, threads, slots)
+
+
+def settled_micro_batch(config: PretrainConfig, max_length: int, slots: int) -> int:
+    """Rows of one forward pass: as asked for, or what divides the batch evenly within the token budget.
+
+    Raises:
+        ConfigError: the global batch cannot be shared evenly.
+    """
+    limit = (_GPU_TOKENS if config.use_gpu else _CPU_TOKENS) // (max_length + 2 * slots)
+    return micro_batch_size(config.batch_size, config.num_workers, config.micro_batch_size, limit)
 
 
 def identity(manifest: Any) -> DataIdentity:

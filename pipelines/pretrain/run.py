@@ -9,15 +9,15 @@ from types import SimpleNamespace
 from typing import Any
 
 from pipelines import cluster
-from pipelines.console import made, next_command, say
+from pipelines.console import console, made, next_command, say
 from pipelines.pretrain.config import PretrainConfig
-from pipelines.pretrain.plan import WorkPlan, identity, plan_for
+from pipelines.pretrain.plan import WorkPlan, identity, plan_for, settled_micro_batch
 from pipelines.pretrain.progress import Progress
-from pipelines.pretrain.rundir import open_run
+from pipelines.pretrain.rundir import check_unless_new, open_run
 from pmlm_core import errors
 from pmlm_core.corpus.manifest import Manifest
 from pmlm_core.errors import DataError, TrainingError
-from pmlm_core.model.cost import parameters
+from pmlm_core.model.cost import max_predictions, parameters
 
 
 def run(config: PretrainConfig) -> None:
@@ -56,9 +56,36 @@ def run(config: PretrainConfig) -> None:
         if status != "FINISHED":
             sink.finish(status)
     folder = checkpoint.folder_of(run_dir.checkpoints, config.max_steps)
-    _register(plan, folder)
     sink.finish(status)
+    _register(plan, folder)
     _conclude(plan, folder, before=False)
+
+
+def dry_run(config: PretrainConfig) -> None:
+    """Say what `run` would do and what it would take, on finished blocks or, before there are any, on the paper's form.
+
+    Raises:
+        ConfigError, DataError, CheckpointError: as `run`.
+    """
+    from pipelines import plan as costs
+
+    blocks = costs.read_blocks(config.data_dir)
+    if blocks is not None:
+        _blocks(config)
+        check_unless_new(config, identity(Manifest.load(config.data_dir)))
+    length = (blocks or costs.ASSUMED).max_length
+    micro_batch = settled_micro_batch(config, length, max_predictions(length))
+    console().print(costs.describe(config, micro_batch, bf16=_bf16(config)), markup=False)
+
+
+def _bf16(config: PretrainConfig) -> bool:
+    if config.precision != "auto":
+        return config.precision == "bf16"
+    if config.use_gpu:
+        return True
+    from pmlm_core.training.hardware import cpu_multiplies_in_bf16
+
+    return cpu_multiplies_in_bf16()
 
 
 def _blocks(config: PretrainConfig) -> Manifest:
@@ -182,7 +209,15 @@ def _innermost(error: BaseException) -> str:
 
 
 def _register(plan: WorkPlan, folder: Path) -> None:
-    """Register the final checkpoint as a model; tracking never fails a run."""
+    """Register the final checkpoint as an MLflow model, if asked for; a store that is away gets it by `pmlm sync`."""
+    config = plan.config
+    if config.register_model is None:
+        return
+    from pipelines.tracking.models import register
+
+    version = register(plan.run.path, folder, config.register_model, config.tracking_uri)
+    if version:
+        say(f"registered in MLflow: {version}")
 
 
 def _conclude(plan: WorkPlan, folder: Path, *, before: bool) -> None:

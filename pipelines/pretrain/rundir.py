@@ -80,6 +80,13 @@ def open_run(config: PretrainConfig, data: DataIdentity) -> tuple[RunDir, bool]:
     return RunDir(path), False
 
 
+def check_unless_new(config: PretrainConfig, data: DataIdentity) -> None:
+    """Refuse as `open_run` would, but make nothing."""
+    path = Path(config.output_dir).absolute() / config.name_for(data.fingerprint)
+    if (path / RUN_FILE).exists():
+        check_same_run(path, config, data)
+
+
 def check_same_run(path: Path, config: PretrainConfig, data: DataIdentity) -> None:
     """Refuse a configuration, or blocks, that are not those the run in `path` was started with."""
     try:
