@@ -42,6 +42,6 @@ def draw(stream: np.uint64, counter: np.uint64) -> np.uint64:
 
 
 @numba.njit(cache=True, inline="always")
-def below(bits: np.uint64, n: int) -> int:
+def below(bits: np.uint64, n: int) -> np.int64:
     """Map 64 random bits to 0..n-1 (multiply-shift on the upper 32 bits; bias under n / 2**32)."""
     return np.int64(((bits >> np.uint64(32)) * np.uint64(n)) >> np.uint64(32))

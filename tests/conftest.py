@@ -4,6 +4,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# The first call of a compiled loop takes seconds; a deadline would blame the example that met it.
+settings.register_profile("pmlm", deadline=None)
+settings.load_profile("pmlm")
 
 PROSE = Path(__file__).parent / "data" / "prose.txt"
 
