@@ -1,0 +1,313 @@
+"""`pmlm preprocess` end to end over Ray: real files in, blocks out, everything bad set aside and said."""
+
+import gzip
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipelines.cli import main
+from pipelines.preprocess.config import PreprocessConfig
+from pipelines.preprocess.job import prepare
+from pipelines.preprocess.run import dry_run, run
+from pmlm_core.corpus.blocks import BlockSet
+from pmlm_core.corpus.manifest import Manifest
+from pmlm_core.corpus.tokenizer import TextTokenizer
+from pmlm_core.errors import ConfigError, DataError
+from tests.corpus.corpus_makers import jsonl, write, write_parquet
+
+pytestmark = pytest.mark.usefixtures("ray_session")
+
+
+@pytest.fixture
+def corpus(tmp_path, sample_texts) -> Path:
+    """Six files; 64 KiB pieces make several tasks of them."""
+    folder = tmp_path / "corpus"
+    for i in range(5):
+        write(folder / f"part-{i}.jsonl{('', '.gz', '.zst')[i % 3]}", jsonl(sample_texts[i::5]))
+    write_parquet(folder / "more.parquet", list(sample_texts[:50]))
+    return folder
+
+
+@pytest.fixture
+def config(corpus, tmp_path, sample_tokenizer_dir):
+    def make(**changes: object) -> PreprocessConfig:
+        options = {
+            "inputs": [str(corpus)],
+            "tokenizer": sample_tokenizer_dir,
+            "output_dir": str(tmp_path / "blocks"),
+            "max_length": 32,
+            "views": 2,
+            "validation_fraction": 0.1,
+            "piece_bytes": 1 << 16,
+        }
+        return PreprocessConfig(**{**options, **changes})  # type: ignore[arg-type]
+
+    return make
+
+
+def files_of(folder: str) -> dict[str, bytes]:
+    """All files below a folder except the tokenizer's."""
+    root = Path(folder)
+    return {str(p.relative_to(root)): p.read_bytes() for p in sorted(root.rglob("*")) if p.is_file()}
+
+
+def test_blocks_come_out_whole_and_say_what_they_are(config, corpus, sample_texts, sample_tokenizer_dir, capsys):
+    options = config()
+    run(options)
+    manifest = Manifest.load(options.output_dir)
+    assert manifest.counts["documents"] == len(sample_texts) + 50
+    assert manifest.rejects == {}
+    assert len(manifest.splits["train"]) > 2
+    tokenizer = TextTokenizer.load(f"{options.output_dir}/tokenizer")
+    assert (
+        tokenizer.fingerprint == manifest.tokenizer_fingerprint == TextTokenizer.load(sample_tokenizer_dir).fingerprint
+    )
+    train = BlockSet.open(options.output_dir)
+    held_out = BlockSet.open(options.output_dir, split="validation")
+    assert len(train) == manifest.rows("train") > 10 * len(held_out) * 0.3
+    total = 0
+    for blocks in (train, held_out):
+        rows = blocks.rows(np.arange(len(blocks)), 1)
+        special = np.isin(rows.input_ids, [tokenizer.special_ids.sos, tokenizer.special_ids.eos])
+        total += int((~special).sum())
+    assert total == manifest.counts["text_tokens"]
+    out = capsys.readouterr().out
+    assert "nothing was set aside" in out
+    assert f"next: pmlm pretrain --data_dir {options.output_dir}" in out
+    assert f"{manifest.rows('train'):,}" in out
+
+
+def test_the_number_of_workers_does_not_show(config, tmp_path):
+    made = []
+    for workers, folder in ((1, "one"), (2, "two"), (None, "all")):
+        run(config(num_workers=workers, output_dir=str(tmp_path / folder)))
+        made.append(files_of(str(tmp_path / folder)))
+    assert made[0] == made[1] == made[2]
+    assert len(made[0]) > 8
+
+
+BAD = {
+    "bad-utf8.jsonl": b'{"text": "\xff\xfe"}\n',
+    "nul.jsonl": b'{"text": "a\\u0000b"}\n',
+    "no-field.jsonl": b'{"body": "x"}\n',
+    "no-json.jsonl": b"what is this\n",
+    "empty.jsonl": b"",
+    "long.jsonl": b'{"text": "' + b"long " * 30_000 + b'"}\n',
+    "broken.parquet": b"PAR1 and nothing more",
+    "truncated.jsonl.gz": gzip.compress(jsonl([str(random.Random(i).random()) for i in range(999)]))[:4000],
+    "no-zstd.jsonl.zst": b"plain text",
+    "notes.md": b"a file of another kind",
+}
+EXPECTED = {
+    "bad-utf8.jsonl": "invalid_utf8",
+    "nul.jsonl": "nul_byte",
+    "no-field.jsonl": "missing_field",
+    "no-json.jsonl": "invalid_json",
+    "empty.jsonl": "empty_file",
+    "long.jsonl": "too_long",
+    "broken.parquet": "corrupt_file",
+    "schema.parquet": "wrong_schema",
+    "truncated.jsonl.gz": "truncated_file",
+    "no-zstd.jsonl.zst": "corrupt_file",
+    "notes.md": "unknown_form",
+}
+
+
+def test_bad_input_is_set_aside_counted_and_listed_and_the_rest_goes_on(config, corpus, sample_texts, capsys):
+    for name, data in BAD.items():
+        (corpus / name).write_bytes(data)
+    write_parquet(corpus / "schema.parquet", ["x"], field="body")
+    options = config(max_document_bytes=100_000)
+    run(options)
+    listed = [json.loads(line) for line in (Path(options.output_dir) / "rejects.jsonl").read_text().splitlines()]
+    assert {Path(item["file"]).name: item["reason"] for item in listed} == EXPECTED
+    assert len(listed) == len(EXPECTED)
+    assert {item["row"] for item in listed if "jsonl" in item["file"] and "corrupt" not in item["reason"]} >= {1, None}
+    manifest = Manifest.load(options.output_dir)
+    assert sum(manifest.rejects.values()) == len(EXPECTED)
+    assert manifest.counts["documents"] > len(sample_texts) + 50  # and what came before the break of the .gz
+    out = capsys.readouterr().out
+    assert "11 items were set aside" in out
+    assert "rejects.jsonl" in out
+    assert "truncated_file" in out
+
+
+def test_strict_stops_and_names_the_row_and_what_was_done_is_kept(config, corpus):
+    write(corpus / "zz.jsonl", jsonl(["good"] * 6) + b"bad\n")
+    options = config(strict=True)
+    with pytest.raises(DataError, match=r"zz\.jsonl, row 7: .*not a JSON object"):
+        run(options)
+    assert not (Path(options.output_dir) / "manifest.json").exists()
+    run(config())
+    with pytest.raises(DataError, match=r"zz\.jsonl, row 7"):
+        run(options)
+
+
+def test_run_again_it_does_only_what_is_missing(config, corpus, tmp_path, capsys):
+    options = config()
+    run(options)
+    first = files_of(options.output_dir)
+    times = {p: p.stat().st_mtime_ns for p in (tmp_path / "blocks" / "shards").iterdir()}
+    gone = sorted(times)[0]
+    gone.unlink()
+    capsys.readouterr()
+    run(options)
+    out = capsys.readouterr().out
+    assert files_of(options.output_dir) == first
+    changed = {p.name.split(".")[0] for p, t in times.items() if p.stat().st_mtime_ns != t}
+    assert changed == {gone.name.split(".")[0]}
+    pieces = len(prepare(options).pieces)
+    assert f"{pieces - 1} are finished already" in out
+
+
+def test_with_nothing_missing_ray_is_not_asked(config, monkeypatch):
+    run(config())
+    monkeypatch.setattr("pipelines.preprocess.run.connected", lambda *a: pytest.fail("Ray was started for nothing"))
+    run(config())
+
+
+def test_added_input_and_other_options_give_a_new_manifest_and_mix_nothing(config, corpus, sample_texts, capsys):
+    run(config())
+    before = Manifest.load(config().output_dir)
+    write(corpus / "zz.jsonl", jsonl([text.upper() for text in sample_texts]))
+    run(config())
+    grown = Manifest.load(config().output_dir)
+    shared = {e.path for e in before.splits["train"]} & {e.path for e in grown.splits["train"]}
+    assert len(shared) >= len(before.splits["train"]) - 1
+    assert grown.rows("train") > before.rows("train")
+    run(config(seed=1))
+    other = Manifest.load(config().output_dir)
+    assert not {e.path for e in grown.splits["train"]} & {e.path for e in other.splits["train"]}
+    assert "are not used any more" in capsys.readouterr().out
+    assert len(BlockSet.open(config().output_dir)) == other.rows("train")
+
+
+def test_another_tokenizer_is_refused(config, tmp_path, sample_texts):
+    from pmlm_core.corpus.tokenizer import train
+
+    run(config())
+    train(sample_texts, vocab_size=500, seed=1).save(str(tmp_path / "other"))
+    with pytest.raises(ConfigError, match="blocks of another tokenizer"):
+        run(config(tokenizer=str(tmp_path / "other")))
+
+
+def test_the_same_file_given_twice_is_said(config, corpus, capsys):
+    write(corpus / "again.jsonl.gz", b"")
+    (corpus / "again.jsonl.gz").write_bytes((corpus / "part-1.jsonl.gz").read_bytes())
+    run(config(inputs=[str(corpus / "part-1.jsonl.gz"), str(corpus / "again.jsonl.gz")], piece_bytes=1 << 16))
+    manifest = Manifest.load(config().output_dir)
+    assert manifest.rejects == {"duplicate": 1}
+    assert "the same bytes were given twice" in capsys.readouterr().out
+
+
+def test_a_disk_that_fails_stops_one_piece_and_the_same_command_mends_it(config, corpus, tmp_path):
+    gone = corpus / "part-3.jsonl"
+    options = config()
+    job = prepare(options)
+    data = gone.read_bytes()
+    from pipelines.preprocess.run import _do_missing
+
+    gone.unlink()  # between the listing and the reading
+    job.tokenizer.save(f"{options.output_dir}/tokenizer")
+    with pytest.raises(DataError, match=r"pieces could not be done, so there is no new manifest.*\n.*part-3\.jsonl"):
+        _do_missing(job)
+    assert len(job.missing) == 1
+    assert not (tmp_path / "blocks" / "manifest.json").exists()
+    gone.write_bytes(data)
+    run(options)
+    assert Manifest.load(options.output_dir).rows("train")
+
+
+def test_nothing_readable_at_all_is_an_error(config, tmp_path):
+    write(tmp_path / "bad" / "a.jsonl", b"no\n")
+    with pytest.raises(DataError, match=r"no training rows came of 1 files: 1 invalid_json"):
+        run(config(inputs=[str(tmp_path / "bad")]))
+
+
+def test_dry_run_writes_nothing_and_reckons_near_the_truth(config, capsys, tmp_path):
+    options = config()
+    dry_run(options)
+    out = capsys.readouterr().out
+    assert not Path(options.output_dir).exists()
+    run(options)
+    manifest = Manifest.load(options.output_dir)
+    reckoned = float(out.split("million tokens")[0].split("about")[-1]) * 1e6
+    assert reckoned == pytest.approx(manifest.counts["text_tokens"], rel=0.6, abs=6e4)
+    assert "minutes" in out
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"inputs": []}, "needs --inputs"),
+        ({"tokenizer": ""}, "needs --tokenizer"),
+        ({"output_dir": ""}, "needs --output_dir"),
+        ({"max_length": 4}, "max_length is 4"),
+        ({"max_length": 70_000}, "max_length is 70000"),
+        ({"views": 0}, "views is 0"),
+        ({"mask_prob": 1.0}, "mask_prob"),
+        ({"block_prob": 1.5}, "block_prob"),
+        ({"min_block": 5, "max_block": 3}, "min_block 5 is greater"),
+        ({"max_block": 256}, "max_block is 256"),
+        ({"validation_fraction": 1.0}, "validation_fraction"),
+        ({"num_workers": 0}, "num_workers"),
+        ({"piece_bytes": 10}, "piece_bytes"),
+        ({"text_field": ""}, "text_field"),
+        ({"inputs": ["nothing/here"]}, "no such file"),
+        ({"tokenizer": "nothing/here"}, "no tokenizer there"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_ray(config, changes, message, monkeypatch):
+    monkeypatch.setattr("pipelines.preprocess.run.connected", lambda *a: pytest.fail("Ray was started"))
+    with pytest.raises((ConfigError, DataError), match=message):
+        run(config(**changes))
+
+
+def test_output_inside_the_input_is_refused(config, corpus, tmp_path):
+    with pytest.raises(ConfigError, match="lies inside output_dir"):
+        run(config(output_dir=str(tmp_path)))
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(ConfigError, match="is a file"):
+        run(config(output_dir=str(tmp_path / "file")))
+
+
+def test_the_command_line_refuses_unknown_options(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["preprocess", "--view", "3"])
+    assert stopped.value.code == 2
+    assert "did you mean 'views'" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_killed_half_way_and_run_again_gives_the_same_files(config, corpus, tmp_path, sample_texts):
+    """The real thing: `kill -9` of the command and its workers, then the same command."""
+    for i in range(12):
+        write(corpus / f"big-{i}.jsonl", jsonl([f"{i} {text}" for text in sample_texts * 3]))
+    whole, killed = str(tmp_path / "whole"), str(tmp_path / "killed")
+    run(config(output_dir=whole))
+    options = config(output_dir=killed, num_workers=1)
+    arguments = [f"--{name}={getattr(options, name)}" for name in ("tokenizer", "output_dir", "max_length", "views")]
+    arguments += ["--validation_fraction=0.1", f"--piece_bytes={1 << 16}", "--num_workers=1", f"--inputs={corpus}"]
+    command = [sys.executable, "-m", "pipelines.cli", "preprocess", *arguments]
+    process = subprocess.Popen(command, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    ledger = Path(killed) / "ledger"
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and not (ledger.exists() and len(list(ledger.glob("*.json"))) >= 3):
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    done = len(list(ledger.glob("*.json")))
+    total = len(prepare(options).pieces)
+    assert 3 <= done < total
+    assert not (Path(killed) / "manifest.json").exists()
+    run(options)
+    left = {name: data for name, data in files_of(killed).items() if not name.endswith(".tmp")}
+    assert left == files_of(whole)
