@@ -13,6 +13,8 @@ from pmlm_core.errors import ConfigError
 _DRIVER_ENVIRONMENT = {
     # The controller asks its workers how they are every 2 s by default; a report waits for that question.
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
+    # On a busy machine importing torch in a worker alone can take longer than the 60 s it is given by default.
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "300",
     # Without it a killed Tune driver loses finished trials.
     "TUNE_GLOBAL_CHECKPOINT_S": "1",
     # Workers stay in the directory of the command, so that relative paths mean the same everywhere.
@@ -69,7 +71,31 @@ def connect(num_cpus: int | None = None) -> None:
         say(f"joining the Ray cluster at {address}")
     else:
         options |= {"num_cpus": num_cpus, "include_dashboard": False}
-    ray.init(**options)
+    _start(options, retries=0 if address else 2)
+
+
+def _start(options: dict[str, Any], retries: int) -> None:
+    """Start or join Ray; on a machine busy with other work it takes a second attempt, Ray gives itself only 30 s.
+
+    Raises:
+        ConfigError: Ray did not come up.
+    """
+    import ray
+
+    for left in range(retries, -1, -1):
+        try:
+            ray.init(**options)
+            return
+        except Exception as error:  # Ray raises a bare Exception when it is too slow
+            ray.shutdown()
+            if not left:
+                what = (
+                    f"the Ray cluster at {os.environ['RAY_ADDRESS']} cannot be joined"
+                    if is_remote()
+                    else ("Ray could not be started on this machine")
+                )
+                raise ConfigError(f"{what}: {' '.join(str(error).split())[:300]}") from error
+            warn("Ray did not come up in time (is the machine busy?); trying again")
 
 
 def worker_environment() -> dict[str, str]:
