@@ -4,6 +4,7 @@ All figures are formulas of `pmlm_core/model/cost.py`; hours rest on an assumed 
 that the text states, since no formula knows the machine.
 """
 
+import json
 from dataclasses import dataclass
 from types import SimpleNamespace
 
@@ -14,7 +15,7 @@ from pmlm_core.model import cost
 from pmlm_core.model.objectives import Objective
 
 GPU_MFU = 0.35
-CPU_MFU = 0.45
+CPU_MFU = 0.4
 # For comparison across machines; the rates stand in pmlm_core/training/peak.py. A V100 has no bf16: its fp16 rate.
 _GPUS = (("H100", "H100 80GB HBM3", "bf16"), ("A100", "A100", "bf16"), ("V100", "V100", "fp16"))
 
@@ -125,8 +126,6 @@ def architecture(config: PretrainConfig) -> dict[str, int]:
     """Sizes of the model: of the options, or of the checkpoint that the run starts from."""
     if config.init_checkpoint is None:
         return {**config.size(), "rel_pos_bins": config.rel_pos_bins}
-    import json
-
     saved = json.loads(storage.read_bytes(storage.join(config.init_checkpoint, "config.json")))
     names = ("num_hidden_layers", "hidden_size", "num_attention_heads", "intermediate_size")
     return {name: int(saved[name]) for name in names} | {"rel_pos_bins": int(saved.get("rel_pos_bins", 32))}
@@ -190,12 +189,11 @@ def _hours(config: PretrainConfig, plan: Plan, *, bf16: bool) -> list[str]:
             f"time here    {_time(hours)} on all of this machine's cores, at an assumed {CPU_MFU:.0%} of "
             f"{here.rate / 1e9:,.0f} GFLOP/s ({here.source})"
         )
-    rates = [(label, datasheet(name, precision)) for label, name, precision in _GPUS]
-    estimates = [
-        f"{label} {plan.hours(found.rate, GPU_MFU):,.{1 if plan.hours(found.rate, GPU_MFU) < 100 else 0}f}"
-        for label, found in rates
-        if found is not None
-    ]
+    estimates = []
+    for label, name, precision in _GPUS:
+        found = datasheet(name, precision)
+        if found is not None:
+            estimates.append(f"{label} {_time(plan.hours(found.rate, GPU_MFU))}")
     lines.append(
         f"GPU-hours    {', '.join(estimates)}, at an assumed MFU of {GPU_MFU:.0%} of the data sheet's 16-bit peak"
     )
@@ -207,7 +205,7 @@ def _time(hours: float) -> str:
         return "under a minute"
     if hours < 1.5:
         return f"{hours * 60:.0f} minutes"
-    return f"{hours:,.1f} hours" if hours < 72 else f"{hours / 24:,.0f} days"
+    return f"{hours:,.1f} hours" if hours < 100 else f"{hours:,.0f} hours"
 
 
 def _count(number: float) -> str:
