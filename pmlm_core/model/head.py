@@ -107,7 +107,7 @@ class _CrossEntropySum(torch.autograd.Function):
                     grad_RV = grad_RV.to(states_RD.dtype)
                     torch.mm(grad_RV, weight_VD, out=states_grad_RD[part])
                     if weight_grad_VD.dtype == grad_RV.dtype:
-                        weight_grad_VD.addmm_(grad_RV.t(), states)
+                        torch.addmm(weight_grad_VD, grad_RV.t(), states, out=weight_grad_VD)
                     else:
                         weight_grad_VD += grad_RV.t() @ states
         if with_gradient:

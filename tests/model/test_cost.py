@@ -1,0 +1,95 @@
+"""The formulas of cost.py against the real modules and torch's own count of operations."""
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from pmlm_core.errors import ConfigError
+from pmlm_core.model import PmlmConfig, PmlmForPreTraining
+from pmlm_core.model.cost import activation_bytes, flops_per_step, forward_flops, parameters, state_bytes
+from pmlm_core.model.presets import PRESETS, preset
+
+
+@pytest.mark.parametrize("name", list(PRESETS))
+def test_parameters_of_every_preset(name):
+    size = preset(name)
+    with torch.device("meta"):
+        model = PmlmForPreTraining(PmlmConfig(vocab_size=30522, **vars(size)))
+    assert sum(p.numel() for p in model.parameters()) == parameters(size, 30522)
+
+
+def test_base_and_large_have_the_published_sizes():
+    assert parameters(preset("base"), 30522) == pytest.approx(110e6, rel=0.01)
+    assert parameters(preset("large"), 30522) == pytest.approx(340e6, rel=0.02)
+
+
+def test_parameters_without_relative_bias_and_with_other_tables():
+    size = preset("tiny")
+    config = PmlmConfig(vocab_size=100, max_position_embeddings=64, type_vocab_size=3, rel_pos_bins=0, **vars(size))
+    expected = parameters(size, 100, max_position_embeddings=64, type_vocab_size=3, rel_pos_bins=0)
+    assert sum(p.numel() for p in PmlmForPreTraining(config).parameters()) == expected
+
+
+@pytest.mark.parametrize("objective", ["AE", "PAR", "AE+PAR"])
+@pytest.mark.parametrize("layers", [1, 3])
+def test_operations_are_those_torch_counts(objective, layers):
+    rows, n, k, vocab = 2, 32, 8, 70
+    config = PmlmConfig(
+        vocab_size=vocab,
+        hidden_size=16,
+        num_hidden_layers=layers,
+        num_attention_heads=2,
+        intermediate_size=40,
+        objective=objective,
+    )
+    model = PmlmForPreTraining(config)
+    batch = {
+        "input_ids": torch.randint(6, vocab, (rows, n)),
+        "pseudo_position_ids": torch.arange(k).expand(rows, k),
+        "pseudo_steps": torch.arange(1, k + 1).expand(rows, k),
+        "labels": torch.randint(6, vocab, (rows, k)),
+    }
+    counter = FlopCounterMode(display=False)
+    with counter:
+        model(**batch).loss.backward()
+    expected = flops_per_step(config, vocab_size=vocab, rows=rows, context=n, slots=k, objective=objective)
+    assert counter.get_total_flops() == expected
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        model(**batch)
+    assert counter.get_total_flops() == rows * forward_flops(
+        config, vocab_size=vocab, context=n, slots=k, objective=objective
+    )
+
+
+def test_activation_estimate_is_what_autograd_keeps():
+    rows, n, k, vocab = 4, 128, 24, 500
+    config = PmlmConfig(
+        vocab_size=vocab, hidden_size=64, num_hidden_layers=4, num_attention_heads=4, intermediate_size=256
+    )
+    model = PmlmForPreTraining(config).train()
+    batch = {
+        "input_ids": torch.randint(6, vocab, (rows, n)),
+        "pseudo_position_ids": torch.arange(k).expand(rows, k),
+        "pseudo_steps": torch.arange(1, k + 1).expand(rows, k),
+        "labels": torch.randint(6, vocab, (rows, k)),
+    }
+    kept: dict[int, int] = {}
+    weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
+
+    def keep(x: torch.Tensor) -> torch.Tensor:
+        storage = x.untyped_storage()
+        if storage.data_ptr() not in weights:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return x
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
+        output = model(**batch)
+    estimate = activation_bytes(config, rows=rows, context=n, slots=k, vocab_size=vocab)
+    assert output.loss.isfinite()
+    assert estimate == pytest.approx(sum(kept.values()), rel=0.3)
+
+
+def test_state_is_four_numbers_a_parameter_and_unknown_presets_are_refused():
+    assert state_bytes(10) == 160
+    with pytest.raises(ConfigError, match="choose one of tiny, mini"):
+        preset("huge")
