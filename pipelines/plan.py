@@ -132,7 +132,7 @@ def architecture(config: PretrainConfig) -> dict[str, int]:
 
 
 def describe(config: PretrainConfig, micro_batch: int, *, bf16: bool) -> str:
-    """Write the plan of `config` as text; measures this machine's peak when the run is on CPUs (under a second)."""
+    """Write the plan of `config` as text; measures this machine's peak when the run is on CPUs (about a second)."""
     blocks = read_blocks(config.data_dir)
     plan = make_plan(config, blocks or ASSUMED, micro_batch, bf16=bf16)
     lines = [
