@@ -162,14 +162,14 @@ def _contents(
         "data": plan.data.__dict__,
         "deciding": plan.config.deciding(),
         "window": trained.window.to_json(),
-        "held_out": scores,
+        "held_out": scores and finite(scores),
         "computed_by": {**_computed_by(plan, team, precision), **versions()},
     }
     return checkpoint.Contents(
         step=trained.step,
         state=state,
         optimizer=optimizer_tensors(trained.optimizer, trained.model),
-        score=scores["loss"] if scores else None,
+        score=finite(scores).get("loss") if scores else None,
     )
 
 

@@ -85,8 +85,10 @@ def write(root: Path, contents: Contents, write_model: Callable[[Path], None]) -
         else:
             partial.rename(final)
         _sync(root)
-    except OSError as error:
+    except Exception as error:
         shutil.rmtree(partial, ignore_errors=True)
+        if not isinstance(error, OSError):
+            raise
         raise CheckpointError(
             f"checkpoint {final} could not be written: {error.strerror or error}; the one before it is untouched"
         ) from error

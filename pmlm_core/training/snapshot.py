@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from pmlm_core.errors import CheckpointError
+from pmlm_core.errors import CheckpointError, TrainingError
 from pmlm_core.training import checkpoint
 
 
@@ -45,9 +45,19 @@ class CheckpointWriter:
         self._failure: Exception | None = None
 
     def save(self, model: PreTrainedModel, contents: checkpoint.Contents) -> None:
-        """Copy the weights now and write them meanwhile; waits if the checkpoint before is still being written."""
+        """Copy the weights now and write them meanwhile; waits if the checkpoint before is still being written.
+
+        Raises:
+            TrainingError: a weight is not finite: the last update spoilt the model, and only the next loss would tell.
+        """
         self.wait()
         weights = copy_of(model)
+        for name, tensor in weights.items():
+            if not torch.isfinite(tensor).all():
+                raise TrainingError(
+                    f"after step {contents.step - 1} the weights '{name}' are not finite; no checkpoint was written, the "
+                    "one before is good. Lower learning_rate or lengthen warmup_steps, and start again"
+                )
         self._thread = threading.Thread(target=self._write, args=(model, weights, contents), name="pmlm-checkpoint")
         self._thread.start()
 

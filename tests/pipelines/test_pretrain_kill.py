@@ -8,11 +8,11 @@ import time
 from pathlib import Path
 
 import pytest
-from tests.pipelines.tiny_blocks import make_blocks
-from tests.pipelines.training_without_ray import config_for, curve, train_in_processes
 
 from pipelines.pretrain.rundir import Events, RunDir
 from pipelines.tracking.journal import Journal
+from tests.pipelines.tiny_blocks import make_blocks
+from tests.pipelines.training_without_ray import config_for, curve, train_in_processes
 
 STEPS = 90
 OPTIONS = {
@@ -62,7 +62,9 @@ class Command:
 
 
 @pytest.mark.parametrize("rank", [1])
-def test_killed_worker_then_killed_driver_leave_no_trace_in_the_curve(rank, tmp_path, sample_texts, sample_tokenizer_dir):
+def test_killed_worker_then_killed_driver_leave_no_trace_in_the_curve(
+    rank, tmp_path, sample_texts, sample_tokenizer_dir
+):
     blocks = make_blocks(tmp_path / "blocks", sample_texts, sample_tokenizer_dir)
     train_in_processes(config_for(blocks, tmp_path / "peace", **OPTIONS), workers=2)
     expected = curve(tmp_path / "peace" / "run")

@@ -1,0 +1,77 @@
+"""The loader: same micro-batches wherever it starts and however many workers share them; errors arrive at their step."""
+
+import numpy as np
+import pytest
+import torch
+
+from pmlm_core.corpus.order import batch_rows
+from pmlm_core.errors import DataError
+from pmlm_core.training.loader import Loader, Share
+
+N_ROWS, BATCH, SIZE = 37, 12, 2
+
+
+def make(rows: np.ndarray, views: np.ndarray) -> dict[str, torch.Tensor]:
+    return {"rows": torch.from_numpy(rows.copy()), "views": torch.from_numpy(views.copy())}
+
+
+def loader(rank: int = 0, world: int = 1, first: int = 0, last: int = 9, make=make) -> Loader:
+    share = Share(rank, world, BATCH, SIZE)
+    order = lambda step: batch_rows(N_ROWS, BATCH, 3, step, 2)  # noqa: E731
+    return Loader(order, make, share, first_step=first, max_steps=last, device=torch.device("cpu"), ahead=2)
+
+
+def seen(*loaders: Loader) -> dict[int, dict[int, tuple[list[int], list[int]]]]:
+    found: dict[int, dict[int, tuple[list[int], list[int]]]] = {}
+    for one in loaders:
+        for step, micro_batches in one:
+            for index, batch in micro_batches:
+                assert index not in found.setdefault(step, {})
+                found[step][index] = (batch["rows"].tolist(), batch["views"].tolist())
+    return found
+
+
+def test_starting_later_changes_nothing():
+    whole = seen(loader())
+    assert seen(loader(first=5)) == {step: whole[step] for step in range(5, 9)}
+
+
+@pytest.mark.parametrize("world", [2, 3, 6])
+def test_workers_share_what_one_would_take(world):
+    assert seen(*(loader(rank, world) for rank in range(world))) == seen(loader())
+
+
+def test_each_epoch_takes_every_row_once():
+    rows = [
+        row for _, batches in seen(loader(last=37)).items() for index in sorted(batches) for row in batches[index][0]
+    ]
+    assert len(rows) == 12 * 37
+    for epoch in range(12):
+        assert sorted(rows[epoch * 37 : (epoch + 1) * 37]) == list(range(37))
+
+
+def test_an_error_comes_at_its_step_and_ends_the_thread():
+    def fails(rows: np.ndarray, views: np.ndarray) -> dict[str, torch.Tensor]:
+        if fails.calls == 3 * BATCH // SIZE:
+            raise DataError("shard gone")
+        fails.calls += 1
+        return make(rows, views)
+
+    fails.calls = 0
+    one = loader(make=fails)
+    steps = []
+    with pytest.raises(DataError, match="shard gone"):
+        for step, _ in one:
+            steps.append(step)
+    assert steps == [0, 1, 2]
+    one._thread.join(timeout=5)
+    assert not one._thread.is_alive()
+
+
+def test_leaving_early_ends_the_thread():
+    one = loader(last=1000)
+    for step, _ in one:
+        if step == 2:
+            break
+    one._thread.join(timeout=5)
+    assert not one._thread.is_alive()
