@@ -81,6 +81,7 @@ def run_pieces(
         DataError: worker processes died again and again.
     """
     import ray
+    import ray.data  # sets up its log, so it comes before the line that quiets it
 
     if not os.environ.get("PMLM_RAY_LOGS"):
         logging.getLogger("ray.data").setLevel(logging.ERROR)

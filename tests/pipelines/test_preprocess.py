@@ -2,12 +2,7 @@
 
 import gzip
 import json
-import os
 import random
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -284,30 +279,3 @@ def test_the_command_line_refuses_unknown_options(capsys):
         main(["preprocess", "--view", "3"])
     assert stopped.value.code == 2
     assert "did you mean 'views'" in capsys.readouterr().err
-
-
-@pytest.mark.slow
-def test_killed_half_way_and_run_again_gives_the_same_files(config, corpus, tmp_path, sample_texts):
-    """The real thing: `kill -9` of the command and its workers, then the same command."""
-    for i in range(12):
-        write(corpus / f"big-{i}.jsonl", jsonl([f"{i} {text}" for text in sample_texts * 3]))
-    whole, killed = str(tmp_path / "whole"), str(tmp_path / "killed")
-    run(config(output_dir=whole))
-    options = config(output_dir=killed, num_workers=1)
-    arguments = [f"--{name}={getattr(options, name)}" for name in ("tokenizer", "output_dir", "max_length", "views")]
-    arguments += ["--validation_fraction=0.1", f"--piece_bytes={1 << 16}", "--num_workers=1", f"--inputs={corpus}"]
-    command = [sys.executable, "-m", "pipelines.cli", "preprocess", *arguments]
-    process = subprocess.Popen(command, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    ledger = Path(killed) / "ledger"
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and not (ledger.exists() and len(list(ledger.glob("*.json"))) >= 3):
-        time.sleep(0.02)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    done = len(list(ledger.glob("*.json")))
-    total = len(prepare(options).pieces)
-    assert 3 <= done < total
-    assert not (Path(killed) / "manifest.json").exists()
-    run(options)
-    left = {name: data for name, data in files_of(killed).items() if not name.endswith(".tmp")}
-    assert left == files_of(whole)
