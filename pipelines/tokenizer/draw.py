@@ -1,5 +1,7 @@
 """Drawing the sample: over Ray Data where the input is large, in this process where Ray would take longer to start."""
 
+import logging
+import os
 import pickle
 from collections.abc import Iterator
 from functools import partial
@@ -48,12 +50,19 @@ def _unpack(row: dict[str, Any]) -> tuple[int, Sample]:
 
 def _over_ray(shares: list[Share], fmt: InputFormat, seed: int, num_workers: int | None) -> Iterator[dict[str, Any]]:
     import ray
+    import ray.data  # sets up its log, so it comes before the line that quiets it
 
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False
-    context.print_on_execution_start = False
+    if not os.environ.get("PMLM_RAY_LOGS"):
+        logging.getLogger("ray.data").setLevel(logging.ERROR)
+    ray.data.DataContext.get_current().enable_progress_bars = False
     items = [{"share": pickle.dumps(share)} for share in shares]
     mapped = ray.data.from_items(items, override_num_blocks=len(items)).map(
         partial(_sample, fmt=fmt, seed=seed), num_cpus=1, concurrency=num_workers
     )
-    yield from mapped.iter_rows()
+    try:
+        yield from mapped.iter_rows()
+    except ray.exceptions.RayError as error:
+        raise DataError(
+            f"Ray could not finish drawing the sample: {str(error).strip().splitlines()[-1]}; try again, with fewer "
+            "--num_workers if memory was short"
+        ) from error
