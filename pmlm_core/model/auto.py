@@ -1,7 +1,11 @@
-"""Makes pmlm known to transformers: `import pmlm_core.model.auto`, then `AutoModel.from_pretrained(folder)`."""
+"""Makes pmlm known to transformers: `import pmlm_core.model.auto`, then `AutoModel.from_pretrained(folder)`.
+
+The tokenizer is registered along with it, so that `AutoTokenizer.from_pretrained(folder)` works too.
+"""
 
 from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM, AutoModelForPreTraining
 
+import pmlm_core.corpus.hf_tokenizer  # noqa: F401 - imported for its registration
 from pmlm_core.model.config import PmlmConfig
 from pmlm_core.model.masked_lm import PmlmForMaskedLM
 from pmlm_core.model.pretraining import PmlmForPreTraining
