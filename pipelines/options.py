@@ -141,7 +141,7 @@ def _normalise(argv: list[str], fields: dict[str, Any], positional: str | None, 
         if equals:
             out.append(f"--{name}={value}")
         elif _is(kind, list):
-            values = []
+            values = bare if name == positional else []
             while position < len(argv) and not argv[position].startswith("--"):
                 values.append(argv[position])
                 position += 1

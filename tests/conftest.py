@@ -1,10 +1,14 @@
 """What many tests share: a little prose, a tokenizer trained on it, one Ray."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-from hypothesis import settings
+# Before torch is imported: small models on two threads spend their time waiting for each other on a busy machine.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import pytest  # noqa: E402
+from hypothesis import settings  # noqa: E402
 
 # The first call of a compiled loop takes seconds; a deadline would blame the example that met it.
 settings.register_profile("pmlm", deadline=None)

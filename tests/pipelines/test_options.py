@@ -67,6 +67,7 @@ def test_every_kind_of_option_from_the_command_line():
 
 def test_bare_words_go_to_the_positional_field():
     assert parse_example("one [MASK] two", "--strict", "false", "three").config.texts == ["one [MASK] two", "three"]
+    assert parse_example("one", "--texts", "two", "three", "--strict").config.texts == ["one", "two", "three"]
 
 
 def test_command_line_wins_over_recipe_and_other_sections_are_left_alone(tmp_path):
