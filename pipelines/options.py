@@ -71,7 +71,7 @@ def parse(command: str, config_class: type, summary: str, argv: Sequence[str], c
 def as_recipe(command: str, config: Any) -> str:
     """Write a configuration as the recipe section that `--config` reads back."""
     values = json.loads(json.dumps(dataclasses.asdict(config), default=str))
-    return yaml.safe_dump({command: values}, sort_keys=False)
+    return yaml.safe_dump({command: values}, sort_keys=False, allow_unicode=True)
 
 
 def _parse(parser: ArgumentParser, arguments: list[str], where: str) -> Any:
@@ -145,7 +145,7 @@ def _normalise(argv: list[str], fields: dict[str, Any], positional: str | None, 
             while position < len(argv) and not argv[position].startswith("--"):
                 values.append(argv[position])
                 position += 1
-            out.append(f"--{name}={json.dumps(values)}")
+            out.append(f"--{name}={json.dumps(values, ensure_ascii=False)}")
         elif _is(kind, bool) and (position == len(argv) or argv[position].lower() not in ("true", "false")):
             out.append(f"--{name}=true")
         elif position == len(argv):
@@ -156,7 +156,7 @@ def _normalise(argv: list[str], fields: dict[str, Any], positional: str | None, 
     if bare and positional is None:
         raise ConfigError(f"pmlm {command}: '{bare[0]}' is not an option; options are written --name value")
     if bare and positional is not None:
-        out.append(f"--{positional}={json.dumps(bare)}")
+        out.append(f"--{positional}={json.dumps(bare, ensure_ascii=False)}")
     return out
 
 
@@ -183,5 +183,5 @@ def _recipe_arguments(path: str, command: str, fields: dict[str, Any], commands:
     for name, value in section.items():
         if name not in fields:
             raise _unknown(str(name), fields, f"recipe {path}, section {command}")
-        arguments.append(f"--{name}={value if isinstance(value, str) else json.dumps(value, default=str)}")
+        arguments.append(f"--{name}={value if isinstance(value, str) else json.dumps(value, default=str, ensure_ascii=False)}")
     return arguments

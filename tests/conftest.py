@@ -7,8 +7,8 @@ from pathlib import Path
 # Before torch is imported: small models on two threads spend their time waiting for each other on a busy machine.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-import pytest  # noqa: E402
-from hypothesis import settings  # noqa: E402
+import pytest
+from hypothesis import settings
 
 # The first call of a compiled loop takes seconds; a deadline would blame the example that met it.
 settings.register_profile("pmlm", deadline=None)
