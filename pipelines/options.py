@@ -183,5 +183,6 @@ def _recipe_arguments(path: str, command: str, fields: dict[str, Any], commands:
     for name, value in section.items():
         if name not in fields:
             raise _unknown(str(name), fields, f"recipe {path}, section {command}")
-        arguments.append(f"--{name}={value if isinstance(value, str) else json.dumps(value, default=str, ensure_ascii=False)}")
+        text = value if isinstance(value, str) else json.dumps(value, default=str, ensure_ascii=False)
+        arguments.append(f"--{name}={text}")
     return arguments

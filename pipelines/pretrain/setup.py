@@ -1,7 +1,7 @@
 """From a plan to a model, its optimizer and its data, fresh or as the newest good checkpoint left them."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -139,13 +139,19 @@ def settle_buckets(model: nn.Module, batch: Batch, task: Task, precision: Precis
         model.zero_grad(set_to_none=True)
 
 
-def batch_maker(blocks: BlockSet, plan: WorkPlan) -> Callable[[np.ndarray, np.ndarray], Batch]:
-    """Rows by index -> tensors of fixed shape."""
+def batch_maker(
+    blocks: BlockSet, plan: WorkPlan, *, all_masked: bool = False
+) -> Callable[[np.ndarray, np.ndarray], Batch]:
+    """Rows by index -> tensors of fixed shape; `all_masked` puts [MASK] at every predicted position."""
     objective = Objective(plan.config.objective)
 
     def make(rows: np.ndarray, views: np.ndarray) -> Batch:
+        wanted = blocks.rows(rows, views)
+        if all_masked:
+            mask = np.full_like(wanted.replacement_ids, blocks.manifest.special_ids.mask)
+            wanted = replace(wanted, replacement_ids=mask)
         return collate(
-            blocks.rows(rows, views),
+            wanted,
             objective=objective,
             max_length=plan.data.max_length,
             max_predictions=plan.slots,
@@ -171,11 +177,15 @@ def training_loader(plan: WorkPlan, precision: Precision, rank: int, world: int,
 
 
 class HeldOut:
-    """This worker's share of the held-out rows, in view 0; iterable again and again."""
+    """This worker's share of the held-out rows, in view 0; iterable again and again.
+
+    Every predicted position shows [MASK], none its own token or a random one: a tenth of the training loss of AE is
+    earned by copying what was left in place, which PAR's slots never show, and the two could not be compared.
+    """
 
     def __init__(self, plan: WorkPlan, precision: Precision, rank: int, world: int) -> None:
         self._blocks = BlockSet.open(plan.config.data_dir, split="validation")
-        self._make, self._device = batch_maker(self._blocks, plan), precision.device
+        self._make, self._device = batch_maker(self._blocks, plan, all_masked=True), precision.device
         self.rows = min(plan.config.eval_rows, len(self._blocks))
         self._size, self._rank, self._world = plan.micro_batch_size, rank, world
 
