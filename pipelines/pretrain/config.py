@@ -157,7 +157,8 @@ class PretrainConfig:
             raise ConfigError("give warmup_steps or warmup_ratio, not both")
         if self.warmup() > self.max_steps:
             raise ConfigError(f"warmup_steps {self.warmup()} is more than max_steps {self.max_steps}")
-        if self.run_name is not None and (self.run_name != self.run_name.strip(". /") or "/" in self.run_name):
+        name = self.run_name
+        if name is not None and (not name or name != name.strip(". ") or "/" in name):
             raise ConfigError(f"run_name '{self.run_name}' must be a plain folder name, without '/'")
         if "://" in self.output_dir:
             raise ConfigError(

@@ -31,7 +31,7 @@ from pmlm_core.training.optimizer import optimizer_tensors, set_learning_rate
 from pmlm_core.training.pretraining import count_tokens, evaluate, pretraining_task
 from pmlm_core.training.schedule import learning_rate
 from pmlm_core.training.snapshot import CheckpointWriter
-from pmlm_core.training.step import train_step
+from pmlm_core.training.step import NotFinite, train_step
 
 
 def ray_worker(told: dict[str, WorkPlan]) -> None:
@@ -41,7 +41,9 @@ def ray_worker(told: dict[str, WorkPlan]) -> None:
     restarted worker of the same attempt ends at once.
     """
     import ray.train
+    from transformers.utils.logging import disable_progress_bar
 
+    disable_progress_bar()  # of writing checkpoints
     plan = told["plan"]
     context = ray.train.get_context()
     team = Team(context.get_world_rank(), context.get_world_size(), lambda figures: ray.train.report(dict(figures)))
@@ -58,6 +60,8 @@ def ray_worker(told: dict[str, WorkPlan]) -> None:
         )
         _write_failure(failure, TrainingError(text))
         raise
+    except NotFinite as error:
+        _write_failure(failure, error)  # every worker is here: none waits for another, so there is nothing to restart
     except PmlmError as error:
         _write_failure(failure, error)
         raise

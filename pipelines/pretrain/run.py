@@ -2,7 +2,9 @@
 
 import json
 import shutil
+import threading
 import uuid
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
@@ -179,7 +181,7 @@ def _fit(plan: WorkPlan) -> None:
             ),
         )
         try:
-            trainer.fit()
+            _in_background(trainer.fit)
         except Exception as error:
             _raise_failure(plan)
             raise TrainingError(
@@ -187,6 +189,24 @@ def _fit(plan: WorkPlan) -> None:
                 f"The same command goes on from the last checkpoint in {plan.run.checkpoints}"
             ) from error
     _raise_failure(plan)
+
+
+def _in_background(fit: Callable[[], object]) -> None:
+    """Call `fit` outside the main thread, where Ray would put its own handler on Ctrl-C and keep it there."""
+    met: list[BaseException] = []
+
+    def call() -> None:
+        try:
+            fit()
+        except BaseException as error:
+            met.append(error)
+
+    thread = threading.Thread(target=call, name="pmlm-fit", daemon=True)
+    thread.start()
+    while thread.is_alive():
+        thread.join(timeout=0.5)
+    if met:
+        raise met[0]
 
 
 def _raise_failure(plan: WorkPlan) -> None:

@@ -55,8 +55,8 @@ class CheckpointWriter:
         for name, tensor in weights.items():
             if not torch.isfinite(tensor).all():
                 raise TrainingError(
-                    f"after step {contents.step - 1} the weights '{name}' are not finite; no checkpoint was written, the "
-                    "one before is good. Lower learning_rate or lengthen warmup_steps, and start again"
+                    f"after step {contents.step - 1} the weights '{name}' are not finite; no checkpoint was written, "
+                    "the one before is good. Lower learning_rate or lengthen warmup_steps, and start again"
                 )
         self._thread = threading.Thread(target=self._write, args=(model, weights, contents), name="pmlm-checkpoint")
         self._thread.start()

@@ -21,6 +21,10 @@ from pmlm_core.training.reduce import all_sum, world_size
 Batch = Mapping[str, Tensor]
 
 
+class NotFinite(TrainingError):
+    """Loss or gradient is not finite. Every worker meets it at the same step, for both are sums over all of them."""
+
+
 @dataclass(frozen=True)
 class Task:
     """What a step needs to know of the model's job."""
@@ -81,7 +85,8 @@ def train_step(
         share: numbers to be summed over the workers together with the counts (a saving request, token counts).
 
     Raises:
-        TrainingError: loss or gradient is not finite; no update has been made.
+        NotFinite: loss or gradient is not finite; no update has been made.
+        TrainingError: the global batch holds nothing to predict.
     """
     count, *shared = all_sum([sum(task.count(batch) for _, batch in micro_batches), *share], precision.device)
     if count == 0:
@@ -118,7 +123,7 @@ def _refuse_non_finite(step: int, loss: float, norm: float) -> None:
     if math.isfinite(loss) and math.isfinite(norm):
         return
     what = f"the loss is {loss}" if not math.isfinite(loss) else f"the gradient's norm is {norm}"
-    raise TrainingError(
+    raise NotFinite(
         f"step {step}: {what}; training stopped before this update and the last checkpoint is good. "
         "Lower learning_rate, lengthen warmup_steps, or set max_grad_norm (1.0 is usual), and start again"
     )

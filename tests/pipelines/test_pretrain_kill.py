@@ -1,4 +1,4 @@
-"""`kill -9` of a worker, then of everything: the same command goes on, and the loss curve is bitwise that of a run in peace."""
+"""`kill -9` of a worker, then of everything: the same command goes on, and the loss curve is that of a run in peace."""
 
 import os
 import signal
@@ -43,7 +43,7 @@ class Command:
             env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         )
 
-    def wait_for_step(self, step: int, limit: float = 120) -> None:
+    def wait_for_step(self, step: int, limit: float = 300) -> None:
         deadline = time.monotonic() + limit
         while time.monotonic() < deadline:
             assert self.process.poll() is None, f"ended early:\n{self.said()}"
@@ -61,7 +61,8 @@ class Command:
         return Path(self.log.name).read_text()
 
 
-@pytest.mark.parametrize("rank", [1])
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("rank", [1, pytest.param(0, marks=pytest.mark.slow)])
 def test_killed_worker_then_killed_driver_leave_no_trace_in_the_curve(
     rank, tmp_path, sample_texts, sample_tokenizer_dir
 ):
@@ -79,7 +80,7 @@ def test_killed_worker_then_killed_driver_leave_no_trace_in_the_curve(
     assert len(curve(command.run.path)) < STEPS
 
     again = Command(blocks, tmp_path / "war")
-    assert again.process.wait(timeout=180) == 0, again.said()
+    assert again.process.wait(timeout=400) == 0, again.said()
     assert "resumed from the checkpoint of step" in again.said()
     assert curve(command.run.path) == expected
     events, _ = Events(command.run).read()

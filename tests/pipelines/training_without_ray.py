@@ -1,5 +1,6 @@
 """The worker's loop without Ray: in this process, or in several joined by gloo; and what to compare of two runs."""
 
+import multiprocessing
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ def config_for(blocks: str, output: Path, **options: Any) -> dict[str, Any]:
         "batch_size": 8,
         "micro_batch_size": 2,
         "learning_rate": 1e-3,
-        "warmup_steps": 4,
+        "warmup_steps": 2,
         "tracking_uri": "none",
         **options,
     }
@@ -54,7 +55,11 @@ def train_in_processes(options: dict[str, Any], workers: int) -> Path:
     """Several workers, each a process; returns the run's folder."""
     plan = plan_of({**options, "num_workers": workers})
     with tempfile.TemporaryDirectory() as meeting:
-        torch.multiprocessing.spawn(_worker, (workers, plan, f"file://{meeting}/store"), nprocs=workers)
+        # A fork server imports torch once for all tests.
+        multiprocessing.set_forkserver_preload(["pipelines.pretrain.loop"])
+        torch.multiprocessing.start_processes(
+            _worker, (workers, plan, f"file://{meeting}/store"), nprocs=workers, start_method="forkserver"
+        )
     return plan.run.path
 
 

@@ -1,4 +1,4 @@
-"""Checkpoints: whole or not at all; whatever damage is done to the newest is found, said, and the one before it taken."""
+"""Checkpoints: whole or not at all; damage to the newest is found, said, and the one before it taken."""
 
 import errno
 import json

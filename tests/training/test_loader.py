@@ -1,4 +1,4 @@
-"""The loader: same micro-batches wherever it starts and however many workers share them; errors arrive at their step."""
+"""The loader: the same micro-batches wherever it starts and however many workers share them; errors come in time."""
 
 import numpy as np
 import pytest
@@ -61,8 +61,7 @@ def test_an_error_comes_at_its_step_and_ends_the_thread():
     one = loader(make=fails)
     steps = []
     with pytest.raises(DataError, match="shard gone"):
-        for step, _ in one:
-            steps.append(step)
+        steps.extend(step for step, _ in one)
     assert steps == [0, 1, 2]
     one._thread.join(timeout=5)
     assert not one._thread.is_alive()

@@ -1,0 +1,49 @@
+"""Ray in one place: settings reach the workers, and what can never fit is refused instead of waited for."""
+
+import os
+
+import pytest
+
+from pipelines import cluster
+from pmlm_core.errors import ConfigError
+
+
+def test_workers_get_the_memory_settings(ray_session):
+    import ray
+
+    @ray.remote(num_cpus=1)
+    def environment() -> dict[str, str]:
+        return dict(os.environ)
+
+    found = ray.get(environment.remote())
+    assert {name: found[name] for name in cluster.worker_environment()} == cluster.worker_environment()
+
+
+def test_what_the_user_has_set_wins(monkeypatch):
+    name = next(iter(cluster.worker_environment()))
+    monkeypatch.setenv(name, "12345")
+    assert cluster.worker_environment()[name] == "12345"
+
+
+def test_too_much_is_refused_at_once(ray_session):
+    with pytest.raises(ConfigError, match="3 workers need 3 CPUs, Ray has 2; lower num_workers"):
+        cluster.require(3, 1, use_gpu=False)
+    with pytest.raises(ConfigError, match="GPUs, Ray has 0"):
+        cluster.require(1, 1, use_gpu=True)
+    cluster.require(2, 1, use_gpu=False)
+
+
+def test_more_workers_than_cpus_share_them_with_a_warning(capsys):
+    have = cluster.available_cpus()
+    assert cluster.cpus_to_start(have) == have
+    assert not capsys.readouterr().out
+    assert cluster.cpus_to_start(have + 3) == have + 3
+    assert "will share them" in capsys.readouterr().out
+
+
+def test_a_ray_that_was_there_before_is_left_running(ray_session):
+    import ray
+
+    with cluster.connected():
+        assert ray.is_initialized()
+    assert ray.is_initialized()

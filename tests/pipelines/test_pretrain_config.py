@@ -1,0 +1,70 @@
+"""Options of `pmlm pretrain`: contradictions are refused in a sentence; what decides the result names the run."""
+
+import pytest
+
+from pipelines.pretrain.config import PretrainConfig
+from pmlm_core.errors import ConfigError
+
+
+def config(**options) -> PretrainConfig:
+    return PretrainConfig(**{"data_dir": "blocks", "output_dir": "out", "preset": "tiny", **options})
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"preset": "gigantic"}, "tiny, mini, small, medium, base, large"),
+        ({"preset": None}, "no model size: give preset"),
+        ({"preset": None, "hidden_size": 64}, "num_attention_heads"),
+        ({"init_checkpoint": "folder"}, "not both"),
+        ({"preset": None, "init_checkpoint": "folder", "hidden_size": 64}, "brings its own architecture"),
+        ({"num_attention_heads": 3}, "hidden_size 128 is not divisible by num_attention_heads 3"),
+        ({"batch_size": 0}, "batch_size must be above 0, not 0"),
+        ({"batch_size": 10, "num_workers": 4}, "num_workers may be 1, 2 or 5"),
+        ({"batch_size": 8, "num_workers": 2, "micro_batch_size": 3}, "micro_batch_size may be 1, 2 or 4"),
+        ({"learning_rate": 0.0}, "learning_rate must be above 0"),
+        ({"max_grad_norm": 0.0}, "leave it out to switch it off"),
+        ({"hidden_dropout_prob": 1.0}, "from 0 to below 1"),
+        ({"adam_beta2": 1.0}, "adam_beta2"),
+        ({"warmup_steps": 5, "warmup_ratio": 0.1}, "warmup_steps or warmup_ratio, not both"),
+        ({"warmup_steps": 50, "max_steps": 10}, "warmup_steps 50 is more than max_steps 10"),
+        ({"run_name": "a/b"}, "plain folder name"),
+        ({"run_name": ".."}, "plain folder name"),
+        ({"run_name": ""}, "plain folder name"),
+        ({"output_dir": "s3://bucket/runs"}, "object stores cannot"),
+        ({"max_failures": -2}, "max_failures"),
+        ({"eval_rows": -1}, "eval_rows must be 0 or more"),
+    ],
+)
+def test_refusals_say_what_and_the_way_out(options, sentence):
+    with pytest.raises(ConfigError, match=sentence):
+        config(**options).validate()
+
+
+def test_good_ones_pass():
+    config().validate()
+    config(preset=None, num_hidden_layers=1, hidden_size=32, num_attention_heads=2).validate()
+    config(preset=None, init_checkpoint="folder").validate()
+
+
+def test_where_a_run_happens_does_not_rename_it():
+    assert config().name_for("blocks") == config(num_workers=4, save_steps=7, tracking_uri="none").name_for("blocks")
+    assert config().name_for("blocks") != config().name_for("other blocks")
+
+
+@pytest.mark.parametrize("changed", [{"learning_rate": 2e-4}, {"seed": 1}, {"objective": "AE"}, {"hidden_size": 256}])
+def test_what_a_run_computes_renames_it(changed):
+    assert config().name_for("blocks") != config(**changed).name_for("blocks")
+
+
+def test_two_ways_to_say_the_same_are_the_same_run():
+    spelt_out = config(
+        preset=None, num_hidden_layers=2, hidden_size=128, num_attention_heads=2, intermediate_size=512, warmup_steps=10
+    )
+    short = config(warmup_ratio=0.0001)
+    assert short.deciding() == spelt_out.deciding()
+
+
+def test_a_width_of_ones_own_brings_its_feed_forward_layer():
+    assert config(hidden_size=256).size()["intermediate_size"] == 1024
+    assert config(hidden_size=256, intermediate_size=300).size()["intermediate_size"] == 300

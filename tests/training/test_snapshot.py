@@ -1,0 +1,92 @@
+"""Checkpoints written in the background: the weights of the moment, and failures said without stopping training."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from pmlm_core.errors import CheckpointError, TrainingError
+from pmlm_core.model.config import PmlmConfig
+from pmlm_core.model.pretraining import PmlmForPreTraining
+from pmlm_core.training import checkpoint
+from pmlm_core.training.checkpoint import Contents
+from pmlm_core.training.snapshot import CheckpointWriter, copy_of
+
+
+@pytest.fixture
+def model() -> PmlmForPreTraining:
+    torch.manual_seed(0)
+    return PmlmForPreTraining(
+        PmlmConfig(vocab_size=60, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32)
+    )
+
+
+class Heard:
+    def __init__(self, root: Path) -> None:
+        self.complaints: list[str] = []
+        self.published: list[int] = []
+        self.writer = CheckpointWriter(
+            root,
+            {"vocab.txt": b"words"},
+            keep=2,
+            say=self.complaints.append,
+            published=lambda step, folder: self.published.append(step),
+        )
+
+
+def test_the_weights_of_the_moment_are_written_though_training_goes_on(tmp_path, model):
+    heard = Heard(tmp_path)
+    expected = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    heard.writer.save(model, Contents(5, {}, {}))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(1.0)
+    heard.writer.close()
+    folder = checkpoint.folder_of(tmp_path, 5)
+    assert checkpoint.damage(folder) is None
+    assert (folder / "vocab.txt").read_bytes() == b"words"
+    loaded = PmlmForPreTraining.from_pretrained(folder).state_dict()
+    assert loaded.keys() == expected.keys()
+    assert all(torch.equal(loaded[name], expected[name]) for name in expected)
+    assert (heard.published, heard.complaints) == ([5], [])
+
+
+def test_tied_weights_are_copied_once(model):
+    copies = copy_of(model)
+    unique = {tensor.data_ptr() for tensor in copies.values()}
+    assert len(unique) == len({id(tensor) for tensor in model.state_dict(keep_vars=True).values()})
+
+
+def test_a_failed_checkpoint_is_said_and_the_next_one_succeeds(tmp_path, model):
+    root = tmp_path / "checkpoints"
+    root.write_text("a file where the folder should be")
+    heard = Heard(root)
+    heard.writer.save(model, Contents(1, {}, {}))
+    heard.writer.wait()
+    assert len(heard.complaints) == 1
+    assert "could not be written" in heard.complaints[0]
+    root.unlink()
+    heard.writer.save(model, Contents(2, {}, {}))
+    heard.writer.close()
+    assert heard.published == [2]
+
+
+def test_a_failed_last_checkpoint_is_an_error(tmp_path, model):
+    root = tmp_path / "checkpoints"
+    root.write_text("a file where the folder should be")
+    heard = Heard(root)
+    heard.writer.save(model, Contents(1, {}, {}))
+    with pytest.raises(CheckpointError, match="could not be written"):
+        heard.writer.close()
+
+
+def test_weights_that_are_not_finite_are_never_published(tmp_path, model):
+    heard = Heard(tmp_path)
+    heard.writer.save(model, Contents(1, {}, {}))
+    with torch.no_grad():
+        next(model.parameters())[0] = torch.inf
+    with pytest.raises(TrainingError, match=r"after step 1 the weights .* are not finite"):
+        heard.writer.save(model, Contents(2, {}, {}))
+    assert checkpoint.newest_valid(tmp_path, print) == checkpoint.folder_of(tmp_path, 1)
+    shutil.rmtree(tmp_path)
