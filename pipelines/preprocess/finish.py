@@ -1,7 +1,9 @@
 """The end of a run: the list of what was left out, then the manifest, then what the user is told."""
 
 import json
+import time
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from rich.table import Table
@@ -18,6 +20,7 @@ from pmlm_core.corpus.reports import rejected_items
 from pmlm_core.errors import DataError
 
 REJECTS = "rejects.jsonl"
+_LEFTOVER_SECONDS = 3600
 
 
 def finish(job: Job) -> Manifest:
@@ -54,6 +57,7 @@ def finish(job: Job) -> Manifest:
         rejects=rejects,
     )
     manifest.save(job.output_dir)
+    _remove_leftovers(job.output_dir)
     return manifest
 
 
@@ -141,6 +145,15 @@ def _deciding(options: dict[str, Any]) -> dict[str, Any]:
 
 def _listed(rejects: dict[str, int]) -> str:
     return ", ".join(f"{count:,} {reason}" for reason, count in sorted(rejects.items()))
+
+
+def _remove_leftovers(output_dir: str) -> None:
+    """Delete half-written shards of killed runs; one younger than an hour may be another run's work."""
+    if storage.is_remote(output_dir):
+        return
+    for path in Path(storage.absolute(output_dir), "shards").glob(".pmlm-*.tmp"):
+        if time.time() - path.stat().st_mtime > _LEFTOVER_SECONDS:
+            path.unlink(missing_ok=True)
 
 
 def _stale_shards(job: Job, manifest: Manifest) -> int:

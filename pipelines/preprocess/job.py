@@ -4,6 +4,7 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
+from pipelines.console import warn
 from pipelines.preprocess.config import PreprocessConfig
 from pmlm_core import storage
 from pmlm_core.corpus.ledger import LedgerRow, load_ledger, piece_identity, shards_are_there
@@ -68,13 +69,23 @@ def prepare(config: PreprocessConfig) -> Job:
         known = load_ledger(output_dir, map=pool.map)
         found = pool.map(lambda number: _finished(pieces[number], fingerprint, known, output_dir), range(len(pieces)))
         finished = {number: _slim(row) for number, row in enumerate(found) if row is not None}
-    earlier = Manifest.load(output_dir) if storage.exists(storage.join(output_dir, MANIFEST)) else None
+    earlier = _earlier_manifest(output_dir)
     return Job(config, options, tokenizer, fingerprint, output_dir, sources, pieces, finished, skipped, earlier)
 
 
 def _finished(piece: Piece, fingerprint: str, known: dict[str, LedgerRow], output_dir: str) -> LedgerRow | None:
     row = known.get(piece_identity(fingerprint, LedgerRow.describe(piece)))
     return row if row is not None and shards_are_there(output_dir, row) else None
+
+
+def _earlier_manifest(output_dir: str) -> Manifest | None:
+    if not storage.exists(storage.join(output_dir, MANIFEST)):
+        return None
+    try:
+        return Manifest.load(output_dir)
+    except DataError as error:  # it is about to be written anew, so it need not be readable
+        warn(str(error))
+        return None
 
 
 def _slim(row: LedgerRow) -> LedgerRow:
@@ -86,19 +97,27 @@ def _check_output(output_dir: str, tokenizer: TextTokenizer, config: PreprocessC
     if storage.size(output_dir) is not None:
         raise ConfigError(f"output_dir {config.output_dir} is a file; name a folder")
     folder = storage.join(output_dir, TOKENIZER)
-    if any(True for _ in storage.names_in(folder)):
-        there = TextTokenizer.load(folder)
-        if there.fingerprint != tokenizer.fingerprint:
-            raise ConfigError(
-                f"output_dir {config.output_dir} holds blocks of another tokenizer (fingerprint "
-                f"{there.fingerprint[:12]}, this one is {tokenizer.fingerprint[:12]}); choose another output_dir"
-            )
+    there = _tokenizer_in(folder)
+    if there is not None and there.fingerprint != tokenizer.fingerprint:
+        raise ConfigError(
+            f"output_dir {config.output_dir} holds blocks of another tokenizer (fingerprint "
+            f"{there.fingerprint[:12]}, this one is {tokenizer.fingerprint[:12]}); choose another output_dir"
+        )
     if not storage.is_remote(output_dir):
         above = output_dir
         while not os.path.exists(above):
             above = os.path.dirname(above)
         if not os.access(above, os.W_OK):
             raise ConfigError(f"output_dir {config.output_dir}: {above} may not be written to")
+
+
+def _tokenizer_in(folder: str) -> TextTokenizer | None:
+    if not any(True for _ in storage.names_in(folder)):
+        return None
+    try:
+        return TextTokenizer.load(folder)
+    except DataError:  # a run was killed while it copied the files; this one copies them again
+        return None
 
 
 def _check_apart(output_dir: str, sources: list[Source]) -> None:

@@ -91,7 +91,7 @@ def run_pieces(
     mapped = ray.data.from_items(items, override_num_blocks=len(items)).map(
         task,
         num_cpus=1,
-        concurrency=num_workers,
+        concurrency=min(num_workers, len(items)) if num_workers else None,
     )
     try:
         for row in mapped.iter_rows():

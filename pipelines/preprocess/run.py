@@ -2,10 +2,10 @@
 
 import time
 
-from pipelines.cluster import connected
+from pipelines.cluster import connected, cpus_to_start
 from pipelines.console import say, warn
 from pipelines.preprocess.config import PreprocessConfig
-from pipelines.preprocess.finish import REJECTS, finish, tell
+from pipelines.preprocess.finish import finish, tell
 from pipelines.preprocess.job import TOKENIZER, Job, prepare
 from pipelines.preprocess.progress import Progress
 from pmlm_core import storage
@@ -24,10 +24,10 @@ def run(config: PreprocessConfig) -> None:
     _announce(job)
     if config.strict:
         _refuse_known_rejects(job)
+    # Workers read the tokenizer from the output folder, which every machine of a cluster must see anyway.
+    job.tokenizer.save(storage.join(job.output_dir, TOKENIZER), model_max_length=config.max_length)
     if job.missing:
-        # Workers read the tokenizer from the output folder, which every machine of a cluster must see anyway.
-        job.tokenizer.save(storage.join(job.output_dir, TOKENIZER), model_max_length=config.max_length)
-        with connected(config.num_workers):
+        with connected(cpus_to_start(config.num_workers) if config.num_workers else None):
             _do_missing(job)
     tell(job, finish(job))
 
@@ -65,13 +65,10 @@ def _same_as_earlier(job: Job) -> bool:
 
 
 def _refuse_known_rejects(job: Job) -> None:
-    for row in job.finished.values():
-        if row.rejects["counts"]:
-            # Done by an earlier run without --strict: doing it again finds the place and stops there.
-            job.finished = {n: r for n, r in job.finished.items() if not r.rejects["counts"]}
-            return
     if job.skipped:
         raise DataError(f"{job.skipped[0]}: its name does not tell its form (--strict); give --input_format")
+    # What an earlier run without --strict left out: doing those pieces again finds the place and stops there.
+    job.finished = {number: row for number, row in job.finished.items() if not row.rejects["counts"]}
 
 
 def _do_missing(job: Job) -> None:
@@ -108,6 +105,3 @@ def _do_missing(job: Job) -> None:
     done = [job.finished[number] for number in missing]
     text = sum(row.counts["text_bytes"] for row in done) / 1e6
     say(f"{text:,.1f} MB of text in {seconds:.1f} s ({text / seconds:.1f} MB/s); largest worker {peak / 1e6:,.0f} MB")
-
-
-__all__ = ["REJECTS", "dry_run", "run"]

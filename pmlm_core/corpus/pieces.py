@@ -31,22 +31,16 @@ _CUTTABLE = ("text_lines", "text_blocks", "jsonl", "wikitext")
 class Span:
     """Part of a file: bytes `start..end` of text, row groups `start..end` of Parquet; the whole if compressed.
 
-    `first` and `last` say whether the span begins and ends with its file. A damaged Parquet file, whose row groups
-    cannot be listed, is one span `0..-1`.
+    `first` and `last` say whether the span begins and ends with its file; `weight` is its bytes of text, about. A
+    damaged Parquet file, whose row groups cannot be listed, is one span `0..-1`.
     """
 
     source: Source
     start: int
     end: int
-    first: bool = True
-    last: bool = True
-
-    @property
-    def weight(self) -> int:
-        """Bytes of text, about."""
-        if self.source.kind == "parquet":
-            return self.source.size
-        return (self.end - self.start) * (_EXPANSION if self.source.compression else 1)
+    first: bool
+    last: bool
+    weight: int
 
 
 @dataclass(frozen=True)
@@ -82,7 +76,8 @@ def cut(source: Source, piece_bytes: int) -> list[Span]:
     if source.kind == "parquet":
         return _cut_parquet(source, piece_bytes)
     if source.compression or source.kind not in _CUTTABLE or source.size <= piece_bytes:
-        return [Span(source, 0, source.size)]
+        weight = source.size * (_EXPANSION if source.compression else 1)
+        return [Span(source, 0, source.size, True, True, weight)]
     file_system, path = resolve(source.uri)
     starts = [0]
     with file_system.open_input_file(path) as file:
@@ -93,7 +88,7 @@ def cut(source: Source, piece_bytes: int) -> list[Span]:
                 starts.append(start)
     ends = [*starts[1:], source.size]
     return [
-        Span(source, start, end, first=start == 0, last=end == source.size)
+        Span(source, start, end, first=start == 0, last=end == source.size, weight=end - start)
         for start, end in zip(starts, ends, strict=True)
     ]
 
@@ -107,9 +102,9 @@ def _cut_parquet(source: Source, piece_bytes: int) -> list[Span]:
     except (pa.ArrowException, OSError, ValueError) as error:
         if isinstance(error, OSError) and is_transport_error(error):
             raise
-        return [Span(source, 0, -1)]  # the reader says what is wrong with it
+        return [Span(source, 0, -1, True, True, source.size)]  # the reader says what is wrong with it
     if not sizes:
-        return [Span(source, 0, 0)]
+        return [Span(source, 0, 0, True, True, source.size)]
     spans, start, held = [], 0, 0
     for index, nbytes in enumerate(sizes):
         if held and held + nbytes > piece_bytes:
@@ -117,7 +112,10 @@ def _cut_parquet(source: Source, piece_bytes: int) -> list[Span]:
             start, held = index, 0
         held += nbytes
     spans.append((start, len(sizes)))
-    return [Span(source, a, b, first=a == 0, last=b == len(sizes)) for a, b in spans]
+    return [
+        Span(source, begin, end, first=begin == 0, last=end == len(sizes), weight=sum(sizes[begin:end]))
+        for begin, end in spans
+    ]
 
 
 def _group(spans: Iterable[Span], piece_bytes: int) -> Iterator[Piece]:

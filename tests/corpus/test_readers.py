@@ -239,7 +239,7 @@ def test_a_file_that_may_not_be_read(tmp_path, monkeypatch):
 
     # Tests may run as root, whom no file mode keeps out.
     monkeypatch.setattr("pmlm_core.corpus.readers.streams.resolve", lambda uri: (Guarded(), uri))
-    assert reasons(read(path)[1]) == [(1, "unreadable")]
+    assert reasons(read(path)[1]) == [(0, "unreadable")]
 
 
 @pytest.mark.parametrize("kind", ["text_lines", "text_blocks", "text_files", "jsonl"])

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 import random
 from pathlib import Path
 
@@ -161,6 +162,27 @@ def test_run_again_it_does_only_what_is_missing(config, corpus, tmp_path, capsys
     assert changed == {gone.name.split(".")[0]}
     pieces = len(prepare(options).pieces)
     assert f"{pieces - 1} are finished already" in out
+
+
+def test_what_killed_runs_left_behind_is_no_obstacle(config, tmp_path, capsys):
+    options = config()
+    run(options)
+    first = files_of(options.output_dir)
+    blocks = tmp_path / "blocks"
+    (blocks / "manifest.json").write_text("{half")
+    (blocks / "tokenizer" / "tokenizer.model").unlink()
+    old, young = blocks / "shards" / ".pmlm-1-old.tmp", blocks / "shards" / ".pmlm-2-young.tmp"
+    old.write_bytes(b"x")
+    os.utime(old, (1, 1))
+    young.write_bytes(b"x")
+    sorted((blocks / "ledger").iterdir())[0].unlink()
+    run(options)
+    assert "not valid JSON" in capsys.readouterr().out
+    assert not old.exists()
+    assert young.exists()
+    young.unlink()
+    assert files_of(options.output_dir) == first
+    assert TextTokenizer.load(str(blocks / "tokenizer")).vocab_size == 1000
 
 
 def test_with_nothing_missing_ray_is_not_asked(config, monkeypatch):

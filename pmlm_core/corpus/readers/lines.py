@@ -73,6 +73,9 @@ def _lines(span: Span, limit: int, index: int, progress: ReadProgress) -> Iterat
                     overflow = True
                     parts = [b"".join(part[:_HEAD] for part in parts[:2])[:_HEAD]]
     except BrokenStreamError as error:
+        if error.reason == "unreadable":
+            yield Line(0, None, b"", error.reason, error.detail)
+            return
         progress.rows[index] = row + 1
         yield Line(row + 1, None, b"".join(parts)[:_HEAD], error.reason, f"{error.detail}; the rows before are kept")
         return
