@@ -249,10 +249,11 @@ def _conclude(plan: WorkPlan, folder: Path, *, before: bool) -> None:
         _point(link, folder)
     held_out = checkpoint.read_state(folder).get("held_out")
     if held_out:
+        names = (("AE", "ae"), ("AE where [MASK] stands", "ae_masked"), ("PAR", "par"))
         parts = [
-            f"{name.removesuffix('_loss').upper()} {held_out[name]:.4f} ({held_out[accuracy]:.1%} right)"
-            for name, accuracy in (("ae_loss", "ae_accuracy"), ("par_loss", "par_accuracy"))
-            if name in held_out
+            f"{name} {held_out[f'{key}_loss']:.4f} ({held_out[f'{key}_accuracy']:.1%} right)"
+            for name, key in names
+            if f"{key}_loss" in held_out
         ]
         say(f"held-out loss after {plan.config.max_steps} steps: {', '.join(parts)}")
     best = checkpoint.best(plan.run.checkpoints)
