@@ -64,13 +64,13 @@ def cross_entropy_sum(
     (0.000123, 1)
     """
     device = states_RD.device.type
-    if torch.is_autocast_enabled(device):
-        dtype = torch.get_autocast_dtype(device)
-        states_RD, weight_VD, bias_V = states_RD.to(dtype), weight_VD.to(dtype), bias_V.to(dtype)
-    return _CrossEntropySum.apply(states_RD, weight_VD, bias_V, labels_R, slice_rows, torch.is_grad_enabled())
+    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else states_RD.dtype
+    return _CrossEntropySum.apply(states_RD, weight_VD, bias_V, labels_R, dtype, slice_rows, torch.is_grad_enabled())
 
 
 class _CrossEntropySum(torch.autograd.Function):
+    """The products in `dtype`, softmax and sums in fp32 or better; gradients for a loss of scale 1, made on the way."""
+
     @staticmethod
     def forward(
         ctx: Any,
@@ -78,38 +78,40 @@ class _CrossEntropySum(torch.autograd.Function):
         weight_VD: Tensor,
         bias_V: Tensor,
         labels_R: Tensor,
+        dtype: torch.dtype,
         slice_rows: int,
         with_gradient: bool,
     ) -> tuple[Tensor, Tensor]:
-        precise = torch.promote_types(states_RD.dtype, torch.float32)
+        precise = torch.promote_types(dtype, torch.float32)
+        weight, bias = weight_VD.to(dtype), bias_V.to(dtype)
         loss = torch.zeros((), dtype=precise, device=states_RD.device)
         correct = torch.zeros((), dtype=torch.int64, device=states_RD.device)
-        if with_gradient:
-            states_grad_RD = torch.empty_like(states_RD)
-            weight_grad_VD = torch.zeros_like(weight_VD, dtype=precise)
-            bias_grad_V = torch.zeros_like(bias_V, dtype=precise)
+        states_grad_RD = torch.empty_like(states_RD) if with_gradient else None
+        weight_grad_VD: Tensor | None = None
+        bias_grad_V = torch.zeros_like(bias_V, dtype=precise)
         with torch.autocast(states_RD.device.type, enabled=False):
             for start in range(0, len(states_RD), slice_rows):
-                part = slice(start, start + slice_rows)
-                states, labels = states_RD[part], labels_R[part]
+                states = states_RD[start : start + slice_rows].to(dtype)
+                labels = labels_R[start : start + slice_rows]
                 used = labels != IGNORED
                 targets_R1 = labels.clamp(min=0)[:, None]
-                logits_RV = F.linear(states, weight_VD, bias_V).to(precise)
+                logits_RV = F.linear(states, weight, bias).to(precise)
                 torch.log_softmax(logits_RV, dim=-1, out=logits_RV)
                 at_target_R = logits_RV.gather(1, targets_R1).squeeze(1)
-                loss -= (at_target_R * used).sum()
+                loss -= torch.where(used, at_target_R, 0).sum()
                 correct += ((at_target_R >= logits_RV.amax(-1)) & used).sum()
-                if with_gradient:
-                    grad_RV = logits_RV.exp_().scatter_add_(1, targets_R1, logits_RV.new_full(targets_R1.shape, -1.0))
-                    if not _all_known_on_cpu(used):
-                        grad_RV.mul_(used[:, None])
-                    bias_grad_V += grad_RV.sum(0)
-                    grad_RV = grad_RV.to(states_RD.dtype)
-                    torch.mm(grad_RV, weight_VD, out=states_grad_RD[part])
-                    if weight_grad_VD.dtype == grad_RV.dtype:
-                        torch.addmm(weight_grad_VD, grad_RV.t(), states, out=weight_grad_VD)
-                    else:
-                        weight_grad_VD += grad_RV.t() @ states
+                if states_grad_RD is None:
+                    continue
+                grad_RV = logits_RV.exp_()
+                grad_RV.scatter_add_(1, targets_R1, grad_RV.new_full(targets_R1.shape, -1.0))
+                if not _all_known_on_cpu(used):
+                    grad_RV.mul_(used[:, None])
+                bias_grad_V += grad_RV.sum(0)
+                grad_RV = grad_RV.to(dtype)
+                states_grad_RD[start : start + slice_rows] = grad_RV @ weight
+                weight_grad_VD = _add_product(weight_grad_VD, grad_RV.t(), states, precise)
+        if weight_grad_VD is None:
+            weight_grad_VD = torch.zeros_like(weight_VD, dtype=precise)
         if with_gradient:
             ctx.save_for_backward(states_grad_RD, weight_grad_VD, bias_grad_V)
         ctx.mark_non_differentiable(correct)
@@ -119,14 +121,16 @@ class _CrossEntropySum(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Any, ...]:
         scale = gradients[0]
         states_grad_RD, weight_grad_VD, bias_grad_V = ctx.saved_tensors
-        return (
-            states_grad_RD * scale.to(states_grad_RD.dtype),
-            weight_grad_VD * scale,
-            bias_grad_V * scale,
-            None,
-            None,
-            None,
-        )
+        return states_grad_RD * scale, weight_grad_VD * scale, bias_grad_V * scale, None, None, None, None
+
+
+def _add_product(total: Tensor | None, left: Tensor, right: Tensor, dtype: torch.dtype) -> Tensor:
+    """total + left @ right in `dtype`, where None is zero and nothing is copied that need not be."""
+    if total is None:
+        return (left @ right).to(dtype)
+    if total.dtype == left.dtype:
+        return torch.addmm(total, left, right, out=total)
+    return total.add_(left @ right)
 
 
 def _all_known_on_cpu(flags: Tensor) -> bool:
