@@ -1,10 +1,7 @@
 """`pmlm pretrain`: settle what is to run, refuse what cannot, start or resume it over Ray Train, say what came."""
 
-import json
 import shutil
-import threading
 import uuid
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,12 +10,12 @@ from typing import Any
 from pipelines import cluster
 from pipelines.console import console, made, next_command, say
 from pipelines.pretrain.config import PretrainConfig
+from pipelines.pretrain.fit import fit
 from pipelines.pretrain.plan import WorkPlan, identity, plan_for, settled_micro_batch
 from pipelines.pretrain.progress import Progress
 from pipelines.pretrain.rundir import check_unless_new, open_run
-from pmlm_core import errors
 from pmlm_core.corpus.manifest import Manifest
-from pmlm_core.errors import DataError, TrainingError
+from pmlm_core.errors import DataError
 from pmlm_core.model.cost import max_predictions, parameters
 
 
@@ -47,7 +44,7 @@ def run(config: PretrainConfig) -> None:
     progress.start()
     status = "FAILED"
     try:
-        _fit(plan)
+        fit(plan)
         status = "FINISHED"
     except KeyboardInterrupt:
         status = "KILLED"
@@ -145,87 +142,6 @@ def _open_sink(plan: WorkPlan, manifest: Manifest) -> Any:
     params = {**asdict(plan.config), **plan.config.deciding(), **settled}
     config = plan.config
     return MlflowSink(plan.run.path, config.tracking_uri, config.experiment_name, plan.run.name, params, tags)
-
-
-def _fit(plan: WorkPlan) -> None:
-    """Run the workers to the last step.
-
-    Raises:
-        PmlmError: what a worker met and a restart would not mend.
-        TrainingError: workers were lost too often.
-    """
-    config = plan.config
-    needed = None if cluster.is_remote() else cluster.cpus_to_start(config.num_workers * plan.threads)
-    with cluster.connected(needed):
-        from ray.train import FailureConfig, RunConfig, ScalingConfig
-        from ray.train.torch import TorchConfig, TorchTrainer
-
-        from pipelines.pretrain.loop import ray_worker
-
-        cluster.require(config.num_workers, plan.threads, config.use_gpu)
-        trainer = TorchTrainer(
-            ray_worker,
-            train_loop_config={"plan": plan},
-            torch_config=TorchConfig(backend="nccl" if config.use_gpu else "gloo"),
-            scaling_config=ScalingConfig(
-                num_workers=config.num_workers,
-                use_gpu=config.use_gpu,
-                resources_per_worker={"CPU": plan.threads, **({"GPU": 1} if config.use_gpu else {})},
-            ),
-            # Ray's own bookkeeping of checkpoints is not used (docs/decisions): it resumes from the newest entry of its
-            # list and knows no way back from a damaged one. A name of its own for each attempt keeps it out of the way.
-            run_config=RunConfig(
-                name=plan.attempt,
-                storage_path=str(plan.run.path / "ray"),
-                failure_config=FailureConfig(max_failures=config.max_failures),
-            ),
-        )
-        try:
-            _in_background(trainer.fit)
-        except Exception as error:
-            _raise_failure(plan)
-            raise TrainingError(
-                f"the workers were lost {config.max_failures + 1} times, the last time with: {_innermost(error)}. "
-                f"The same command goes on from the last checkpoint in {plan.run.checkpoints}"
-            ) from error
-    _raise_failure(plan)
-
-
-def _in_background(fit: Callable[[], object]) -> None:
-    """Call `fit` outside the main thread, where Ray would put its own handler on Ctrl-C and keep it there."""
-    met: list[BaseException] = []
-
-    def call() -> None:
-        try:
-            fit()
-        except BaseException as error:
-            met.append(error)
-
-    thread = threading.Thread(target=call, name="pmlm-fit", daemon=True)
-    thread.start()
-    while thread.is_alive():
-        thread.join(timeout=0.5)
-    if met:
-        raise met[0]
-
-
-def _raise_failure(plan: WorkPlan) -> None:
-    path = plan.run.failure_of(plan.attempt)
-    if path.exists():
-        failure = json.loads(path.read_text(encoding="utf-8"))
-        path.unlink()
-        raise getattr(errors, failure["error"], TrainingError)(failure["message"])
-
-
-def _innermost(error: BaseException) -> str:
-    """The workers' own words, without the layers Ray wraps around them."""
-    for inner in getattr(error, "worker_failures", {}).values():
-        return _innermost(inner)
-    cause = getattr(error, "cause", None) or error.__cause__
-    if isinstance(cause, BaseException):
-        return _innermost(cause)
-    lines = [line for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[-1].strip() if lines else ''}"
 
 
 def _register(plan: WorkPlan, folder: Path) -> None:

@@ -87,3 +87,19 @@ def test_killed_worker_then_killed_driver_leave_no_trace_in_the_curve(
     resumed_at = [event["step"] for event in events if event["kind"] == "resumed"]
     assert len(resumed_at) == 3
     assert 10 <= resumed_at[1] < resumed_at[2] < STEPS
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_ctrl_c_ends_with_a_sentence_and_the_same_command_goes_on(tmp_path, sample_texts, sample_tokenizer_dir):
+    blocks = make_blocks(tmp_path / "blocks", sample_texts, sample_tokenizer_dir)
+    command = Command(blocks, tmp_path / "out")
+    command.wait_for_step(15)
+    os.kill(command.process.pid, signal.SIGINT)
+    assert command.process.wait(timeout=120) == 130
+    assert "the same command goes on" in command.said()
+    assert "Traceback" not in command.said()
+    reached = max(curve(command.run.path))
+    again = Command(blocks, tmp_path / "out")
+    assert again.process.wait(timeout=400) == 0, again.said()
+    assert max(curve(command.run.path)) == STEPS > reached
