@@ -35,8 +35,8 @@ def fit(plan: WorkPlan) -> None:
                 use_gpu=config.use_gpu,
                 resources_per_worker={"CPU": plan.threads, **({"GPU": 1} if config.use_gpu else {})},
             ),
-            # Ray's own bookkeeping of checkpoints is not used (docs/decisions/0006): it resumes from the newest entry of its
-            # list and knows no way back from a damaged one. A name of its own for each attempt keeps it out of the way.
+            # Ray's own bookkeeping of checkpoints is not used (docs/decisions/0006): it resumes from the newest entry of
+            # its list and knows no way back from a damaged one. A name for each attempt keeps it out of the way.
             run_config=RunConfig(
                 name=plan.attempt,
                 storage_path=str(plan.run.path / "ray"),
