@@ -35,7 +35,7 @@ def fit(plan: WorkPlan) -> None:
                 use_gpu=config.use_gpu,
                 resources_per_worker={"CPU": plan.threads, **({"GPU": 1} if config.use_gpu else {})},
             ),
-            # Ray's own bookkeeping of checkpoints is not used (docs/decisions/0006): it resumes from the newest entry of
+            # Ray keeps no checkpoints here (docs/decisions/0006): it would resume from the newest entry of
             # its list and knows no way back from a damaged one. A name for each attempt keeps it out of the way.
             run_config=RunConfig(
                 name=plan.attempt,
