@@ -165,7 +165,7 @@ def _lay_out_windows(stream, lengths, special, sos, eos, split_key, first_row): 
         if not maskable:
             dropped += n
             continue
-        split = 1
+        split = np.int64(1)
         if n > 1:
             row_stream = mix64(split_key + np.uint64(first_row + rows))
             split = 1 + below(draw(row_stream, np.uint64(0)), n - 1)
