@@ -51,4 +51,4 @@ figures: $(VENV)/.dev
 	$(BIN)/python docs/figures/draw_attention.py
 
 clean:
-	rm -rf $(VENV) outputs
+	rm -rf $(VENV) outputs/demo

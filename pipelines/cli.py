@@ -44,6 +44,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     except BrokenPipeError:  # `pmlm ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
+    except OSError as error:  # a full disk, a folder that may not be written to, a store that is away
+        print(f"error: {error}; what is finished is kept, the same command goes on from there", file=sys.stderr)
+        code = 1
     raise SystemExit(code)
 
 

@@ -103,14 +103,17 @@ def _take_common(argv: Sequence[str]) -> tuple[str | None, str, list[str]]:
     tokens = iter(argv)
     for token in tokens:
         name, _, value = token.partition("=")
+        name = name.replace("-", "_").replace("__", "--", 1)
         if name == "--config":
             recipe = value or next(tokens, None)
             if not recipe:
                 raise ConfigError(
                     "--config needs the path of a recipe, for example --config recipes/pretrain/demo.yaml"
                 )
-        elif token in ("--print_config", "--dry_run"):
-            action = token[2:]
+        elif name in ("--print_config", "--dry_run"):
+            if value not in ("", "true"):
+                raise ConfigError(f"{name} takes no value; leave it out to run")
+            action = name[2:]
         else:
             rest.append(token)
     return recipe, action, rest
@@ -126,6 +129,7 @@ def _normalise(argv: list[str], fields: dict[str, Any], positional: str | None, 
     """Rewrite `--inputs a b` and a bare `--strict` into the one form the parser reads, `--name=value`."""
     out: list[str] = []
     bare: list[str] = []
+    seen: set[str] = set()
     position = 0
     while position < len(argv):
         token = argv[position]
@@ -137,9 +141,14 @@ def _normalise(argv: list[str], fields: dict[str, Any], positional: str | None, 
         name = name.replace("-", "_")
         if name not in fields:
             raise _unknown(name, fields, f"pmlm {command}")
+        if name in seen:
+            raise ConfigError(
+                f"pmlm {command}: option '--{name}' is given twice; the values of a list follow one --{name}"
+            )
+        seen.add(name)
         kind = fields[name]
         if equals:
-            out.append(f"--{name}={value}")
+            out.append(f"--{name}={_as_list(value) if _is(kind, list) else value}")
         elif _is(kind, list):
             values = bare if name == positional else []
             while position < len(argv) and not argv[position].startswith("--"):
@@ -158,6 +167,11 @@ def _normalise(argv: list[str], fields: dict[str, Any], positional: str | None, 
     if bare and positional is not None:
         out.append(f"--{positional}={json.dumps(bare, ensure_ascii=False)}")
     return out
+
+
+def _as_list(value: str) -> str:
+    """One value given where a list is wanted is a list of one."""
+    return value if value.startswith("[") or value == "null" else json.dumps([value], ensure_ascii=False)
 
 
 def _recipe_arguments(path: str, command: str, fields: dict[str, Any], commands: Sequence[str]) -> list[str]:
@@ -184,5 +198,5 @@ def _recipe_arguments(path: str, command: str, fields: dict[str, Any], commands:
         if name not in fields:
             raise _unknown(str(name), fields, f"recipe {path}, section {command}")
         text = value if isinstance(value, str) else json.dumps(value, default=str, ensure_ascii=False)
-        arguments.append(f"--{name}={text}")
+        arguments.append(f"--{name}={_as_list(text) if _is(fields[name], list) else text}")
     return arguments

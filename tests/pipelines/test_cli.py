@@ -44,3 +44,14 @@ def test_help_imports_nothing_heavy(arguments):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_trouble_with_the_disk_is_a_sentence(tmp_path, capsys):
+    (tmp_path / "text.txt").write_text("a line\n")
+    (tmp_path / "file").write_text("")
+    code = run(
+        "tokenizer", "--inputs", str(tmp_path / "text.txt"), "--input_format", "text_lines",
+        "--output_dir", str(tmp_path / "file" / "below"), "--vocab_size", "20",
+    )  # fmt: skip
+    assert code in (1, 2)
+    assert "error: " in capsys.readouterr().err

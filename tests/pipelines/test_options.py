@@ -108,6 +108,8 @@ def test_wrong_recipes_are_refused_with_place_and_reason(tmp_path, section, mess
         (["--max_length", "3.5"], "max_length"),
         (["--config"], "needs the path of a recipe"),
         (["--config", "/nowhere.yaml"], "cannot be read"),
+        (["--inputs", "a", "--inputs", "b"], "given twice"),
+        (["--dry_run=false"], "takes no value"),
     ],
 )
 def test_wrong_command_lines_are_refused(argv, message):
@@ -115,7 +117,13 @@ def test_wrong_command_lines_are_refused(argv, message):
         parse_example(*argv)
 
 
+def test_one_value_is_a_list_of_one(tmp_path):
+    assert parse_example("--inputs=a.jsonl").config.inputs == ["a.jsonl"]
+    assert parse_example("--config", recipe(tmp_path, "example:\n  inputs: a.jsonl\n")).config.inputs == ["a.jsonl"]
+
+
 def test_actions():
+    assert parse_example("--dry-run").action == parse_example("--dry_run=true").action == "dry_run"
     assert parse_example("--dry_run").action == "dry_run"
     assert parse_example("--print_config").action == "print_config"
 
