@@ -70,7 +70,8 @@ def connect(num_cpus: int | None = None) -> None:
     if address:
         say(f"joining the Ray cluster at {address}")
     else:
-        options |= {"num_cpus": num_cpus, "include_dashboard": False}
+        # "local", or Ray would join whatever was started on this machine before, and refuse num_cpus.
+        options |= {"address": "local", "num_cpus": num_cpus, "include_dashboard": False}
     _start(options, retries=0 if address else 2)
 
 
@@ -116,7 +117,7 @@ def is_remote() -> bool:
 def cpus_to_start(needed: int) -> int:
     """How many CPUs a local Ray should count, so that `needed` fit; says so if the machine has fewer."""
     have = available_cpus()
-    if needed > have:
+    if needed > have and not is_remote():
         warn(f"{needed} CPUs are asked for and this machine has {have}; the workers will share them and be slower")
     return max(have, needed)
 
