@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from pmlm_core.model.device import eager_on_cpu
+
 
 def keep_mask(shape: Sequence[int], p: float) -> Tensor:
     """A random mask on the CPU, bool: False with probability `p`.
@@ -42,6 +44,6 @@ def dropout(x: Tensor, p: float, training: bool) -> Tensor:
     """Zero each value with probability `p` and scale the others by 1 / (1 - p); the identity when off."""
     if not training or p == 0:
         return x
-    if x.device.type == "cpu" and not torch.compiler.is_compiling():
+    if eager_on_cpu(x):
         return _CpuDropout.apply(x, p)
     return F.dropout(x, p)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pmlm_core.model.config import PmlmConfig
+from pmlm_core.model.device import eager_on_cpu
 from pmlm_core.model.layer import ACTIVATIONS
 
 IGNORED = -100
@@ -39,7 +40,7 @@ class LanguageModelHead(nn.Module):
     def loss(self, states_BKD: Tensor, embedding_VD: Tensor, labels_BK: Tensor) -> tuple[Tensor, Tensor]:
         """Cross-entropy summed over the slots whose label is not -100, and how many of them are predicted rightly."""
         states_RD, labels_R = states_BKD.flatten(0, 1), labels_BK.flatten()
-        if states_RD.device.type == "cpu":
+        if eager_on_cpu(states_RD):
             # Slots that are padding cost as much as the others; on a GPU, looking where they are would cost more.
             used = (labels_R != IGNORED).nonzero().squeeze(1)
             states_RD, labels_R = states_RD[used], labels_R[used]
@@ -104,7 +105,7 @@ class _CrossEntropySum(torch.autograd.Function):
                     continue
                 grad_RV = logits_RV.exp_()
                 grad_RV.scatter_add_(1, targets_R1, grad_RV.new_full(targets_R1.shape, -1.0))
-                if not _all_known_on_cpu(used):
+                if not (eager_on_cpu(used) and bool(used.all())):
                     grad_RV.mul_(used[:, None])
                 bias_grad_V += grad_RV.sum(0)
                 grad_RV = grad_RV.to(dtype)
@@ -131,8 +132,3 @@ def _add_product(total: Tensor | None, left: Tensor, right: Tensor, dtype: torch
     if total.dtype == left.dtype:
         return torch.addmm(total, left, right, out=total)
     return total.add_(left @ right)
-
-
-def _all_known_on_cpu(flags: Tensor) -> bool:
-    """Whether all are set, where asking is cheap; False on a GPU, which would have to wait."""
-    return flags.device.type == "cpu" and bool(flags.all())

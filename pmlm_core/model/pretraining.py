@@ -8,6 +8,7 @@ from torch import Tensor
 from transformers.modeling_outputs import ModelOutput
 
 from pmlm_core.model.config import PmlmConfig
+from pmlm_core.model.device import eager_on_cpu
 from pmlm_core.model.head import IGNORED, LanguageModelHead
 from pmlm_core.model.objectives import Objective
 from pmlm_core.model.transformer import PmlmModel, PmlmPreTrainedModel
@@ -85,8 +86,8 @@ class PmlmForPreTraining(PmlmPreTrainedModel):
                 "labels come with pseudo_position_ids and pseudo_steps, which say where and in which step."
             )
 
-        if labels.device.type == "cpu":
-            # Where shapes may vary and looking is cheap, leave out the columns that are padding in every row.
+        if eager_on_cpu(labels):
+            # Leave out the columns that are padding in every row.
             columns = (labels != IGNORED).any(0)
             columns[0] = True
             pseudo_position_ids, pseudo_steps, labels = (

@@ -12,6 +12,7 @@ from transformers.modeling_outputs import ModelOutput
 from pmlm_core.model.attention.plan import Plan, make_plan
 from pmlm_core.model.attention.relbias import RelativeBias
 from pmlm_core.model.config import PmlmConfig
+from pmlm_core.model.device import eager_on_cpu
 from pmlm_core.model.head import LanguageModelHead
 from pmlm_core.model.layer import Embeddings, Layer
 from pmlm_core.model.pseudo import lay_out
@@ -186,7 +187,7 @@ class PmlmModel(PmlmPreTrainedModel):
                 "cut the input or choose a model with more max_position_embeddings."
             )
         # Looking at the mask would make a GPU wait; there, pass None where nothing is padded.
-        if attention_mask is not None and attention_mask.device.type == "cpu" and bool(attention_mask.all()):
+        if attention_mask is not None and eager_on_cpu(attention_mask) and bool(attention_mask.all()):
             attention_mask = None
         types_BN = torch.zeros_like(input_ids) if token_type_ids is None else token_type_ids
         ids, types = [input_ids], [types_BN]

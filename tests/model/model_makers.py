@@ -8,7 +8,7 @@ from pmlm_core.corpus.shard_reader import Rows
 from pmlm_core.corpus.special import SpecialIds
 
 
-def random_rows(lengths: list[int], vocab_size: int = 60, seed: int = 0) -> Rows:
+def random_rows(lengths: list[int], vocab_size: int = 60, seed: int = 0, mask_prob: float = 0.3) -> Rows:
     """Rows of random ordinary tokens as preprocessing would make them: [SOS] S1 [EOS] S2 [EOS], masked by Algorithm
     1."""
     draw = np.random.default_rng(seed)
@@ -28,7 +28,7 @@ def random_rows(lengths: list[int], vocab_size: int = 60, seed: int = 0) -> Rows
         first_row=0,
         special_ids=SpecialIds(),
         ordinary_ids=np.arange(6, vocab_size),
-        mask_prob=0.3,
+        mask_prob=mask_prob,
     )
     return Rows(
         windows.input_ids,

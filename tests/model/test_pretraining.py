@@ -125,6 +125,20 @@ def test_bf16_autocast_is_close_to_fp32(make_model, make_batch):
         assert cosine > 0.98, (name, cosine)
 
 
+def test_the_whole_step_is_one_graph_for_torch_compile(make_model, make_batch):
+    """Captured without a break and traced through backward; the code generator itself is torch's business."""
+    model, batch = make_model(num_hidden_layers=2), make_batch()
+    model(**batch).loss.backward()
+    expected = {name: p.grad.clone() for name, p in model.named_parameters()}
+    model.zero_grad()
+    compiled = torch.compile(model, backend="aot_eager", fullgraph=True, dynamic=False)
+    output = compiled(**batch)
+    output.loss.backward()
+    torch.testing.assert_close(output.loss, model(**batch).loss)
+    for name, p in model.named_parameters():
+        torch.testing.assert_close(p.grad, expected[name], rtol=1e-9, atol=1e-12)
+
+
 def test_dropout_follows_the_seed_and_is_off_in_evaluation(make_model, make_batch):
     model, batch = make_model(), make_batch()
     assert model(**batch).loss == model(**batch).loss

@@ -9,8 +9,9 @@ hidden, the mask.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
+
+from pmlm_core.model.device import eager_on_cpu
 
 
 @dataclass(frozen=True)
@@ -43,8 +44,8 @@ def kernels() -> dict[str, Kernel]:
 
 
 def attend(q_BQHE: Tensor, k_BSHE: Tensor, v_BSHE: Tensor, calls: Sequence[Call], dropout_p: float) -> Tensor:
-    """Attention by the kernel that suits the device: `plain` on a CPU, `sdpa` elsewhere."""
+    """Attention by the kernel that suits: `plain` on a CPU, `sdpa` elsewhere and under `torch.compile`."""
     from pmlm_core.model.attention import plain, sdpa
 
-    kernel = plain.attend if q_BQHE.device.type == "cpu" and not torch.compiler.is_compiling() else sdpa.attend
+    kernel = plain.attend if eager_on_cpu(q_BQHE) else sdpa.attend
     return kernel(q_BQHE, k_BSHE, v_BSHE, calls, dropout_p)

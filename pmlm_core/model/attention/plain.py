@@ -2,7 +2,7 @@
 
 Why by hand: the scores of one row stay in the cache through product, bias, softmax and product, and again in backward;
 views of the fused projection are read in place, so nothing is transposed into a copy; and the gradient of a shared
-bias is summed as it arises instead of being kept for the whole batch. `benchmarks/attention.py` holds it against the
+bias is summed as it arises instead of being kept for the whole batch. `benchmarks/model_step.py` holds it against the
 alternatives.
 """
 
