@@ -12,6 +12,8 @@ from pmlm_core.training import checkpoint
 from tests.pipelines.tiny_blocks import make_blocks
 from tests.pipelines.training_without_ray import config_for, curve
 
+pytestmark = pytest.mark.timeout(900)  # Ray takes minutes to start where other work holds the processors
+
 OPTIONS = {
     "max_steps": 12,
     "save_steps": 6,
