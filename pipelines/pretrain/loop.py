@@ -28,10 +28,10 @@ from pmlm_core.errors import PmlmError, TrainingError
 from pmlm_core.model.objectives import Objective
 from pmlm_core.training import checkpoint, hardware
 from pmlm_core.training.optimizer import optimizer_tensors, set_learning_rate
-from pmlm_core.training.pretraining import at_masks_task, count_tokens, evaluate, pretraining_task
+from pmlm_core.training.pretraining import count_tokens, evaluate, pretraining_task
 from pmlm_core.training.schedule import learning_rate
 from pmlm_core.training.snapshot import CheckpointWriter
-from pmlm_core.training.step import NotFinite, Precision, Task, train_step
+from pmlm_core.training.step import NotFinite, train_step
 
 
 def ray_worker(told: dict[str, WorkPlan]) -> None:
@@ -134,7 +134,7 @@ def train(plan: WorkPlan, team: Team) -> None:
                 meter.clear()
             scores = None
             if held_out is not None and (done % config.eval_steps == 0 or last):
-                scores = _held_out_scores(trained, held_out, task, precision)
+                scores = evaluate(trained.model, held_out, task, precision)
                 if team.leads and scores:
                     journal.append(done, {f"eval/{name}": value for name, value in scores.items()})
             save = done % config.save_steps == 0 or last or result.shared[1] > 0
@@ -148,14 +148,6 @@ def train(plan: WorkPlan, team: Team) -> None:
         writer.wait()
         journal.close()
     writer.close()
-
-
-def _held_out_scores(trained: Trainee, held_out: HeldOut, task: Task, precision: Precision) -> dict[str, float] | None:
-    scores = evaluate(trained.model, held_out, task, precision)
-    if scores and "ae_loss" in scores:
-        at_masks = evaluate(trained.model, held_out, at_masks_task(trained.model.config.mask_token_id), precision) or {}
-        scores |= {name: value for name, value in at_masks.items() if name != "loss"}
-    return scores
 
 
 def _start(plan: WorkPlan, team: Team, events: Events) -> Path | None:

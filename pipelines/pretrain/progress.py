@@ -89,7 +89,7 @@ class Progress:
             if f"{prefix}loss" not in m:
                 continue
             parts.append(f"{label}loss {m[prefix + 'loss']:.4f}")
-            for name, key in (("AE", "ae"), ("AE at [MASK]", "ae_masked"), ("PAR", "par")):
+            for name, key in (("AE", "ae"), ("PAR", "par")):
                 loss, accuracy = (m.get(f"{prefix}{key}_{what}") for what in ("loss", "accuracy"))
                 if loss is not None:
                     right = f" ({accuracy:.1%} right)" if accuracy is not None and prefix == "eval/" else ""

@@ -165,7 +165,7 @@ def _conclude(plan: WorkPlan, folder: Path, *, before: bool) -> None:
         _point(link, folder)
     held_out = checkpoint.read_state(folder).get("held_out")
     if held_out:
-        names = (("AE", "ae"), ("AE where [MASK] stands", "ae_masked"), ("PAR", "par"))
+        names = (("AE", "ae"), ("PAR", "par"))
         parts = [
             f"{name} {held_out[f'{key}_loss']:.4f} ({held_out[f'{key}_accuracy']:.1%} right)"
             for name, key in names

@@ -14,7 +14,7 @@ from pipelines.pretrain.plan import WorkPlan
 from pipelines.pretrain.rundir import refuse_other_blocks
 from pmlm_core import storage
 from pmlm_core.corpus.blocks import BlockSet
-from pmlm_core.corpus.order import batch_rows
+from pmlm_core.corpus.order import batch_rows, permute
 from pmlm_core.errors import CheckpointError
 from pmlm_core.model.collate import collate
 from pmlm_core.model.config import PmlmConfig
@@ -179,19 +179,26 @@ def training_loader(plan: WorkPlan, precision: Precision, rank: int, world: int,
 class HeldOut:
     """This worker's share of the held-out rows, in view 0; iterable again and again.
 
-    Every predicted position shows [MASK], none its own token or a random one: a tenth of the training loss of AE is
-    earned by copying what was left in place, which PAR's slots never show, and the two could not be compared.
+    Every predicted position shows [MASK], none its own token or a random one. In training both losses can earn part by
+    copying the 10 % left in place, AE at its own slot, PAR only through attention (a pseudo mask sees the conventional
+    slot at its own position); here neither can, so the two ask the same question.
+
+    The rows are drawn from all held-out ones with a fixed key, not taken from the front, where the first source's
+    documents lie; every run on the same blocks is measured on the same rows.
     """
 
     def __init__(self, plan: WorkPlan, precision: Precision, rank: int, world: int) -> None:
         self._blocks = BlockSet.open(plan.config.data_dir, split="validation")
         self._make, self._device = batch_maker(self._blocks, plan, all_masked=True), precision.device
         self.rows = min(plan.config.eval_rows, len(self._blocks))
+        everywhere = len(self._blocks)
+        # In the order of the file again, which reads it from front to back.
+        self._chosen = np.sort(permute(np.arange(self.rows), everywhere, key("held-out rows")))
         self._size, self._rank, self._world = plan.micro_batch_size, rank, world
 
     def __iter__(self) -> Iterator[Batch]:
         for start in range(self._rank * self._size, self.rows, self._world * self._size):
-            rows = np.arange(start, min(start + self._size, self.rows), dtype=np.int64)
+            rows = self._chosen[start : min(start + self._size, self.rows)]
             batch = self._make(rows, np.zeros(len(rows), np.int64))
             yield {name: tensor.to(self._device) for name, tensor in batch.items()}
 

@@ -27,31 +27,6 @@ def pretraining_task(objective: Objective) -> Task:
     return Task(tuple(names), count_predictions, losses)
 
 
-def at_masks_task(mask_token_id: int) -> Task:
-    """AE only where the input really shows [MASK], for comparing AE with PAR on held-out text.
-
-    A tenth of the conventional slots show the true token and a tenth a random one (METHOD section 2), so plain AE is
-    partly copying, while a pseudo mask never shows anything. Which slots show what does not depend on the token, so AE
-    here and PAR over all slots are losses of the same task.
-    """
-
-    def losses(model: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        output = model(**{**batch, "labels": _labels_at(batch, mask_token_id)})
-        figures = {"ae_masked_loss": output.ae_loss_sum, "ae_masked_accuracy": output.ae_correct}
-        return output.ae_loss_sum, figures
-
-    return Task(
-        ("ae_masked_loss", "ae_masked_accuracy"),
-        lambda batch: int((_labels_at(batch, mask_token_id) != -100).sum()),
-        losses,
-    )
-
-
-def _labels_at(batch: Batch, token_id: int) -> Tensor:
-    shown_BK = batch["input_ids"].gather(1, batch["pseudo_position_ids"])
-    return batch["labels"].masked_fill(shown_BK != token_id, -100)
-
-
 def count_predictions(batch: Batch) -> int:
     """Predicted tokens of a micro-batch; AE and PAR predict the same ones."""
     return int((batch["labels"] != -100).sum())

@@ -7,7 +7,6 @@ from pmlm_core.model.config import PmlmConfig
 from pmlm_core.model.objectives import Objective
 from pmlm_core.model.pretraining import PmlmForPreTraining
 from pmlm_core.training.pretraining import (
-    at_masks_task,
     count_predictions,
     count_tokens,
     evaluate,
@@ -77,18 +76,3 @@ def test_held_out_means_do_not_depend_on_the_cut(sizes):
 
 def test_nothing_held_out_is_nothing():
     assert evaluate(model("AE"), [], pretraining_task(Objective.AE), FP32) is None
-
-
-def test_ae_at_masks_leaves_out_slots_that_show_a_token_and_changes_nothing_else():
-    task, trained = at_masks_task(mask_token_id=4), model("AE+PAR").eval()
-    shown = batch()
-    shown["input_ids"][:, [1, 3, 5, 7]] = 4
-    everywhere, _ = task.losses(trained, shown)
-    assert everywhere.item() == pytest.approx(trained(**shown).ae_loss_sum.item())
-    some = {name: tensor.clone() for name, tensor in shown.items()}
-    some["input_ids"][0, 1] = 20
-    assert task.count(shown) - task.count(some) == 1
-    # The same loss as of a batch in which that slot is no slot.
-    without = {name: tensor.clone() for name, tensor in some.items()}
-    without["labels"][0, 0] = -100
-    assert task.losses(trained, some)[0].item() == pytest.approx(trained(**without).ae_loss_sum.item())
