@@ -40,6 +40,7 @@ def test_header_gives_command_and_hardware(path):
     header = "".join(line for line in path.read_text().splitlines(keepends=True) if line.startswith("#"))
     assert "pmlm " in header
     assert "Hardware:" in header
+    assert "Expected:" in header
 
 
 def test_base_is_the_papers_main_run():
