@@ -2,7 +2,7 @@
 
 import json
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from pipelines.preprocess.job import Job
 from pipelines.tracking.code_version import code_version
 from pmlm_core import storage
 from pmlm_core.corpus.holdout import TRAIN, VALIDATION
-from pmlm_core.corpus.ledger import LedgerRow, load_row
+from pmlm_core.corpus.ledger import LedgerRow, load_row, save_row
 from pmlm_core.corpus.manifest import Manifest, ShardEntry
 from pmlm_core.corpus.rejects import REASONS
 from pmlm_core.corpus.reports import rejected_items
@@ -36,7 +36,8 @@ def finish(job: Job) -> Manifest:
         rejects["duplicate"] = sum(len(job.pieces[number].spans) for number in doubles)
     if job.skipped:
         rejects["unknown_form"] = len(job.skipped)
-    _write_rejects(job, unique, doubles)
+    _note_copies(job, doubles)
+    _write_rejects(job)
     splits = {split: _entries(unique, split) for split in (TRAIN, VALIDATION)}
     if not splits[TRAIN]:
         raise DataError(
@@ -111,20 +112,30 @@ def _unique(job: Job) -> tuple[list[LedgerRow], list[int]]:
     return unique, doubles
 
 
-def _write_rejects(job: Job, unique: list[LedgerRow], doubles: list[int]) -> None:
-    lines: list[dict[str, Any]] = [
-        {"file": span.source.uri, "row": None, "reason": "duplicate", "detail": REASONS["duplicate"]}
-        for number in doubles
-        for span in job.pieces[number].spans
-    ]
+def _note_copies(job: Job, doubles: list[int]) -> None:
+    """Give the ledger row of a piece that is there several times all its names, so that the next run knows them all.
+
+    Workers cannot: two of them may do the copies at the same time, and each would overwrite the other's.
+    """
+    copied = {job.finished[number].key for number in doubles}
+    names: dict[str, list[list[dict[str, Any]]]] = {key: [] for key in copied}
+    for number in range(len(job.pieces)):
+        if job.finished[number].key in copied:
+            names[job.finished[number].key].append(job.finished[number].spans)
+    for key, (first, *others) in names.items():
+        row = load_row(job.output_dir, key)
+        if row is not None and (row.spans != first or row.aliases != others):
+            save_row(job.output_dir, replace(row.at(first), aliases=others))
+
+
+def _write_rejects(job: Job) -> None:
+    rows = (job.finished[number] for number in range(len(job.pieces)))
+    lines: list[dict[str, Any]] = list(rejected_items(rows, lambda k: load_row(job.output_dir, k)))
     lines += [
         {"file": uri, "row": None, "reason": "unknown_form", "detail": REASONS["unknown_form"]} for uri in job.skipped
     ]
-    text = [json.dumps(line, ensure_ascii=False) for line in lines]
-    text += [
-        json.dumps(item, ensure_ascii=False) for item in rejected_items(unique, lambda k: load_row(job.output_dir, k))
-    ]
-    storage.write_bytes(storage.join(job.output_dir, REJECTS), "".join(f"{line}\n" for line in text).encode())
+    text = "".join(f"{json.dumps(line, ensure_ascii=False)}\n" for line in lines)
+    storage.write_bytes(storage.join(job.output_dir, REJECTS), text.encode())
 
 
 def _entries(rows: list[LedgerRow], split: str) -> list[ShardEntry]:

@@ -2,7 +2,7 @@
 
 import os
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from pipelines.console import warn
 from pipelines.preprocess.config import PreprocessConfig
@@ -68,7 +68,7 @@ def prepare(config: PreprocessConfig) -> Job:
         pieces = plan_pieces(sources, options.fmt, config.piece_bytes, map=pool.map)
         known = load_ledger(output_dir, map=pool.map)
         found = pool.map(lambda number: _finished(pieces[number], fingerprint, known, output_dir), range(len(pieces)))
-        finished = {number: _slim(row) for number, row in enumerate(found) if row is not None}
+        finished = {number: row for number, row in enumerate(found) if row is not None}
     earlier = _earlier_manifest(output_dir)
     return Job(config, options, tokenizer, fingerprint, output_dir, sources, pieces, finished, skipped, earlier)
 
@@ -86,11 +86,6 @@ def _earlier_manifest(output_dir: str) -> Manifest | None:
     except DataError as error:  # it is about to be written anew, so it need not be readable
         warn(str(error))
         return None
-
-
-def _slim(row: LedgerRow) -> LedgerRow:
-    """Without the list of rejects, which the report reads again: the driver's memory must not grow with bad input."""
-    return replace(row, rejects={"counts": row.rejects["counts"], "kept": []})
 
 
 def _check_output(output_dir: str, tokenizer: TextTokenizer, config: PreprocessConfig) -> None:

@@ -27,6 +27,7 @@ class LedgerRow:
         counts: documents, text_bytes, text_tokens, dropped_tokens.
         rejects: {"counts": reason -> number, "kept": the first of each reason}; spans are numbers into `spans`.
         shards: split -> shard.
+        aliases: spans of other pieces of the same bytes; the run that met them notes them, so that all are found again.
     """
 
     key: str
@@ -37,6 +38,7 @@ class LedgerRow:
     counts: dict[str, int]
     rejects: dict[str, Any]
     shards: dict[str, ShardEntry] = field(default_factory=dict)
+    aliases: list[list[dict[str, Any]]] = field(default_factory=list)
 
     @staticmethod
     def describe(piece: Piece) -> list[dict[str, Any]]:
@@ -44,11 +46,24 @@ class LedgerRow:
         return [span_as_dict(span) for span in piece.spans]
 
     def describes(self, piece: Piece) -> bool:
-        return self.spans == self.describe(piece)
+        return self.describe(piece) in (self.spans, *self.aliases)
 
     def for_piece(self, piece: Piece) -> "LedgerRow":
         """The same row for a piece of the same bytes."""
-        return replace(self, spans=self.describe(piece))
+        return self.at(self.describe(piece))
+
+    def at(self, spans: list[dict[str, Any]]) -> "LedgerRow":
+        """The same row for the same bytes elsewhere; offsets of rejects move along."""
+        moved = [new["start"] - old["start"] for new, old in zip(spans, self.spans, strict=True)]
+        kept = [
+            item if item["byte_offset"] is None else item | {"byte_offset": item["byte_offset"] + moved[item["span"]]}
+            for item in self.rejects["kept"]
+        ]
+        return replace(self, spans=spans, aliases=[], rejects=self.rejects | {"kept": kept})
+
+    def slim(self) -> "LedgerRow":
+        """Without the list of rejects, which the report reads again: memory must not grow with bad input."""
+        return replace(self, rejects={"counts": self.rejects["counts"], "kept": []})
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), sort_keys=True, ensure_ascii=False) + "\n"
@@ -91,10 +106,19 @@ def load_row(output_dir: str, key: str) -> LedgerRow | None:
 
 
 def load_ledger(output_dir: str, map: Callable[..., Iterable[Any]] = map) -> dict[str, LedgerRow]:
-    """Rows of all finished pieces by `piece_identity`; `map` reads them, for example `ThreadPoolExecutor().map`."""
+    """Rows (slim) of all finished pieces by `piece_identity`; `map` reads them, for example `ThreadPoolExecutor().map`."""
     keys = [n.removesuffix(".json") for n in storage.names_in(storage.join(output_dir, LEDGER)) if n.endswith(".json")]
-    rows = map(lambda key: load_row(output_dir, key), keys)
-    return {piece_identity(row.fingerprint, row.spans): row for row in rows if row is not None}
+    known: dict[str, LedgerRow] = {}
+    for row in map(lambda key: _slim_row(output_dir, key), keys):
+        if row is not None:
+            for spans in (row.spans, *row.aliases):
+                known[piece_identity(row.fingerprint, spans)] = row.at(spans)
+    return known
+
+
+def _slim_row(output_dir: str, key: str) -> LedgerRow | None:
+    row = load_row(output_dir, key)
+    return None if row is None else row.slim()
 
 
 def shards_are_there(output_dir: str, row: LedgerRow) -> bool:

@@ -41,19 +41,27 @@ def rejected_items(rows: Iterable[LedgerRow], reload: Callable[[str], LedgerRow 
     """Everything that was left out, as plain data: file, absolute row, byte offset, reason, detail, excerpt.
 
     Args:
-        rows: finished pieces; their lists of rejects may have been taken out to save memory.
-        reload: gives a row with its list.
+        rows: all finished pieces in the order of the input, copies of earlier ones included (rows of a file are counted
+            over all of them); their lists of rejects may have been taken out to save memory.
+        reload: gives a row with its list; its spans may be those of a copy.
     """
     rows = list(rows)
     base = _rows_before_each_span(rows)
+    first: dict[str, LedgerRow] = {}
     for row in rows:
+        if row.key in first:
+            yield from _copies(row, first[row.key], base)
+            continue
+        first[row.key] = row
         if not row.rejects["counts"]:
             continue
-        full = reload(row.key) or row
+        full = (reload(row.key) or row).at(row.spans)
+        listed: dict[str, int] = {}
         for item in full.rejects["kept"]:
-            span = full.spans[item["span"]]
+            span = row.spans[item["span"]]
             number = item["row"] + base[span["uri"], span["start"]] if item["row"] else None
             reason = item["reason"]
+            listed[reason] = listed.get(reason, 0) + 1
             yield {
                 "file": span["uri"],
                 "row": number,
@@ -62,13 +70,10 @@ def rejected_items(rows: Iterable[LedgerRow], reload: Callable[[str], LedgerRow 
                 "detail": item["detail"] or REASONS[reason],
                 "excerpt": item["excerpt"],
             }
-        listed: dict[str, int] = {}
-        for item in full.rejects["kept"]:
-            listed[item["reason"]] = listed.get(item["reason"], 0) + 1
         for reason, count in full.rejects["counts"].items():
             if count > listed.get(reason, 0):
                 more = count - listed.get(reason, 0)
-                files = sorted({span["uri"] for span in full.spans})
+                files = sorted({span["uri"] for span in row.spans})
                 yield {
                     "file": files[0],
                     "row": None,
@@ -76,6 +81,23 @@ def rejected_items(rows: Iterable[LedgerRow], reload: Callable[[str], LedgerRow 
                     "detail": f"and {more:,} more like it",
                     "files": files,
                 }
+
+
+def _copies(row: LedgerRow, first: LedgerRow, base: dict[tuple[str, int], int]) -> Iterator[dict[str, Any]]:
+    """An entry for each part of a file whose bytes were taken from elsewhere."""
+    for span, original in zip(row.spans, first.spans, strict=True):
+        yield {
+            "file": span["uri"],
+            "row": base[span["uri"], span["start"]] + 1,
+            "byte_offset": None if span["kind"] == "parquet" else span["start"],
+            "reason": "duplicate",
+            "detail": f"{_part(span)}: the same as {_part(original)} of {original['uri']}; left out",
+        }
+
+
+def _part(span: dict[str, Any]) -> str:
+    unit = "row groups" if span["kind"] == "parquet" else "bytes"
+    return f"{unit} {span['start']}..{span['end']}"
 
 
 def _rows_before_each_span(rows: list[LedgerRow]) -> dict[tuple[str, int], int]:

@@ -101,10 +101,10 @@ def run_piece(
     name = hashlib.sha256(f"{digest} {fingerprint}".encode()).hexdigest()[:32]
     known = load_row(output_dir, name)
     if known is not None and not (strict and known.rejects["counts"]) and shards_are_there(output_dir, known):
-        if not known.describes(piece):  # the same bytes under another name: reports must give the new one
-            known = known.for_piece(piece)
-            save_row(output_dir, known)
-        return known
+        mine = known.for_piece(piece)
+        if not known.describes(piece):  # the same bytes under another name: the next run must find them by it
+            save_row(output_dir, mine)
+        return mine
     progress, rejects = ReadProgress(), RejectLog()
     splits = {split: _Split(split, digest, options, tokenizer, output_dir) for split in (TRAIN, VALIDATION)}
     tokens = 0

@@ -121,3 +121,16 @@ def test_a_moved_file_is_known_and_reported_under_its_new_name(tmp_path, sample_
     assert before.key == after.key
     assert next(iter(rejected_items([after], lambda key: None)))["file"] == second
     assert LedgerRow.from_json((tmp_path / "out" / "ledger" / f"{after.key}.json").read_bytes()) == after
+
+
+def test_a_row_told_for_the_same_bytes_elsewhere_gives_the_offsets_there(tmp_path, sample_tokenizer_dir):
+    tokenizer = TextTokenizer.load(sample_tokenizer_dir)
+    block = jsonl(["x" * 80, "y" * 80]) + b"broken\n"
+    path = write(tmp_path / "a.jsonl", jsonl(["first " * 40]) + block + block + jsonl(["last " * 40]))
+    pieces, fmt = pieces_of(path, piece_bytes=len(block))
+    out = str(tmp_path / "out")
+    rows = [run_piece(piece, ShardOptions(fmt, max_length=16), tokenizer, out) for piece in pieces]
+    kept = [(row.spans[i["span"]]["start"], i["byte_offset"]) for row in rows for i in row.rejects["kept"]]
+    data = (tmp_path / "a.jsonl").read_bytes()
+    assert [data[at : at + 7] for _, at in kept] == [b"broken\n"] * 2
+    assert all(at >= start for start, at in kept)

@@ -216,13 +216,48 @@ def test_another_tokenizer_is_refused(config, tmp_path, sample_texts):
         run(config(tokenizer=str(tmp_path / "other")))
 
 
-def test_the_same_file_given_twice_is_said(config, corpus, capsys):
-    write(corpus / "again.jsonl.gz", b"")
-    (corpus / "again.jsonl.gz").write_bytes((corpus / "part-1.jsonl.gz").read_bytes())
-    run(config(inputs=[str(corpus / "part-1.jsonl.gz"), str(corpus / "again.jsonl.gz")], piece_bytes=1 << 16))
-    manifest = Manifest.load(config().output_dir)
-    assert manifest.rejects == {"duplicate": 1}
+def rejects_of(folder: str) -> list[dict]:
+    return [json.loads(line) for line in Path(folder, "rejects.jsonl").read_text().splitlines()]
+
+
+def test_the_same_file_given_twice_is_said_and_known_by_the_next_run(
+    config, tmp_path, sample_texts, capsys, monkeypatch
+):
+    data = jsonl(sample_texts[:20]) + b"bad\n"
+    first, again, third = (write(tmp_path / "twice" / f"{name}.jsonl", data) for name in ("a", "b", "c"))
+    options = config(inputs=[first, again, third], piece_bytes=1 << 16)
+    monkeypatch.setattr("pmlm_core.corpus.pieces._begins_a_piece", lambda *_: True)  # no grouping of the three
+    run(options)
+    assert Manifest.load(options.output_dir).rejects == {"duplicate": 2, "invalid_json": 1}
     assert "the same bytes were given twice" in capsys.readouterr().out
+    listed = rejects_of(options.output_dir)
+    assert [(item["file"], item["reason"], item["row"]) for item in listed] == [
+        (first, "invalid_json", 21),
+        (again, "duplicate", 1),
+        (third, "duplicate", 1),
+    ]
+    assert f"bytes 0..{len(data)} of {first}" in listed[1]["detail"]
+    made = files_of(options.output_dir)
+    monkeypatch.setattr("pipelines.preprocess.run.connected", lambda *a: pytest.fail("Ray was started for nothing"))
+    run(options)
+    assert files_of(options.output_dir) == made
+
+
+def test_rows_are_those_of_the_file_behind_a_part_that_is_there_twice(config, tmp_path):
+    """The first part of a file is a copy of the first part of another one."""
+    block = jsonl(["word " * 500 for _ in range(26)])  # a little over 64 KiB, so cuts fall on its ends
+    assert 1 << 16 < len(block) < (1 << 16) + 2600
+    tail = jsonl(["other " * 300]) + b"bad\n"
+    original = write(tmp_path / "parts" / "a.jsonl", block + jsonl(["so " * 900]))
+    copy = write(tmp_path / "parts" / "b.jsonl", block + tail)
+    options = config(inputs=[original, copy], piece_bytes=1 << 16)
+    run(options)
+    listed = rejects_of(options.output_dir)
+    assert [(i["file"], i["reason"], i["row"], i["byte_offset"]) for i in listed] == [
+        (copy, "duplicate", 1, 0),
+        (copy, "invalid_json", 28, len(block) + len(tail) - 4),
+    ]
+    assert f"bytes 0..{len(block)} of {original}" in listed[0]["detail"]
 
 
 def test_a_disk_that_fails_stops_one_piece_and_the_same_command_mends_it(config, corpus, tmp_path):
