@@ -34,6 +34,7 @@ def run(config: PretrainConfig) -> None:
     _say_what(plan, manifest, known)
     from pmlm_core.training import checkpoint
 
+    checkpoint.sweep(run_dir.checkpoints)
     newest = checkpoint.newest_valid(run_dir.checkpoints, lambda text: say(f"warning: {text}"))
     if newest is not None and checkpoint.read_manifest(newest)["step"] >= config.max_steps:
         say(f"run {run_dir.name} is finished: all {config.max_steps} steps were done before")

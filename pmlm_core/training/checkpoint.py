@@ -16,6 +16,7 @@ import re
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,8 @@ from pmlm_core.errors import CheckpointError
 MANIFEST, STATE, OPTIMIZER = "checkpoint.json", "training_state.json", "optimizer.safetensors"
 FORMAT_VERSION = 1
 _NAME = re.compile(r"step-(\d{8,})")
+_WRITING, _REPLACED, _PRUNED = ".writing-", ".replaced-", ".pruned-"
+_DAMAGED = "damaged-"
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,7 @@ def write(root: Path, contents: Contents, write_model: Callable[[Path], None]) -
         CheckpointError: it could not be written (disk full, no permission); nothing half-written is left in view.
     """
     final = folder_of(root, contents.step)
-    partial = root / f".writing-{final.name}-{os.getpid()}"
+    partial = root / f"{_WRITING}{final.name}-{os.getpid()}"
     try:
         root.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(partial, ignore_errors=True)
@@ -70,6 +73,7 @@ def write(root: Path, contents: Contents, write_model: Callable[[Path], None]) -
             _sync(partial / name)
         manifest = {
             "format_version": FORMAT_VERSION,
+            "written_by": _written_by(),
             "step": contents.step,
             "score": contents.score,
             "files": files,
@@ -78,7 +82,7 @@ def write(root: Path, contents: Contents, write_model: Callable[[Path], None]) -
         _sync(partial / MANIFEST)
         _sync(partial)
         if final.exists():  # the same step again, after falling back behind it
-            retired = root / f".replaced-{final.name}-{os.getpid()}"
+            retired = root / f"{_REPLACED}{final.name}-{os.getpid()}"
             final.rename(retired)
             partial.rename(final)
             shutil.rmtree(retired, ignore_errors=True)
@@ -95,39 +99,68 @@ def write(root: Path, contents: Contents, write_model: Callable[[Path], None]) -
     return final
 
 
+class Damaged(CheckpointError):
+    """The bytes of a checkpoint are not those that were written, or were never all written."""
+
+
 def damage(folder: Path) -> str | None:
-    """What is wrong with a checkpoint folder, or None if every byte is as it was written."""
+    """What is wrong with a checkpoint folder, or None if every byte is as it was written.
+
+    Raises:
+        CheckpointError: it cannot be told: a file cannot be read at the moment (permission, input/output error, a
+            network file system away), or another version of pmlm wrote it. It may be as good as ever.
+    """
     try:
         manifest = read_manifest(folder)
-    except CheckpointError as error:
+    except Damaged as error:
         return str(error)
     for name, entry in manifest["files"].items():
         path = folder / name
-        if not path.is_file():
+        try:
+            size = path.stat().st_size
+            if size != entry["bytes"]:
+                return f"{name} has {size} bytes, not {entry['bytes']}"
+            if sha256(path) != entry["sha256"]:
+                return f"{name} is not as it was written (SHA-256 differs)"
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
             return f"{name} is missing"
-        if path.stat().st_size != entry["bytes"]:
-            return f"{name} has {path.stat().st_size} bytes, not {entry['bytes']}"
-        if sha256(path) != entry["sha256"]:
-            return f"{name} is not as it was written (SHA-256 differs)"
+        except OSError as error:
+            raise _unreadable(path, error) from error
     return None
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """The hashes and score of a checkpoint; CheckpointError if it has none that can be read."""
+    """The hashes and score of a checkpoint.
+
+    Raises:
+        Damaged: it has none, or something else lies in its place.
+        CheckpointError: it cannot be read at the moment, or is of another version.
+    """
+    path = folder / MANIFEST
     try:
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        manifest = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise CheckpointError(f"{folder} has no {MANIFEST}: it was never finished") from None
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{folder / MANIFEST} cannot be read: {error}") from None
-    if not isinstance(manifest, dict) or not isinstance(manifest.get("files"), dict):
-        raise CheckpointError(f"{folder / MANIFEST} is not the manifest of a checkpoint")
-    if manifest.get("format_version") != FORMAT_VERSION:
+        raise Damaged(f"{folder} has no {MANIFEST}: it was never finished") from None
+    except ValueError as error:
+        raise Damaged(f"{path} cannot be read: {error}") from None
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    its = manifest.get("format_version") if isinstance(manifest, dict) else None
+    if isinstance(its, int) and its != FORMAT_VERSION:
         raise CheckpointError(
-            f"{folder / MANIFEST} has format version {manifest.get('format_version')}, "
-            f"this program reads {FORMAT_VERSION}"
+            f"{path} has format version {its}, this pmlm reads {FORMAT_VERSION}: go on with "
+            f"{manifest.get('written_by', 'the pmlm that wrote it')}, or choose another run_name"
         )
+    if its is None or not isinstance(manifest.get("files"), dict):
+        raise Damaged(f"{path} is not the manifest of a checkpoint")
     return manifest
+
+
+def _unreadable(path: Path, error: OSError) -> CheckpointError:
+    return CheckpointError(
+        f"{path} cannot be read: {error.strerror or error}. The checkpoint may be good: nothing was changed; "
+        "mend the disk or the permissions and give the same command again"
+    )
 
 
 def read_state(folder: Path) -> dict[str, Any]:
@@ -152,27 +185,45 @@ def all_steps(root: Path) -> list[Path]:
 
 
 def newest_valid(root: Path, say: Callable[[str], None]) -> Path | None:
-    """The newest checkpoint whose every byte is right, or None if there is none.
+    """The newest checkpoint whose every byte is right, or None if none was ever finished.
 
     Damaged ones are told to `say` and renamed `damaged-...`, so that they are neither taken nor lost.
+
+    Raises:
+        CheckpointError: one cannot be read at the moment or is of another version (see `damage`; it is left alone), or
+            there are checkpoints and none is whole: to start over then is for the user to decide, not for us.
     """
     for folder in reversed(all_steps(root)):
         reason = damage(folder)
         if reason is None:
             return folder
-        aside = root / f"damaged-{folder.name}"
+        aside = root / f"{_DAMAGED}{folder.name}"
         shutil.rmtree(aside, ignore_errors=True)
         folder.rename(aside)
         say(f"checkpoint {folder.name} is damaged ({reason}); kept as {aside.name}, going back to the one before it")
+    if root.is_dir() and any(path.name.startswith(_DAMAGED) for path in root.iterdir()):
+        raise CheckpointError(
+            f"no checkpoint of this run is whole; the damaged ones are kept in {root} as {_DAMAGED}step-... . Put a "
+            "good copy back there, or remove them to start over from step 0, or choose another run_name"
+        )
     return None
 
 
 def sweep(root: Path) -> None:
-    """Remove what an interrupted `write` left behind. Only one process may write below `root` at a time."""
-    if root.is_dir():
-        for path in root.iterdir():
-            if path.name.startswith((".writing-", ".replaced-")):
-                shutil.rmtree(path, ignore_errors=True)
+    """Tidy up after a kill. Only one process may write below `root` at a time.
+
+    What an interrupted `write` left is removed; a checkpoint taken away for one that then never came, is put back.
+    """
+    if not root.is_dir():
+        return
+    for path in list(root.iterdir()):
+        if path.name.startswith(_REPLACED):
+            final = root / path.name.removeprefix(_REPLACED).rpartition("-")[0]
+            if not final.exists():
+                path.rename(final)
+                continue
+        if path.name.startswith((_WRITING, _REPLACED, _PRUNED)):
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def best(root: Path) -> Path | None:
@@ -188,7 +239,7 @@ def prune(root: Path, keep: int) -> None:
     for folder in folders:
         if folder not in stay:
             # Renamed first: a half-removed folder must not look like a checkpoint.
-            doomed = root / f".replaced-{folder.name}-{os.getpid()}"
+            doomed = root / f"{_PRUNED}{folder.name}-{os.getpid()}"
             folder.rename(doomed)
             shutil.rmtree(doomed, ignore_errors=True)
 
@@ -196,6 +247,13 @@ def prune(root: Path, keep: int) -> None:
 def sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _written_by() -> str:
+    try:
+        return f"pmlm {version('pmlm')}"
+    except PackageNotFoundError:  # run from a source tree
+        return "the pmlm that wrote it"
 
 
 def _score(folder: Path) -> float | None:

@@ -89,7 +89,6 @@ def all_gone(folder: Path) -> None:
 DAMAGE = [
     no_manifest,
     half_manifest,
-    other_version,
     not_a_manifest,
     all_gone,
     lambda f: flip(f / "model.safetensors", 3),
@@ -113,9 +112,59 @@ def test_the_newest_whole_one_is_taken_and_the_damaged_one_named(tmp_path, spoil
 def test_nothing_whole_is_nothing(tmp_path):
     said: list[str] = []
     assert checkpoint.newest_valid(tmp_path / "missing", said.append) is None
-    no_manifest(write(tmp_path, 1))
+    (tmp_path / ".writing-step-00000001-5").mkdir()
     assert checkpoint.newest_valid(tmp_path, said.append) is None
-    assert len(said) == 1
+    assert said == []
+
+
+def test_if_there_were_checkpoints_and_none_is_whole_nothing_starts_over_silently(tmp_path):
+    said: list[str] = []
+    for step in (1, 2):
+        no_manifest(write(tmp_path, step))
+    for _ in range(2):  # the second command meets them already set aside
+        with pytest.raises(CheckpointError, match=r"no checkpoint of this run is whole.*remove them to start over"):
+            checkpoint.newest_valid(tmp_path, said.append)
+    assert len(said) == 2
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_another_version_s_checkpoint_is_left_alone(tmp_path):
+    for step in (10, 20):
+        write(tmp_path, step)
+    other_version(checkpoint.folder_of(tmp_path, 20))
+    with pytest.raises(CheckpointError, match="format version 99, this pmlm reads 1: go on with pmlm"):
+        checkpoint.newest_valid(tmp_path, print)
+    assert [path.name for path in checkpoint.all_steps(tmp_path)] == ["step-00000010", "step-00000020"]
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", checkpoint.MANIFEST])
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EIO, errno.ESTALE])
+def test_a_file_that_cannot_be_read_now_is_not_damage(tmp_path, name, number, monkeypatch):
+    """Another machine's file system is away: no test can bring that about for real."""
+    for step in (10, 20):
+        write(tmp_path, step)
+    really = Path.open
+
+    def refuse(path: Path, *args, **kwargs):
+        if path == checkpoint.folder_of(tmp_path, 20) / name:
+            raise OSError(number, os.strerror(number))
+        return really(path, *args, **kwargs)
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(CheckpointError, match=rf"{name} cannot be read: {os.strerror(number)}"):
+        checkpoint.newest_valid(tmp_path, print)
+    assert [path.name for path in checkpoint.all_steps(tmp_path)] == ["step-00000010", "step-00000020"]
+
+
+def test_a_checkpoint_taken_away_for_one_that_never_came_is_put_back(tmp_path):
+    """Killed between the two renames of writing the same step again."""
+    folder = write(tmp_path, 10)
+    folder.rename(tmp_path / ".replaced-step-00000010-77")
+    (tmp_path / ".pruned-step-00000005-77").mkdir()
+    (tmp_path / ".writing-step-00000010-77").mkdir()
+    checkpoint.sweep(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["step-00000010"]
+    assert checkpoint.damage(folder) is None
 
 
 def test_an_interrupted_write_is_invisible_and_swept(tmp_path):
