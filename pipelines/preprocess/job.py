@@ -1,13 +1,13 @@
 """What `pmlm preprocess` will do, found out before Ray starts: the input, the plan, what is finished already."""
 
-import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from pipelines.console import warn
+from pipelines.output_folder import check_output_dir
 from pipelines.preprocess.config import PreprocessConfig
 from pmlm_core import storage
-from pmlm_core.corpus.ledger import LedgerRow, load_ledger, piece_identity, shards_are_there
+from pmlm_core.corpus.ledger import LedgerRow, is_finished, load_ledger, piece_identity
 from pmlm_core.corpus.manifest import MANIFEST, Manifest
 from pmlm_core.corpus.pieces import Piece, plan_pieces
 from pmlm_core.corpus.shard_job import ShardOptions, options_fingerprint
@@ -75,7 +75,7 @@ def prepare(config: PreprocessConfig) -> Job:
 
 def _finished(piece: Piece, fingerprint: str, known: dict[str, LedgerRow], output_dir: str) -> LedgerRow | None:
     row = known.get(piece_identity(fingerprint, LedgerRow.describe(piece)))
-    return row if row is not None and shards_are_there(output_dir, row) else None
+    return row if row is not None and is_finished(output_dir, row) else None
 
 
 def _earlier_manifest(output_dir: str) -> Manifest | None:
@@ -89,8 +89,7 @@ def _earlier_manifest(output_dir: str) -> Manifest | None:
 
 
 def _check_output(output_dir: str, tokenizer: TextTokenizer, config: PreprocessConfig) -> None:
-    if storage.size(output_dir) is not None:
-        raise ConfigError(f"output_dir {config.output_dir} is a file; name a folder")
+    check_output_dir(output_dir)
     folder = storage.join(output_dir, TOKENIZER)
     there = _tokenizer_in(folder)
     if there is not None and there.fingerprint != tokenizer.fingerprint:
@@ -98,12 +97,6 @@ def _check_output(output_dir: str, tokenizer: TextTokenizer, config: PreprocessC
             f"output_dir {config.output_dir} holds blocks of another tokenizer (fingerprint "
             f"{there.fingerprint[:12]}, this one is {tokenizer.fingerprint[:12]}); choose another output_dir"
         )
-    if not storage.is_remote(output_dir):
-        above = output_dir
-        while not os.path.exists(above):
-            above = os.path.dirname(above)
-        if not os.access(above, os.W_OK):
-            raise ConfigError(f"output_dir {config.output_dir}: {above} may not be written to")
 
 
 def _tokenizer_in(folder: str) -> TextTokenizer | None:

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 
 from pipelines.console import made, next_command, say, warn
+from pipelines.output_folder import check_output_dir
 from pipelines.tokenizer.config import TokenizerConfig
 from pmlm_core import storage
 from pmlm_core.corpus.formats import InputFormat
@@ -38,6 +39,7 @@ def run(config: TokenizerConfig) -> None:
     from pipelines.tokenizer.draw import draw
 
     config.validate()
+    check_output_dir(config.output_dir)
     plan = _plan(config)
     _announce(config, plan)
     samples = draw(plan.shares, plan.fmt, config.seed, config.num_workers)
@@ -76,6 +78,7 @@ def run(config: TokenizerConfig) -> None:
 def dry_run(config: TokenizerConfig) -> None:
     """Say what would be read and trained; reads no text."""
     config.validate()
+    check_output_dir(config.output_dir)
     plan = _plan(config)
     _announce(config, plan)
     say(f"would train {config.vocab_size:,} {config.model_type} pieces on at most {config.sample_bytes / 1e6:,.0f} MB")

@@ -106,7 +106,7 @@ def load_row(output_dir: str, key: str) -> LedgerRow | None:
 
 
 def load_ledger(output_dir: str, map: Callable[..., Iterable[Any]] = map) -> dict[str, LedgerRow]:
-    """Rows (slim) of all finished pieces by `piece_identity`; `map` reads them, for example `ThreadPoolExecutor().map`."""
+    """Rows (slim) of all finished pieces by `piece_identity`; `map` reads them, e.g. `ThreadPoolExecutor().map`."""
     keys = [n.removesuffix(".json") for n in storage.names_in(storage.join(output_dir, LEDGER)) if n.endswith(".json")]
     known: dict[str, LedgerRow] = {}
     for row in map(lambda key: _slim_row(output_dir, key), keys):
@@ -119,6 +119,11 @@ def load_ledger(output_dir: str, map: Callable[..., Iterable[Any]] = map) -> dic
 def _slim_row(output_dir: str, key: str) -> LedgerRow | None:
     row = load_row(output_dir, key)
     return None if row is None else row.slim()
+
+
+def is_finished(output_dir: str, row: LedgerRow) -> bool:
+    """Whether a row's piece need not be done again: its shards are whole, and no file of it was barred from reading."""
+    return "unreadable" not in row.rejects["counts"] and shards_are_there(output_dir, row)
 
 
 def shards_are_there(output_dir: str, row: LedgerRow) -> bool:

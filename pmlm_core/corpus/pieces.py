@@ -72,7 +72,14 @@ def plan_pieces(
 
 
 def cut(source: Source, piece_bytes: int) -> list[Span]:
-    """Cut one file into spans of about `piece_bytes`."""
+    """Cut one file into spans of about `piece_bytes`; one that may not be read stays whole, and its reader says so."""
+    try:
+        return _cut(source, piece_bytes)
+    except PermissionError:
+        return [Span(source, 0, -1 if source.kind == "parquet" else source.size, True, True, source.size)]
+
+
+def _cut(source: Source, piece_bytes: int) -> list[Span]:
     if source.kind == "parquet":
         return _cut_parquet(source, piece_bytes)
     if source.compression or source.kind not in _CUTTABLE or source.size <= piece_bytes:
@@ -142,7 +149,19 @@ def _begins_a_piece(span: Span, piece_bytes: int) -> bool:
 
 
 def span_digest(span: Span) -> str:
-    """SHA-256 (hex) of the bytes a span stands for; of a Parquet span, the file's length and its row groups' bytes."""
+    """SHA-256 (hex) of the bytes a span stands for; of a Parquet span, the file's length and its row groups' bytes.
+
+    Of a file that may not be read, of its name, size and time.
+    """
+    try:
+        return _span_digest(span)
+    except PermissionError:
+        source = span.source
+        what = ("unreadable", source.uri, source.size, source.mtime_ns, span.start, span.end)
+        return hashlib.sha256(repr(what).encode()).hexdigest()
+
+
+def _span_digest(span: Span) -> str:
     sha = hashlib.sha256()
     file_system, path = resolve(span.source.uri)
     with file_system.open_input_file(path) as file:

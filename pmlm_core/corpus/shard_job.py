@@ -19,7 +19,7 @@ import numpy.typing as npt
 from pmlm_core import storage
 from pmlm_core.corpus.formats import InputFormat
 from pmlm_core.corpus.holdout import TRAIN, VALIDATION, HeldOut
-from pmlm_core.corpus.ledger import LedgerRow, load_row, save_row, shards_are_there
+from pmlm_core.corpus.ledger import LedgerRow, is_finished, load_row, save_row
 from pmlm_core.corpus.manifest import FORMAT_VERSION, ShardEntry
 from pmlm_core.corpus.masking import mask_windows
 from pmlm_core.corpus.packing import Packer
@@ -100,7 +100,7 @@ def run_piece(
     fingerprint = options_fingerprint(options, tokenizer)
     name = hashlib.sha256(f"{digest} {fingerprint}".encode()).hexdigest()[:32]
     known = load_row(output_dir, name)
-    if known is not None and not (strict and known.rejects["counts"]) and shards_are_there(output_dir, known):
+    if known is not None and not (strict and known.rejects["counts"]) and is_finished(output_dir, known):
         mine = known.for_piece(piece)
         if not known.describes(piece):  # the same bytes under another name: the next run must find them by it
             save_row(output_dir, mine)

@@ -9,15 +9,18 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.fs
 import pytest
 
+from pmlm_core import storage
 from pmlm_core.corpus.formats import InputFormat
 from pmlm_core.corpus.holdout import SECTION_CHARACTERS, HeldOut
-from pmlm_core.corpus.ledger import load_ledger, piece_identity
+from pmlm_core.corpus.ledger import is_finished, load_ledger, load_row, piece_identity
+from pmlm_core.corpus.reports import rejected_items
 from pmlm_core.corpus.shard_job import ShardOptions, options_fingerprint, run_piece
 from pmlm_core.corpus.tokenizer import TextTokenizer
 from pmlm_core.errors import DataError
-from tests.corpus.corpus_makers import jsonl, pieces_of, write
+from tests.corpus.corpus_makers import jsonl, pieces_of, write, write_parquet
 
 
 @pytest.fixture(scope="module")
@@ -144,6 +147,34 @@ def test_a_piece_without_any_text_is_finished_all_the_same(tmp_path, tokenizer):
     assert row.shards == {}
     assert row.rejects["counts"] == {"invalid_json": 1}
     assert json.loads((tmp_path / "out/ledger" / f"{row.key}.json").read_text())["key"] == row.key
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.jsonl.gz", "a.parquet"])
+def test_a_file_that_may_not_be_read_is_set_aside_until_it_may(tmp_path, sample_texts, tokenizer, monkeypatch, name):
+    path = str(tmp_path / name)
+    write_parquet(Path(path), list(sample_texts)) if name == "a.parquet" else write(Path(path), jsonl(sample_texts))
+    out = str(tmp_path / "out")
+
+    class Barred(pa.fs.LocalFileSystem):
+        """Root may read everything, so permissions cannot be taken away for real."""
+
+        def open_input_file(self, path):
+            raise PermissionError(13, "Permission denied", path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(storage.pafs, "LocalFileSystem", Barred)
+        pieces, fmt = pieces_of(path, piece_bytes=20_000)
+        rows = [run_piece(piece, ShardOptions(fmt, max_length=32), tokenizer, out) for piece in pieces]
+        assert [row.rejects["counts"] for row in rows] == [{"unreadable": 1}]
+        assert next(iter(rejected_items(rows, lambda key: None)))["file"] == path
+        with pytest.raises(DataError, match=rf"{path}: the file may not be read"):
+            run_piece(pieces[0], ShardOptions(fmt, max_length=32), tokenizer, out, strict=True)
+    row = load_row(out, rows[0].key)
+    assert row is not None
+    assert not is_finished(out, row)
+    pieces, fmt = pieces_of(path)
+    row = run_piece(pieces[0], ShardOptions(fmt, max_length=32), tokenizer, out)
+    assert (row.counts["documents"], row.rejects["counts"]) == (len(sample_texts), {})
 
 
 def test_memory_stays_bounded_on_lines_of_200_megabytes(tmp_path, sample_tokenizer_dir):

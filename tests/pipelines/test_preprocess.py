@@ -329,6 +329,8 @@ def test_output_inside_the_input_is_refused(config, corpus, tmp_path):
     (tmp_path / "file").write_text("x")
     with pytest.raises(ConfigError, match="is a file"):
         run(config(output_dir=str(tmp_path / "file")))
+    with pytest.raises(ConfigError, match="file is not a folder"):
+        run(config(output_dir=str(tmp_path / "file" / "x")))
 
 
 def test_the_command_line_refuses_unknown_options(capsys):

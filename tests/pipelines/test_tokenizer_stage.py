@@ -117,6 +117,17 @@ def test_replacing_another_tokenizer_is_said(config, capsys):
     )
 
 
+@pytest.mark.parametrize("act", [run, dry_run])
+@pytest.mark.parametrize(("inside", "message"), [("", "is a file"), ("x/y", "is not a folder")])
+def test_an_output_that_cannot_be_a_folder_is_refused_before_training(
+    config, tmp_path, monkeypatch, act, inside, message
+):
+    (tmp_path / "file").write_text("x")
+    monkeypatch.setattr("pipelines.tokenizer.run.train", lambda *a, **k: pytest.fail("trained for nothing"))
+    with pytest.raises(ConfigError, match=message):
+        act(replace(config, output_dir=str(tmp_path / "file" / inside)))
+
+
 def test_a_dry_run_writes_nothing(config, capsys):
     dry_run(config)
     assert "3 files" in capsys.readouterr().out
