@@ -84,7 +84,10 @@ def test_shares_follow_the_weights(books):
 
 def test_of_a_very_large_corpus_some_pieces_are_read():
     source = Source("/nowhere/x.jsonl", 32 << 20, 0, "jsonl")
-    pieces = [Piece((Span(replace(source, uri=f"/nowhere/{i}.jsonl"), 0, 32 << 20),)) for i in range(5000)]
+    pieces = [
+        Piece((Span(replace(source, uri=f"/nowhere/{i}.jsonl"), 0, 32 << 20, True, True, 32 << 20),))
+        for i in range(5000)
+    ]
     shares = share_out(pieces, 64 << 20, seed=0)
     assert len(shares) == 256
     assert 64 << 20 <= sum(share.sample_bytes for share in shares) <= (64 << 20) + 256
