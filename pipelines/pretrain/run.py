@@ -9,11 +9,12 @@ from typing import Any
 
 from pipelines import cluster
 from pipelines.console import console, made, next_command, say
+from pipelines.lock import locked
 from pipelines.pretrain.config import PretrainConfig
 from pipelines.pretrain.fit import fit
 from pipelines.pretrain.plan import WorkPlan, identity, plan_for, settled_micro_batch
 from pipelines.pretrain.progress import Progress
-from pipelines.pretrain.rundir import check_unless_new, open_run
+from pipelines.pretrain.rundir import RunDir, check_unless_new, open_run
 from pmlm_core.corpus.manifest import Manifest
 from pmlm_core.errors import DataError
 from pmlm_core.model.cost import max_predictions, parameters
@@ -30,6 +31,11 @@ def run(config: PretrainConfig) -> None:
     """
     manifest = _blocks(config)
     run_dir, known = open_run(config, identity(manifest))
+    with locked(run_dir.path, "pmlm pretrain"):
+        _run_alone(config, manifest, run_dir, known)
+
+
+def _run_alone(config: PretrainConfig, manifest: Manifest, run_dir: RunDir, known: bool) -> None:
     plan = plan_for(config, run_dir, manifest, attempt=uuid.uuid4().hex[:12], threads=_threads(config))
     _say_what(plan, manifest, known)
     from pmlm_core.training import checkpoint
@@ -38,6 +44,9 @@ def run(config: PretrainConfig) -> None:
     newest = checkpoint.newest_valid(run_dir.checkpoints, lambda text: say(f"warning: {text}"))
     if newest is not None and checkpoint.read_manifest(newest)["step"] >= config.max_steps:
         say(f"run {run_dir.name} is finished: all {config.max_steps} steps were done before")
+        if _has_news(plan, newest):  # killed after its last checkpoint, or given another store or model name now
+            _open_sink(plan, manifest).finish("FINISHED")
+            _register(plan, newest)
         _conclude(plan, newest, before=True)
         return
     sink = _open_sink(plan, manifest)
@@ -145,13 +154,32 @@ def _open_sink(plan: WorkPlan, manifest: Manifest) -> Any:
     return MlflowSink(plan.run.path, config.tracking_uri, config.experiment_name, plan.run.name, params, tags)
 
 
+def _has_news(plan: WorkPlan, folder: Path) -> bool:
+    """Whether MLflow has not all of a finished run: figures, status, model."""
+    from pipelines.tracking.record import Record
+    from pipelines.tracking.redact import redact
+    from pipelines.tracking.store import NONE, resolve
+
+    uri = resolve(plan.config.tracking_uri)
+    if uri == NONE:
+        return False
+    record = Record.load(plan.run.path)
+    if record is None or record.tracking_uri != redact(uri) or not record.delivered or record.status != "FINISHED":
+        return True
+    return plan.config.register_model is not None and not record.has_registered(plan.config.register_model, folder)
+
+
 def _register(plan: WorkPlan, folder: Path) -> None:
     """Register the final checkpoint as an MLflow model, if asked for; a store that is away gets it by `pmlm sync`."""
     config = plan.config
     if config.register_model is None:
         return
     from pipelines.tracking.models import register
+    from pipelines.tracking.record import Record
 
+    record = Record.load(plan.run.path)
+    if record is not None and record.has_registered(config.register_model, folder):
+        return
     version = register(plan.run.path, folder, config.register_model, config.tracking_uri)
     if version:
         say(f"registered in MLflow: {version}")

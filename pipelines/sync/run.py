@@ -4,6 +4,7 @@ import os
 import time
 
 from pipelines.console import say, warn
+from pipelines.lock import locked
 from pipelines.sync.config import SyncConfig
 from pipelines.tracking import models
 from pipelines.tracking.delivery import Delivery
@@ -20,7 +21,13 @@ def run(config: SyncConfig) -> None:
     Raises:
         DataError: the run's record is damaged.
         PmlmError: the store did not take everything within `timeout` seconds.
+        ConfigError: the run is being trained, which sends its figures by itself.
     """
+    with locked(config.run_dir, "pmlm sync"):
+        _send(config)
+
+
+def _send(config: SyncConfig) -> None:
     record = Record.load(config.run_dir)
     if record is None:
         raise DataError(f"{config.run_dir} holds no mlflow.json")
@@ -30,6 +37,8 @@ def run(config: SyncConfig) -> None:
     while True:
         try:
             sent = delivery.deliver(EVERYTHING)
+            record.delivered = True
+            record.save(config.run_dir)
             break
         except Exception as error:
             complaint = f"{type(error).__name__}: {redact(' '.join(str(error).split()))[:300]}"

@@ -6,6 +6,7 @@ sink repeats it.
 """
 
 import os
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,17 @@ class Delivery:
         self._client: Any = None
         self._inode, self._offset = -1, 0
         self._status_there = ""
+        self._saving, self._closed = threading.Lock(), False
+
+    def close(self) -> None:
+        """Leave the record on disk to others from now on, even if a call of `deliver` comes back late."""
+        with self._saving:
+            self._closed = True
+
+    def _save(self) -> None:
+        with self._saving:
+            if not self._closed:
+                self.record.save(self._run_dir)
 
     def deliver(self, up_to_step: int) -> int:
         """Send every figure of steps up to `up_to_step` and the run's status; return how many figures went."""
@@ -56,7 +68,7 @@ class Delivery:
         there = {metric.key: metric.step for metric in getattr(run.data, "_metric_objs", None) or []}
         for name, step in there.items():
             self.record.shipped[name] = max(step, self.record.shipped.get(name, step))
-        self.record.save(self._run_dir)
+        self._save()
         self._inode = -1
         self._client = client
 
@@ -80,7 +92,7 @@ class Delivery:
 
     def _adopt(self, run: Any) -> Any:
         self.record.run_id = run.info.run_id
-        self.record.save(self._run_dir)
+        self._save()
         return run
 
     def _send_params(self, client: Any, run: Any) -> None:
@@ -128,7 +140,7 @@ class Delivery:
         self._client.log_batch(self.record.run_id, metrics=batch)
         self._offset = end
         self.record.shipped = dict(latest)
-        self.record.save(self._run_dir)
+        self._save()
         return len(batch)
 
 

@@ -91,7 +91,7 @@ def register_pending(
             f"To register it later: pmlm sync --run_dir {run_dir}"
         )
         return None
-    record.pending_model = None
+    record.pending_model, record.registered = None, {**wanted, "model": done[0]}
     record.save(run_dir)
     made("MLflow model", done[0])
     return done[0]

@@ -30,6 +30,10 @@ class Record:
     shipped: dict[str, int] = field(default_factory=dict)
     status: str = "RUNNING"
     pending_model: dict[str, str] | None = None
+    registered: dict[str, str] | None = None
+    """The model made of this run: name, checkpoint, and the "NAME version N" that MLflow answered."""
+    delivered: bool = False
+    """Whether everything has arrived, the final status included."""
 
     @classmethod
     def load(cls, run_dir: str | os.PathLike[str]) -> "Record | None":
@@ -53,6 +57,14 @@ class Record:
         """Write the record whole or not at all."""
         path = Path(run_dir) / FILE_NAME
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f"{FILE_NAME}.{os.getpid()}.new")
-        temporary.write_text(json.dumps(dataclasses.asdict(self), indent=1) + "\n", encoding="utf-8")
-        os.replace(temporary, path)
+        temporary = path.with_name(f"{FILE_NAME}.{uuid.uuid4().hex}.new")  # threads of one process must not share it
+        try:
+            temporary.write_text(json.dumps(dataclasses.asdict(self), indent=1) + "\n", encoding="utf-8")
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    def has_registered(self, name: str, checkpoint: Path) -> bool:
+        """Whether this checkpoint is registered as model `name` already."""
+        known = self.registered or {}
+        return known.get("name") == name and Path(known.get("checkpoint", "")).name == checkpoint.name

@@ -95,11 +95,14 @@ class MlflowSink:
         with self._condition:
             self._closed = True
             self._condition.notify_all()
+        # A call that hangs may come back later; it must not undo what is noted from here on (a model to register).
+        self._delivery.close()
+        self._delivery.record.delivered = arrived
+        try:
+            self._delivery.record.save(self._run_dir)
+        except Exception as error:
+            self._complain(error)
         if not arrived:
-            try:
-                self._delivery.record.save(self._run_dir)
-            except Exception as error:
-                self._complain(error)
             self._warn(
                 f"MLflow has not received all figures of this run; they are kept in {self._run_dir}. "
                 f"When the server is back: pmlm sync --run_dir {self._run_dir}"
@@ -113,7 +116,7 @@ class MlflowSink:
         fresh = Record(redact(uri), experiment, name, params, tags)
         if known:
             fresh.run_key, fresh.run_id, fresh.shipped = known.run_key, known.run_id, known.shipped
-            fresh.pending_model = known.pending_model
+            fresh.pending_model, fresh.registered = known.pending_model, known.registered
         fresh.save(self._run_dir)
         return fresh
 

@@ -13,8 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from mlflow import MlflowClient
 
+from pipelines.lock import locked
+from pipelines.sync.config import SyncConfig
+from pipelines.sync.run import run as sync
 from pipelines.tracking import store
-from pipelines.tracking.delivery import RUN_KEY_TAG
+from pipelines.tracking.delivery import RUN_KEY_TAG, Delivery
 from pipelines.tracking.journal import Entry, Journal
 from pipelines.tracking.record import Record
 from pipelines.tracking.redact import flatten, redact
@@ -314,3 +317,33 @@ def test_a_server_that_never_answers_stalls_nothing(tmp_path: Path) -> None:
         assert not sink.finish("FINISHED", timeout=1.0)
         assert time.monotonic() - begin < 8
         assert warnings
+
+
+def test_a_delivery_that_comes_back_late_does_not_undo_what_was_noted_since(tmp_path: Path) -> None:
+    record = Record("http://127.0.0.1:9", "pmlm", "r")
+    late = Delivery(tmp_path, "http://127.0.0.1:9", record)
+    record.save(tmp_path)
+    late.close()
+    noted = Record.load(tmp_path)
+    assert noted is not None
+    noted.pending_model = {"name": "m", "checkpoint": "c"}
+    noted.save(tmp_path)
+    late._save()
+    after = Record.load(tmp_path)
+    assert after is not None
+    assert after.pending_model == {"name": "m", "checkpoint": "c"}
+
+
+def test_the_record_says_whether_all_has_arrived(tmp_path: Path, sqlite_uri: str) -> None:
+    Journal(tmp_path).append(1, {"a": 1.0})
+    assert MlflowSink(tmp_path, sqlite_uri, "pmlm", "arrived").finish("FINISHED", 60)
+    record = Record.load(tmp_path)
+    assert record is not None
+    assert (record.delivered, record.status) == (True, "FINISHED")
+    assert [path.name for path in tmp_path.glob("mlflow.json*")] == ["mlflow.json"]
+
+
+def test_sync_keeps_out_of_a_run_in_training(tmp_path: Path) -> None:
+    Record("http://127.0.0.1:9", "pmlm", "r").save(tmp_path)
+    with locked(tmp_path, "pmlm pretrain"), pytest.raises(ConfigError, match=r"in use by pmlm pretrain \(process \d+"):
+        sync(SyncConfig(str(tmp_path), timeout=0.1))

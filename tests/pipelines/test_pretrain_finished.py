@@ -1,0 +1,33 @@
+"""`pmlm pretrain` on a run whose last checkpoint is written: what a kill left undone in MLflow is done, and once."""
+
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+
+from pipelines.lock import locked
+from pipelines.pretrain.config import PretrainConfig
+from pipelines.pretrain.run import run
+from pmlm_core.errors import ConfigError
+from tests.pipelines.tiny_blocks import make_blocks
+from tests.pipelines.training_without_ray import config_for, train_here
+
+OPTIONS = {"max_steps": 2, "eval_rows": 0, "logging_steps": 1, "run_name": "run"}
+
+
+def test_a_run_killed_after_its_last_checkpoint_is_finished(tmp_path: Path, sample_texts, sample_tokenizer_dir, capsys):
+    blocks = make_blocks(tmp_path / "blocks", sample_texts[:40], sample_tokenizer_dir)
+    store = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    options = config_for(blocks, tmp_path / "out", **OPTIONS, tracking_uri=store, register_model="tiny-model")
+    path = train_here(options)  # a worker's part; the driver died before it told MLflow anything
+    with locked(path, "pmlm pretrain"), pytest.raises(ConfigError, match="in use by"):
+        run(PretrainConfig(**options))
+    for _ in range(2):
+        run(PretrainConfig(**options))
+    assert "finished: all 2 steps were done before" in capsys.readouterr().out
+    client = MlflowClient(store, store)
+    experiment = client.get_experiment_by_name("pmlm-pretrain")
+    (tracked,) = client.search_runs([experiment.experiment_id])
+    assert tracked.info.status == "FINISHED"
+    assert [metric.step for metric in client.get_metric_history(tracked.info.run_id, "train/loss")] == [1, 2]
+    assert len(client.search_model_versions("name='tiny-model'")) == 1
