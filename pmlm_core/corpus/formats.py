@@ -57,6 +57,22 @@ def compression_of(name: str) -> str | None:
     return next((codec for ending, codec in COMPRESSIONS.items() if name.lower().endswith(ending)), None)
 
 
+def is_plain_text(name: str) -> bool:
+    """Whether the name says plain text, whose form `auto` cannot tell.
+
+    >>> is_plain_text("README.txt.gz"), is_plain_text("a.jsonl")
+    (True, False)
+    """
+    return _stem(name).endswith(_AMBIGUOUS)
+
+
+def _stem(name: str) -> str:
+    stem = name.lower()
+    for ending in COMPRESSIONS:
+        stem = stem.removesuffix(ending)
+    return stem
+
+
 def kind_of(name: str, wanted: InputFormat) -> str | None:
     """The form of a file by its name, or None where neither the name nor `wanted` tells.
 
@@ -66,15 +82,14 @@ def kind_of(name: str, wanted: InputFormat) -> str | None:
     >>> kind_of("a.jsonl.gz", InputFormat())
     'jsonl'
     """
-    stem = name.lower()
-    for ending in COMPRESSIONS:
-        stem = stem.removesuffix(ending)
+    stem = _stem(name)
     kind = wanted.kind if wanted.kind != "auto" else None
     if kind is None:
-        if stem.endswith(_AMBIGUOUS):
+        if is_plain_text(name):
             raise DataError(
                 f"{name}: a plain text file does not say where a document ends; give --input_format text_lines "
-                "(a document a line), text_blocks (blank lines between documents) or text_files (a document a file)"
+                "(a document a line), text_blocks (blank lines between documents) or text_files (a document a file); "
+                "all input is then read so"
             )
         kind = next((form for ending, form in _BY_ENDING.items() if stem.endswith(ending)), None)
     if kind == "parquet" and stem != name.lower():

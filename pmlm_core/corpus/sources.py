@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pyarrow.fs as pafs
 
-from pmlm_core.corpus.formats import InputFormat, compression_of, kind_of
+from pmlm_core.corpus.formats import InputFormat, compression_of, is_plain_text, kind_of
 from pmlm_core.errors import DataError
 from pmlm_core.storage import is_remote, normalise, resolve
 
@@ -28,7 +28,7 @@ def list_sources(inputs: list[str], fmt: InputFormat, on_skip: Callable[[str], N
     """List the files that `inputs` name, sorted by URI, each once.
 
     Names that begin with `.` or `_` inside a folder or glob are markers (`_SUCCESS`), not data. Under `auto`, other
-    files whose name tells no known form are passed to `on_skip`.
+    files whose name tells no known form are passed to `on_skip`, plain text beside files of known forms among them.
 
     Args:
         inputs: files, folders (searched through), globs (`*`, `?`, `[...]`, `**`), local or s3:// or gs://.
@@ -40,24 +40,33 @@ def list_sources(inputs: list[str], fmt: InputFormat, on_skip: Callable[[str], N
     """
     found: dict[str, Source] = {}
     for text in inputs:
-        skipped = 0
-        before = len(found)
-        matched = False
+        unknown: list[str] = []
+        known = matched = False
         for uri, info, named in _matches(text):
             matched = True
-            kind = kind_of(uri, fmt)
+            # Plain text beside files of a known form is a README more often than data; the form it would have to be
+            # given holds for all input, and would read those files wrongly.
+            beside = fmt.kind == "auto" and not named and is_plain_text(uri)
+            kind = None if beside else kind_of(uri, fmt)
             if kind is None and named:
                 raise DataError(f"{uri}: its name does not tell its form; give --input_format (jsonl, parquet, ...)")
             if kind is None:
-                skipped += 1
-                if on_skip:
-                    on_skip(uri)
+                unknown.append(uri)
                 continue
+            known = True
             found[uri] = Source(uri, int(info.size), int(info.mtime_ns or 0), kind, compression_of(uri))
         if not matched:
             raise DataError(f"input '{text}': no such file, folder or match; check the path (globs need quotes)")
-        if len(found) == before and skipped:
-            raise DataError(f"input '{text}': none of its {skipped} files tells its form by name; give --input_format")
+        if not known:
+            plain = next(filter(is_plain_text, unknown), None)
+            if plain:
+                kind_of(plain, fmt)  # says what to do about plain text
+            raise DataError(
+                f"input '{text}': none of its {len(unknown)} files tells its form by name; give --input_format"
+            )
+        for uri in unknown:
+            if on_skip:
+                on_skip(uri)
     return sorted(found.values())
 
 

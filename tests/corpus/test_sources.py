@@ -95,6 +95,18 @@ def test_plain_text_must_be_told_where_a_document_ends(tmp_path):
     assert list_sources([str(tmp_path)], InputFormat("text_blocks"))[0].kind == "text_blocks"
 
 
+def test_plain_text_beside_known_forms_is_left_out_aloud_unless_named(tree):
+    (tree / "README.txt").write_bytes(b"x")
+    skipped: list[str] = []
+    found = list_sources([str(tree)], AUTO, skipped.append)
+    assert sorted(Path(uri).name for uri in skipped) == ["README.md", "README.txt"]
+    assert len(found) == 5
+    for named in (str(tree / "README.txt"), str(tree / "*.txt")):
+        with pytest.raises(DataError, match="all input is then read so"):
+            list_sources([str(tree / "b.jsonl"), named], AUTO)
+    assert "README.txt" in names([str(tree)], tree, InputFormat("text_lines"))
+
+
 def test_a_form_that_the_name_does_not_tell(tmp_path):
     (tmp_path / "data.bin").write_bytes(b"x")
     with pytest.raises(DataError, match="give --input_format"):
