@@ -2,14 +2,16 @@
 
 import gzip
 import json
+import random
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import zstandard
 
+from pmlm_core.corpus.readers import Document, read_documents
 from pmlm_core.corpus.rejects import REASONS, Reject, RejectLog
-from tests.corpus.corpus_makers import jsonl, read, write, write_parquet
+from tests.corpus.corpus_makers import jsonl, pieces_of, read, write, write_parquet
 
 TEXTS = ["One fish.", "Zwei Fische, größer.", "三条鱼", 'with "quotes"\nand lines']
 
@@ -277,3 +279,17 @@ def test_the_log_counts_all_and_keeps_a_few():
     assert log.counts == {"nul_byte": 5, "empty_text": 1}
     assert [reject.row for reject in log.kept] == [0, 1, 9]
     assert all(REASONS.values())
+
+
+def test_a_big_row_group_is_not_held_in_memory(tmp_path):
+    rng = random.Random(0)
+    texts = [rng.randbytes(150_000).hex() for _ in range(150)]  # 45 MB that do not compress below half
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"text": texts}), path, use_dictionary=False, write_batch_size=4)
+    ((piece,), fmt) = pieces_of(str(path))
+    before, most, found = pa.total_allocated_bytes(), 0, 0
+    for document in read_documents(piece, fmt):
+        found += isinstance(document, Document) and document.text == texts[found]
+        most = max(most, pa.total_allocated_bytes() - before)
+    assert found == len(texts)
+    assert most < 16 << 20

@@ -12,7 +12,11 @@ from pmlm_core.corpus.readers.text import Found, checked
 from pmlm_core.corpus.rejects import ReadProgress, Reject, excerpt
 from pmlm_core.storage import is_transport_error, resolve
 
-_BATCH = 64  # records decoded at a time: long documents stay bounded
+# Records are decoded some megabytes at a time, and a column is read through a buffer instead of a row group at once:
+# row groups of a gigabyte are common.
+_BATCH_BYTES = 4 << 20
+_MAX_BATCH_ROWS = 64
+_BUFFER = 1 << 20
 
 
 def read(span: Span, index: int, fmt: InputFormat, progress: ReadProgress) -> Iterator[Found]:
@@ -28,7 +32,7 @@ def read(span: Span, index: int, fmt: InputFormat, progress: ReadProgress) -> It
 def _read_file(source: Any, span: Span, index: int, fmt: InputFormat, progress: ReadProgress) -> Iterator[Found]:
     progress.rows.setdefault(index, 0)
     try:
-        file = pq.ParquetFile(source, pre_buffer=False)
+        file = pq.ParquetFile(source, pre_buffer=False, buffer_size=_BUFFER)
     except (pa.ArrowException, OSError, ValueError) as error:
         yield Reject(index, 0, None, "corrupt_file", "", _detail(error))
         return
@@ -44,13 +48,20 @@ def _read_file(source: Any, span: Span, index: int, fmt: InputFormat, progress: 
     for group in range(span.start, span.end):
         before = progress.rows[index]
         try:
-            for batch in file.iter_batches(_BATCH, row_groups=[group], columns=[fmt.text_field], use_threads=False):
+            rows = _batch_rows(file.metadata.row_group(group), fmt.text_field)
+            for batch in file.iter_batches(rows, row_groups=[group], columns=[fmt.text_field], use_threads=False):
                 yield from _read_batch(batch.column(0), index, fmt, progress)
         except (pa.ArrowException, OSError) as error:
             row = progress.rows[index] + 1
             detail = f"row group {group}: {_detail(error)}; the rest of it is left out"
             yield Reject(index, row, None, "corrupt_file", "", detail)
         progress.rows[index] = before + file.metadata.row_group(group).num_rows
+
+
+def _batch_rows(group: Any, field: str) -> int:
+    columns = (group.column(i) for i in range(group.num_columns))
+    nbytes = sum(column.total_uncompressed_size for column in columns if column.path_in_schema == field)
+    return int(min(_MAX_BATCH_ROWS, max(1, _BATCH_BYTES * group.num_rows // max(1, nbytes))))
 
 
 def _is_text(kind: pa.DataType) -> bool:
