@@ -5,6 +5,7 @@ an object store shows an object only once it was put whole.
 """
 
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Iterator
@@ -17,11 +18,27 @@ import pyarrow.fs as pafs
 from pmlm_core.errors import ConfigError, DataError
 
 SCHEMES = ("s3", "gs", "gcs")
+_QUERY = re.compile(r"\?\w+=[^&/?]*(&\w+=[^&/?]*)*$")
 
 
 def is_remote(uri: str) -> bool:
     """Whether `uri` names an object store rather than a local path."""
     return "://" in uri and not uri.startswith("file://")
+
+
+def split_query(uri: str) -> tuple[str, str]:
+    """Divide an address into its path and its query (without the `?`); a `?` that is a wildcard stays in the path.
+
+    >>> split_query("s3://b/x?scheme=http&region=eu"), split_query("s3://b/part-?.jsonl")
+    (('s3://b/x', 'scheme=http&region=eu'), ('s3://b/part-?.jsonl', ''))
+    """
+    match = _QUERY.search(uri)
+    return (uri[: match.start()], match.group()[1:]) if match else (uri, "")
+
+
+def with_query(path: str, query: str) -> str:
+    """Undo `split_query`."""
+    return f"{path}?{query}" if query else path
 
 
 def resolve(uri: str) -> tuple[pafs.FileSystem, str]:
@@ -37,13 +54,12 @@ def resolve(uri: str) -> tuple[pafs.FileSystem, str]:
     scheme, _, rest = uri.partition("://")
     if scheme not in SCHEMES:
         raise ConfigError(f"{uri}: storage '{scheme}://' is not supported; use a local path, s3:// or gs://")
-    path, _, query = rest.partition("?")
+    path, query = split_query(rest)
     return _file_system(scheme, path.split("/", 1)[0], query, os.getpid()), path.rstrip("/")
 
 
 @lru_cache(maxsize=64)
 def _file_system(scheme: str, bucket: str, query: str, _pid: int) -> pafs.FileSystem:
-    suffix = f"?{query}" if query else ""
     endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
     try:
         if scheme == "s3" and endpoint and "endpoint_override" not in dict(parse_qsl(query)):
@@ -51,7 +67,7 @@ def _file_system(scheme: str, bucket: str, query: str, _pid: int) -> pafs.FileSy
             parts = urlsplit(endpoint if "://" in endpoint else f"https://{endpoint}")
             region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"
             return pafs.S3FileSystem(endpoint_override=parts.netloc, scheme=parts.scheme, region=region)
-        return pafs.FileSystem.from_uri(f"{scheme}://{bucket}{suffix}")[0]
+        return pafs.FileSystem.from_uri(with_query(f"{scheme}://{bucket}", query))[0]
     except (OSError, ValueError) as error:
         raise DataError(f"{scheme}://{bucket}: the object store cannot be opened: {error}") from None
 
@@ -63,7 +79,10 @@ def absolute(path: str) -> str:
 
 def normalise(uri: str) -> str:
     """Give the one spelling of `uri` that reports and ledgers use."""
-    return uri.rstrip("/") if is_remote(uri) else absolute(uri)
+    if not is_remote(uri):
+        return absolute(uri)
+    path, query = split_query(uri)
+    return with_query(path.rstrip("/"), query)
 
 
 def join(uri: str, *names: str) -> str:
@@ -74,8 +93,8 @@ def join(uri: str, *names: str) -> str:
     """
     if not is_remote(uri):
         return os.path.join(uri, *names)
-    path, mark, query = uri.partition("?")
-    return "/".join([path.rstrip("/"), *names]) + mark + query
+    path, query = split_query(uri)
+    return with_query("/".join([path.rstrip("/"), *names]), query)
 
 
 def exists(uri: str) -> bool:

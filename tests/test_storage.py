@@ -79,7 +79,13 @@ def test_a_write_that_fails_leaves_the_old_file_whole(tmp_path, monkeypatch):
 def test_addresses():
     assert storage.join("s3://b/x?scheme=http", "y") == "s3://b/x/y?scheme=http"
     assert storage.normalise("s3://b/x/") == "s3://b/x"
+    assert storage.normalise("s3://b/x/?scheme=http") == "s3://b/x?scheme=http"
     assert storage.normalise("file:///tmp/x") == "/tmp/x"
+    assert storage.join("s3://b/what?", "y") == "s3://b/what?/y"
+    assert storage.split_query("s3://b/?.jsonl?endpoint_override=host:90&scheme=http") == (
+        "s3://b/?.jsonl",
+        "endpoint_override=host:90&scheme=http",
+    )
     with pytest.raises(ConfigError, match="ftp"):
         storage.resolve("ftp://host/file")
 
@@ -90,6 +96,19 @@ def test_an_endpoint_in_the_address_itself(bucket, monkeypatch):
     where = f"{bucket}/query/a.json?endpoint_override={endpoint}&scheme=http&region=us-east-1"
     storage.write_bytes(where, b"found")
     assert storage.read_bytes(where) == b"found"
+
+
+@pytest.mark.parametrize("pattern", ["part-?.jsonl", "part-[12].jsonl", "pa*-?.json?"])
+def test_question_marks_are_wildcards_in_a_bucket_too(bucket, monkeypatch, pattern):
+    for name in ("part-1.jsonl", "part-2.jsonl", "part-10.jsonl"):
+        storage.write_bytes(f"{bucket}/wild/{name}", b"x")
+    expected = [f"{bucket}/wild/part-{i}.jsonl" for i in (1, 2)]
+    assert [source.uri for source in list_sources([f"{bucket}/wild/{pattern}"], InputFormat())] == expected
+    endpoint = os.environ["AWS_ENDPOINT_URL"].removeprefix("http://")
+    monkeypatch.delenv("AWS_ENDPOINT_URL")
+    query = f"?endpoint_override={endpoint}&scheme=http&region=us-east-1"
+    found = list_sources([f"{bucket}/wild/{pattern}{query}"], InputFormat())
+    assert [source.uri for source in found] == [uri + query for uri in expected]
 
 
 def test_a_missing_bucket_is_an_error_that_names_the_input(bucket):

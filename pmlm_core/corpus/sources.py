@@ -8,7 +8,7 @@ import pyarrow.fs as pafs
 
 from pmlm_core.corpus.formats import InputFormat, compression_of, is_plain_text, kind_of
 from pmlm_core.errors import DataError
-from pmlm_core.storage import is_remote, normalise, resolve
+from pmlm_core.storage import is_remote, normalise, resolve, split_query, with_query
 
 _WILD = re.compile(r"[*?\[]")
 
@@ -41,24 +41,26 @@ def list_sources(inputs: list[str], fmt: InputFormat, on_skip: Callable[[str], N
     found: dict[str, Source] = {}
     for text in inputs:
         unknown: list[str] = []
+        plain = ""
         known = matched = False
         for uri, info, named in _matches(text):
             matched = True
             # Plain text beside files of a known form is a README more often than data; the form it would have to be
             # given holds for all input, and would read those files wrongly.
-            beside = fmt.kind == "auto" and not named and is_plain_text(uri)
-            kind = None if beside else kind_of(uri, fmt)
+            name = split_query(uri)[0] if is_remote(uri) else uri
+            beside = fmt.kind == "auto" and not named and is_plain_text(name)
+            kind = None if beside else kind_of(name, fmt)
             if kind is None and named:
                 raise DataError(f"{uri}: its name does not tell its form; give --input_format (jsonl, parquet, ...)")
             if kind is None:
                 unknown.append(uri)
+                plain = name if beside else plain
                 continue
             known = True
-            found[uri] = Source(uri, int(info.size), int(info.mtime_ns or 0), kind, compression_of(uri))
+            found[uri] = Source(uri, int(info.size), int(info.mtime_ns or 0), kind, compression_of(name))
         if not matched:
             raise DataError(f"input '{text}': no such file, folder or match; check the path (globs need quotes)")
         if not known:
-            plain = next(filter(is_plain_text, unknown), None)
             if plain:
                 kind_of(plain, fmt)  # says what to do about plain text
             raise DataError(
@@ -73,16 +75,14 @@ def list_sources(inputs: list[str], fmt: InputFormat, on_skip: Callable[[str], N
 def _matches(text: str) -> Iterator[tuple[str, pafs.FileInfo, bool]]:
     """Yield (URI, info, whether the user named this very file)."""
     file_system, path = resolve(text)
-    prefix, suffix = "", ""
+    prefix, query = "", ""
     if is_remote(text):
         prefix = text.partition("://")[0] + "://"
-        suffix = text[text.index("?endpoint_override") :] if "?endpoint_override" in text else ""
-        if _WILD.search(text.partition("://")[2].removesuffix(suffix)):
-            path = text.partition("://")[2].removesuffix(suffix)
+        query = split_query(text)[1]
     try:
         info = file_system.get_file_info(path)
         if info.type == pafs.FileType.File:
-            yield normalise(prefix + path) + suffix, info, True
+            yield normalise(with_query(prefix + path, query)), info, True
             return
         if info.type == pafs.FileType.Directory:
             base, pattern = path, None
@@ -96,7 +96,7 @@ def _matches(text: str) -> Iterator[tuple[str, pafs.FileInfo, bool]]:
                 continue
             inside = info.path[len(base) :].strip("/").split("/")
             if not any(part.startswith((".", "_")) for part in inside):
-                yield prefix + info.path + suffix, info, False
+                yield with_query(prefix + info.path, query), info, False
     except OSError as error:
         raise DataError(f"input '{text}' cannot be listed: {error}") from None
 
