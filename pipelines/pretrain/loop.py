@@ -78,7 +78,7 @@ def train(plan: WorkPlan, team: Team) -> None:
     config, events = plan.config, Events(plan.run)
     precision = hardware.set_up(use_gpu=config.use_gpu, threads=plan.threads, precision=config.precision)
     trained = trainee(plan, precision, _start(plan, team, events))
-    journal = Journal(plan.run.path)
+    journal = Journal(plan.run.path, say=lambda text: events.add("warning", text))
     if team.leads:
         dropped = journal.truncate_after(trained.step)
         _tell_start(plan, team, trained, precision.name, dropped, events)

@@ -1,5 +1,6 @@
 """What the driver tells while workers train: it follows their journal and events, and ships figures to MLflow."""
 
+import contextlib
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -22,6 +23,7 @@ class Progress:
         self._journal_offset, (_, self._events_offset) = 0, self._events.read()
         self._previous: Entry | None = None
         self._skip_old_entries()
+        self._complained = False
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._follow, name="pmlm-progress", daemon=True)
 
@@ -32,20 +34,33 @@ class Progress:
         """Tell what is left and end."""
         self._stop.set()
         self._thread.join()
-        self._poll()
+        self._guarded(self._poll)
 
     def _follow(self) -> None:
         while not self._stop.wait(_POLL_S):
-            self._poll()
+            self._guarded(self._poll)
+
+    def _guarded(self, work: Callable[..., None], *told: Any) -> None:
+        """A file system away for a moment, or a closed terminal, ends neither this thread nor the run."""
+        try:
+            work(*told)
+        except Exception as error:
+            if not self._complained:
+                self._complained = True
+                with contextlib.suppress(Exception):
+                    warn(f"progress cannot be shown ({type(error).__name__}: {error}); training goes on")
 
     def _poll(self) -> None:
         events, self._events_offset = self._events.read(self._events_offset)
         for event in events:
-            self._tell_event(event)
+            self._guarded(self._tell_event, event)
         for entry in self._new_entries():
-            line = self._line(entry)
-            if line:
-                say(line)
+            self._guarded(self._tell_entry, entry)
+
+    def _tell_entry(self, entry: Entry) -> None:
+        line = self._line(entry)
+        if line:
+            say(line)
 
     def _skip_old_entries(self) -> None:
         self._new_entries()

@@ -9,6 +9,7 @@ OUTPUT_DIR/RUN_NAME/
 
 import json
 import os
+import sys
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -62,7 +63,7 @@ def open_run(config: PretrainConfig, data: DataIdentity) -> tuple[RunDir, bool]:
     if record.exists():
         check_same_run(path, config, data)
         return RunDir(path), True
-    if path.exists() and any(path.iterdir()):
+    if path.exists() and any(not left.name.startswith(f".{RUN_FILE}-") for left in path.iterdir()):
         raise ConfigError(f"{path} is not empty and holds no {RUN_FILE}: choose another run_name, or remove the folder")
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -73,11 +74,21 @@ def open_run(config: PretrainConfig, data: DataIdentity) -> tuple[RunDir, bool]:
             "started": time.time(),
         }
         temporary = path / f".{RUN_FILE}-{os.getpid()}"
-        temporary.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(json.dumps(content, indent=1, sort_keys=True) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
         temporary.rename(record)
+        _sweep(path)
     except OSError as error:
         raise ConfigError(f"output_dir: {path} cannot be made: {error.strerror}") from None
     return RunDir(path), False
+
+
+def _sweep(path: Path) -> None:
+    """Remove what was left of a start that was killed before it had written its record."""
+    for left in path.glob(f".{RUN_FILE}-*"):
+        left.unlink(missing_ok=True)
 
 
 def check_unless_new(config: PretrainConfig, data: DataIdentity) -> None:
@@ -129,15 +140,33 @@ class Events:
 
     def __init__(self, run: RunDir) -> None:
         self.path = run.path / EVENTS_FILE
+        self._torn = self._said = False
 
     def add(self, kind: str, text: str = "", **more: Any) -> None:
-        """Append an event, in one write, so that lines of several processes never mix."""
-        line = json.dumps({"time": round(time.time(), 3), "kind": kind, "text": text, **more}) + "\n"
-        handle = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        """Append an event, in one write, so that lines of several processes never mix.
+
+        One that cannot be written (disk full) is lost, and said in the worker's output: it must not end training. If
+        half of it was written, the next one begins with the end of that line; `read` passes over what is torn.
+        """
+        line = (json.dumps({"time": round(time.time(), 3), "kind": kind, "text": text, **more}) + "\n").encode()
         try:
-            os.write(handle, line.encode())
-        finally:
-            os.close(handle)
+            handle = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+            try:
+                if self._torn:
+                    line = b"\n" + line
+                written = os.write(handle, line)
+                self._torn = written < len(line)
+            finally:
+                os.close(handle)
+        except OSError as error:
+            reason = error.strerror
+        else:
+            reason = "disk full" if self._torn else ""
+        if not reason:
+            self._said = False
+        elif not self._said:
+            self._said = True
+            print(f"{self.path} cannot be written ({reason}); lost: {kind} {text}", file=sys.stderr, flush=True)
 
     def read(self, offset: int = 0) -> tuple[list[dict[str, Any]], int]:
         """Events from byte `offset` on, and the offset after them."""

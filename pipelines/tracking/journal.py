@@ -5,11 +5,13 @@ dropped when the journal is next opened. On resume the steps after the checkpoin
 the journal once.
 """
 
+import contextlib
+import errno
 import json
 import math
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,8 +40,9 @@ class Journal:
     [{'train/loss': 7.5}]
     """
 
-    def __init__(self, run_dir: str | os.PathLike[str]) -> None:
-        self.path = Path(run_dir) / FILE_NAME
+    def __init__(self, run_dir: str | os.PathLike[str], *, say: Callable[[str], None] | None = None) -> None:
+        """Open the journal of `run_dir`; `say` hears once if it cannot be written, and otherwise that is an OSError."""
+        self.path, self._say, self._said = Path(run_dir) / FILE_NAME, say, False
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._descriptor: int | None = None
 
@@ -52,10 +55,26 @@ class Journal:
         figures = {name: _to_json(float(value)) for name, value in metrics.items()}
         moment = round(time.time() if at is None else at, 3)
         line = json.dumps({"step": int(step), "time": moment, "metrics": figures}, allow_nan=False) + "\n"
+        try:
+            self._write(line.encode())
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                self.close()
+            if self._say is None:
+                raise
+            if not self._said:
+                self._said = True
+                self._say(f"{self.path} cannot be written ({error.strerror}): training goes on, figures are lost")
+        else:
+            self._said = False
+
+    def _write(self, line: bytes) -> None:
         if self._descriptor is None:
-            _drop_torn_tail(self.path)
+            drop_torn_tail(self.path)
             self._descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-        os.write(self._descriptor, line.encode())
+        if os.write(self._descriptor, line) < len(line):
+            # Opening it again cuts the half line off, so that the next one does not grow onto it.
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def entries(self) -> Iterator[Entry]:
         """Read the journal from the start; lines that are torn or damaged are passed over."""
@@ -121,7 +140,7 @@ def _to_json(value: float) -> float | str:
     return value if math.isfinite(value) else str(value)
 
 
-def _drop_torn_tail(path: Path) -> None:
+def drop_torn_tail(path: Path) -> None:
     """Cut off a last line without its end, so that the next one does not grow onto it."""
     if not path.exists():
         return

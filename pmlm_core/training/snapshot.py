@@ -86,7 +86,6 @@ class CheckpointWriter:
 
         try:
             folder = checkpoint.write(self._root, contents, write_model)
-            checkpoint.prune(self._root, self._keep)
             self._failure = None
             self._published(contents.step, folder)
         except CheckpointError as error:
@@ -95,3 +94,11 @@ class CheckpointWriter:
         except Exception as error:
             self._failure = CheckpointError(f"checkpoint of step {contents.step} could not be written: {error!r}")
             self._say(str(self._failure))
+        else:
+            self._prune()
+
+    def _prune(self) -> None:
+        try:
+            checkpoint.prune(self._root, self._keep)
+        except Exception as error:  # the new checkpoint is whole all the same; the next prune tries again
+            self._say(f"old checkpoints in {self._root} could not be removed: {error}")

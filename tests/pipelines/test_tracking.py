@@ -1,6 +1,8 @@
 """The journal and its way to a real MLflow store (SQLite), with crashes and resumes in between."""
 
+import errno
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -106,6 +108,31 @@ def test_truncation_keeps_the_steps_of_the_checkpoint(tmp_path: Path) -> None:
     assert list(journal.entries()) == before[:6]
     write_steps(journal, range(6, 8))
     assert [entry.step for entry in journal.entries()] == list(range(8))
+
+
+def test_a_full_disk_loses_figures_but_neither_training_nor_later_lines(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    journal = Journal(tmp_path, say=said.append)
+    journal.append(1, {"a": 1.0})
+    really = os.write
+
+    def half(handle: int, data: bytes) -> int:
+        return really(handle, data[: len(data) // 2])
+
+    def refuse(handle: int, data: bytes) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    for step, write in ((2, half), (3, refuse)):
+        monkeypatch.setattr(os, "write", write)
+        journal.append(step, {"a": 1.0})
+        monkeypatch.setattr(os, "write", really)
+    journal.append(4, {"a": 1.0})
+    assert [entry.step for entry in journal.entries()] == [1, 4]
+    assert len(journal.path.read_text().splitlines()) == 2
+    assert len(said) == 1
+    assert "No space left on device" in said[0]
 
 
 # ---- secrets ----

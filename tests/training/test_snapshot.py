@@ -90,3 +90,17 @@ def test_weights_that_are_not_finite_are_never_published(tmp_path, model):
         heard.writer.save(model, Contents(2, {}, {}))
     assert checkpoint.newest_valid(tmp_path, print) == checkpoint.folder_of(tmp_path, 1)
     shutil.rmtree(tmp_path)
+
+
+def test_a_checkpoint_is_whole_though_old_ones_cannot_be_removed(tmp_path, model, monkeypatch):
+    heard = Heard(tmp_path)
+
+    def refuse(root: Path, keep: int) -> None:
+        raise PermissionError("no")
+
+    monkeypatch.setattr(checkpoint, "prune", refuse)
+    heard.writer.save(model, Contents(1, {}, {}))
+    heard.writer.close()
+    assert heard.published == [1]
+    assert len(heard.complaints) == 1
+    assert "old checkpoints" in heard.complaints[0]
