@@ -50,6 +50,7 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer, model: nn.Module) -> dic
     for name, parameter in model.named_parameters():
         state = optimizer.state.get(parameter)
         if not state:
+            tensors[f"step.{name}"] = torch.zeros(())  # no gradient yet: said, so that it is not taken for a loss
             continue
         for moment in _MOMENTS:
             tensors[f"{moment}.{name}"] = state[moment].detach().to("cpu", copy=True).contiguous()
@@ -73,7 +74,14 @@ def load_optimizer_tensors(
             "the checkpoint is of another architecture: start a new run with another run_name"
         )
     for name, parameter in wanted.items():
-        if f"{_MOMENTS[0]}.{name}" not in tensors:
+        begun = float(tensors.get(f"step.{name}", 1.0)) > 0.0
+        needed = [f"{part}.{name}" for part in (*_MOMENTS, "step")] if begun else []
+        if missing := [tensor for tensor in needed if tensor not in tensors]:
+            raise CheckpointError(
+                f"{where}: optimizer state '{missing[0]}' is missing; without it training would not go on where it "
+                "stopped: take another checkpoint, or start a new run from this one with init_checkpoint"
+            )
+        if not begun:
             continue
         state = {moment: tensors[f"{moment}.{name}"] for moment in _MOMENTS}
         for moment, tensor in state.items():

@@ -80,3 +80,22 @@ def test_state_of_another_architecture_is_refused():
         load_optimizer_tensors(adamw(other), other, tensors, "here")
     with pytest.raises(CheckpointError, match=r"'exp_avg\.gone', which this model does not have"):
         load_optimizer_tensors(adamw(model), model, {"exp_avg.gone": torch.zeros(1)}, "here")
+
+
+@pytest.mark.parametrize("part", ["exp_avg", "exp_avg_sq", "step"])
+def test_missing_state_is_refused(part):
+    model = Model()
+    optimizer = adamw(model)
+    train(model, optimizer, range(1))
+    tensors = optimizer_tensors(optimizer, model)
+    del tensors[f"{part}.dense.weight"]
+    with pytest.raises(CheckpointError, match=rf"here: optimizer state '{part}\.dense\.weight' is missing"):
+        load_optimizer_tensors(adamw(model), model, tensors, "here")
+
+
+def test_a_parameter_that_never_had_a_gradient_needs_no_state():
+    model = Model()
+    tensors = optimizer_tensors(adamw(model), model)
+    fresh = adamw(model)
+    load_optimizer_tensors(fresh, model, tensors, "here")
+    assert not fresh.state
