@@ -100,7 +100,7 @@ class _CrossEntropySum(torch.autograd.Function):
                 torch.log_softmax(logits_RV, dim=-1, out=logits_RV)
                 at_target_R = logits_RV.gather(1, targets_R1).squeeze(1)
                 loss -= torch.where(used, at_target_R, 0).sum()
-                correct += ((at_target_R >= logits_RV.amax(-1)) & used).sum()
+                correct += _count_right(logits_RV, at_target_R, labels, used)
                 if states_grad_RD is None:
                     continue
                 grad_RV = logits_RV.exp_()
@@ -123,6 +123,15 @@ class _CrossEntropySum(torch.autograd.Function):
         scale = gradients[0]
         states_grad_RD, weight_grad_VD, bias_grad_V = ctx.saved_tensors
         return states_grad_RD * scale, weight_grad_VD * scale, bias_grad_V * scale, None, None, None, None
+
+
+def _count_right(logits_RV: Tensor, at_target_R: Tensor, labels_R: Tensor, used_R: Tensor) -> Tensor:
+    """How many used rows have their largest logit at the label; of equal ones, which bf16 often gives, one is taken."""
+    if not eager_on_cpu(logits_RV):
+        return ((logits_RV.argmax(-1) == labels_R) & used_R).sum()
+    # On a CPU argmax takes several times as long as amax, so only rows that may be right are asked.
+    rows = ((at_target_R >= logits_RV.amax(-1)) & used_R).nonzero().squeeze(1)
+    return (logits_RV[rows].argmax(-1) == labels_R[rows]).sum()
 
 
 def _add_product(total: Tensor | None, left: Tensor, right: Tensor, dtype: torch.dtype) -> Tensor:

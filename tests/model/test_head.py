@@ -30,6 +30,13 @@ def test_cross_entropy_sum_is_torchs(slice_rows, ignored):
         torch.testing.assert_close(got, expected, rtol=1e-12, atol=1e-12)
 
 
+def test_equal_logits_are_one_guess_not_all_of_them_right():
+    """A head that tells nothing: of 13 classes each once, one is right."""
+    states, weight, bias = torch.zeros(14, 6), torch.zeros(13, 6), torch.zeros(13)
+    labels = torch.tensor([*range(13), -100])
+    assert cross_entropy_sum(states, weight, bias, labels)[1].item() == 1
+
+
 def test_cross_entropy_sum_stands_large_logits():
     weight = torch.tensor([[1000.0], [-1000.0]])
     loss, _ = cross_entropy_sum(torch.ones(1, 1), weight, torch.zeros(2), torch.tensor([1]))
