@@ -30,6 +30,13 @@ class Blocks:
     vocab_size: int
     max_length: int
     views: int
+    mask_prob: float = 0.15
+    max_block: int = 6
+
+    @property
+    def most_slots(self) -> int:
+        """K, the most slots a row can have; every row takes their memory."""
+        return cost.max_predictions(self.max_length, self.mask_prob, self.max_block)
 
 
 ASSUMED = Blocks(rows=0, tokens=0, slots=78.0, vocab_size=30522, max_length=512, views=0)
@@ -75,6 +82,8 @@ def read_blocks(data_dir: str) -> Blocks | None:
         vocab_size=manifest.vocab_size,
         max_length=manifest.max_length,
         views=manifest.views,
+        mask_prob=float(manifest.config.get("mask_prob", ASSUMED.mask_prob)),
+        max_block=int(manifest.config.get("max_block", ASSUMED.max_block)),
     )
 
 
@@ -99,7 +108,7 @@ def make_plan(config: PretrainConfig, blocks: Blocks, micro_batch: int, *, bf16:
         size,
         rows=micro_batch,
         context=blocks.max_length,
-        slots=cost.max_predictions(blocks.max_length),
+        slots=blocks.most_slots,
         vocab_size=blocks.vocab_size,
         objective=config.objective,
         bytes_per_value=2 if bf16 else 4,

@@ -153,6 +153,12 @@ class PretrainConfig:
                 f"num_attention_heads {self.size()['num_attention_heads']}"
             )
         self._validate_numbers()
+        bins, reach = self.rel_pos_bins, self.max_rel_pos
+        if bins % 4 or (bins and reach <= bins // 4):
+            raise ConfigError(
+                f"rel_pos_bins {bins} with max_rel_pos {reach} leaves no buckets for distances that share one; take a "
+                "multiple of 4 and a max_rel_pos above a quarter of it, or rel_pos_bins 0 for no bias"
+            )
         if self.warmup_steps is not None and self.warmup_ratio is not None:
             raise ConfigError("give warmup_steps or warmup_ratio, not both")
         if self.warmup() > self.max_steps:

@@ -47,11 +47,18 @@ def fit(plan: WorkPlan) -> None:
             _in_background(trainer.fit)
         except Exception as error:
             _raise_failure(plan)
-            raise TrainingError(
-                f"the workers were lost {config.max_failures + 1} times, the last time with: {_innermost(error)}. "
-                f"The same command goes on from the last checkpoint in {plan.run.checkpoints}"
-            ) from error
+            raise given_up(plan, error) from error
     _raise_failure(plan)
+
+
+def given_up(plan: WorkPlan, error: BaseException) -> TrainingError:
+    """What to say when Ray stopped replacing workers."""
+    times = plan.config.max_failures + 1
+    often = f"training failed {times} time{'s' * (times != 1)}, the last time" if times > 0 else "training failed"
+    return TrainingError(
+        f"{often} with: {_innermost(error)}. "
+        f"The same command goes on from the last checkpoint in {plan.run.checkpoints}"
+    )
 
 
 def _in_background(work: Callable[[], object]) -> None:

@@ -47,6 +47,7 @@ def ray_worker(told: dict[str, WorkPlan]) -> None:
     plan = told["plan"]
     context = ray.train.get_context()
     team = Team(context.get_world_rank(), context.get_world_size(), lambda figures: ray.train.report(dict(figures)))
+    check_run_folder(plan)
     Events(plan.run).add("worker", rank=team.rank, pid=os.getpid(), host=socket.gethostname())
     failure = plan.run.failure_of(plan.attempt)
     if failure.exists():
@@ -54,17 +55,29 @@ def ray_worker(told: dict[str, WorkPlan]) -> None:
     try:
         train(plan, team)
     except torch.OutOfMemoryError as error:
-        text = (
-            f"the GPU's memory is full with micro_batch_size {plan.micro_batch_size}; "
-            f"give a smaller one, the result stays the same ({str(error).splitlines()[0]})"
-        )
-        _write_failure(failure, TrainingError(text))
+        _write_failure(failure, memory_full(plan, error))
         raise
     except NotFinite as error:
         _write_failure(failure, error)  # every worker is here: none waits for another, so there is nothing to restart
     except PmlmError as error:
         _write_failure(failure, error)
         raise
+
+
+def check_run_folder(plan: WorkPlan) -> None:
+    """TrainingError if this worker's machine does not see what the driver made."""
+    if not plan.run.record.is_file():
+        raise TrainingError(
+            f"the worker on {socket.gethostname()} does not see the run's folder {plan.run.path}: with several "
+            "machines, output_dir must be a folder that all of them share (such as NFS), under the same path"
+        )
+
+
+def memory_full(plan: WorkPlan, error: Exception) -> TrainingError:
+    return TrainingError(
+        f"the GPU's memory is full with micro_batch_size {plan.micro_batch_size}; give a smaller one and the same "
+        f"command goes on: the same rows, other dropout ({str(error).splitlines()[0]})"
+    )
 
 
 def train(plan: WorkPlan, team: Team) -> None:

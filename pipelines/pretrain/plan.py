@@ -1,10 +1,11 @@
 """Everything a worker must be told, settled by the driver before Ray starts."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pipelines.pretrain.config import PretrainConfig
 from pipelines.pretrain.rundir import DataIdentity, RunDir
+from pmlm_core import storage
 from pmlm_core.model.cost import max_predictions
 from pmlm_core.training.batching import micro_batch_size
 
@@ -34,12 +35,25 @@ def plan_for(config: PretrainConfig, run: RunDir, manifest: Any, *, attempt: str
     Raises:
         ConfigError: the global batch cannot be shared evenly.
     """
-    masking = manifest.config
-    slots = max_predictions(
-        manifest.max_length, float(masking.get("mask_prob", 0.15)), int(masking.get("max_block", 6))
+    slots = slots_of(manifest)
+    # Workers start in other folders than the command did.
+    config = replace(
+        config,
+        data_dir=_absolute(config.data_dir),
+        init_checkpoint=None if config.init_checkpoint is None else _absolute(config.init_checkpoint),
     )
     size = settled_micro_batch(config, manifest.max_length, slots)
     return WorkPlan(config, run, identity(manifest), attempt, size, threads, slots)
+
+
+def slots_of(manifest: Any) -> int:
+    """K, the most slots a row of these blocks can have."""
+    masking = manifest.config
+    return max_predictions(manifest.max_length, float(masking.get("mask_prob", 0.15)), int(masking.get("max_block", 6)))
+
+
+def _absolute(path: str) -> str:
+    return path if "://" in path else storage.absolute(path)
 
 
 def settled_micro_batch(config: PretrainConfig, max_length: int, slots: int) -> int:

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from pipelines import cluster
-from pipelines.console import console, made, next_command, say
+from pipelines.console import console, made, next_command, say, warn
 from pipelines.lock import locked
 from pipelines.pretrain.config import PretrainConfig
 from pipelines.pretrain.fit import fit
@@ -16,8 +16,8 @@ from pipelines.pretrain.plan import WorkPlan, identity, plan_for, settled_micro_
 from pipelines.pretrain.progress import Progress
 from pipelines.pretrain.rundir import RunDir, check_unless_new, open_run
 from pmlm_core.corpus.manifest import Manifest
-from pmlm_core.errors import DataError
-from pmlm_core.model.cost import max_predictions, parameters
+from pmlm_core.errors import CheckpointError, DataError
+from pmlm_core.model.cost import parameters
 
 
 def run(config: PretrainConfig) -> None:
@@ -27,9 +27,10 @@ def run(config: PretrainConfig) -> None:
         ConfigError: options contradict those the run was started with, or the workers do not fit.
         DataError: no blocks, or blocks without rows.
         CheckpointError: blocks of another tokenizer, or a checkpoint that could not be written.
-        TrainingError: the loss is not finite, or workers were lost more often than max_failures.
+        TrainingError: the loss is not finite, or training failed more often than max_failures.
     """
     manifest = _blocks(config)
+    _check_start(config)
     run_dir, known = open_run(config, identity(manifest))
     with locked(run_dir.path, "pmlm pretrain"):
         _run_alone(config, manifest, run_dir, known)
@@ -82,9 +83,27 @@ def dry_run(config: PretrainConfig) -> None:
     if blocks is not None:
         _blocks(config)
         check_unless_new(config, identity(Manifest.load(config.data_dir)))
-    length = (blocks or costs.ASSUMED).max_length
-    micro_batch = settled_micro_batch(config, length, max_predictions(length))
+    _check_start(config)
+    counted = blocks or costs.ASSUMED
+    micro_batch = settled_micro_batch(config, counted.max_length, counted.most_slots)
     console().print(costs.describe(config, micro_batch, bf16=_bf16(config)), markup=False)
+
+
+def _check_start(config: PretrainConfig) -> None:
+    start = config.init_checkpoint
+    if start is not None and not (Path(start) / "config.json").is_file():
+        raise CheckpointError(f"init_checkpoint {start} is no checkpoint folder: it has no config.json")
+
+
+def never_together(config: PretrainConfig) -> str | None:
+    """A warning if checkpoints and held-out losses fall on different steps, or None."""
+    one, other = sorted((config.eval_steps, config.save_steps))
+    if not config.eval_rows or other % one == 0 or one >= config.max_steps:
+        return None
+    return (
+        f"eval_steps {config.eval_steps} and save_steps {config.save_steps}: most checkpoints are written at steps "
+        "without held-out losses, so the best is chosen among few; let one divide the other"
+    )
 
 
 def _bf16(config: PretrainConfig) -> bool:
@@ -136,6 +155,8 @@ def _say_what(plan: WorkPlan, manifest: Manifest, known: bool) -> None:
         f"thread{'s' * (plan.threads != 1)}{' and a GPU' * config.use_gpu}, micro-batches of {plan.micro_batch_size} "
         f"rows; everything in {plan.run.path}"
     )
+    if warning := never_together(config):
+        warn(warning)
 
 
 def _open_sink(plan: WorkPlan, manifest: Manifest) -> Any:

@@ -43,6 +43,10 @@ class RunDir:
         return self.path.name
 
     @property
+    def record(self) -> Path:
+        return self.path / RUN_FILE
+
+    @property
     def checkpoints(self) -> Path:
         return self.path / CHECKPOINTS
 

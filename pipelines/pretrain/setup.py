@@ -7,6 +7,7 @@ from typing import Any, cast
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -91,17 +92,23 @@ def _from_other_run(plan: WorkPlan, folder: Path) -> PmlmForPreTraining:
     config = plan.config
     if not (folder / "config.json").is_file():
         raise CheckpointError(f"init_checkpoint {folder} is no checkpoint folder: it has no config.json")
+    if (folder / checkpoint.MANIFEST).is_file() and (reason := checkpoint.damage(folder)):
+        raise CheckpointError(f"init_checkpoint {folder} is damaged: {reason}. Take another, or a good copy of it")
     if (folder / checkpoint.STATE).is_file():
         known = checkpoint.read_state(folder).get("data", {})
         if known.get("tokenizer_fingerprint") != plan.data.tokenizer_fingerprint:
             refuse_other_blocks(known, plan.data, f"init_checkpoint {folder}", config.data_dir)
-    model = PmlmForPreTraining.from_pretrained(
-        folder,
-        dtype=torch.float32,
-        objective=config.objective,
-        hidden_dropout_prob=config.hidden_dropout_prob,
-        attention_probs_dropout_prob=config.attention_probs_dropout_prob,
-    )
+    try:
+        model = PmlmForPreTraining.from_pretrained(
+            folder,
+            dtype=torch.float32,
+            objective=config.objective,
+            hidden_dropout_prob=config.hidden_dropout_prob,
+            attention_probs_dropout_prob=config.attention_probs_dropout_prob,
+        )
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        text = " ".join(str(error).split())[:300]
+        raise CheckpointError(f"init_checkpoint {folder} cannot be loaded ({type(error).__name__}: {text})") from error
     if model.config.vocab_size != plan.data.vocab_size:
         raise CheckpointError(
             f"init_checkpoint {folder} has {model.config.vocab_size} token embeddings, the blocks in {config.data_dir} "

@@ -8,6 +8,7 @@ import pytest
 
 from pipelines.plan import ASSUMED, Blocks, describe, make_plan, read_blocks
 from pipelines.pretrain.config import PretrainConfig
+from pipelines.pretrain.plan import slots_of
 from pmlm_core.corpus.manifest import Manifest, ShardEntry
 from pmlm_core.corpus.special import SpecialIds
 from pmlm_core.errors import DataError
@@ -98,3 +99,16 @@ def test_a_run_from_a_checkpoint_has_its_architecture(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({**sizes, "rel_pos_bins": 32}))
     start = PretrainConfig("blocks", "out", init_checkpoint=str(tmp_path), batch_size=32, max_steps=300, num_workers=2)
     assert asdict(make_plan(start, ASSUMED, 16, bf16=False)) == asdict(make_plan(TINY, ASSUMED, 16, bf16=False))
+
+
+def test_the_most_slots_are_those_the_blocks_were_masked_for(tmp_path: Path) -> None:
+    write_blocks(tmp_path)
+    usual = read_blocks(str(tmp_path))
+    manifest = Manifest.load(str(tmp_path))
+    replace(manifest, config={"mask_prob": 0.4, "max_block": 12}).save(str(tmp_path))
+    found = read_blocks(str(tmp_path))
+    assert found is not None
+    assert usual is not None
+    assert found.most_slots == slots_of(Manifest.load(str(tmp_path))) > usual.most_slots
+    more, less = (make_plan(TINY, blocks, 16, bf16=False).activation_bytes for blocks in (found, usual))
+    assert more > less

@@ -3,6 +3,7 @@
 import pytest
 
 from pipelines.pretrain.config import PretrainConfig
+from pipelines.pretrain.run import never_together
 from pmlm_core.errors import ConfigError
 
 
@@ -33,6 +34,8 @@ def config(**options) -> PretrainConfig:
         ({"run_name": ""}, "plain folder name"),
         ({"output_dir": "s3://bucket/runs"}, "object stores cannot"),
         ({"max_failures": -2}, "max_failures"),
+        ({"rel_pos_bins": 3}, "rel_pos_bins 3 with max_rel_pos 128"),
+        ({"rel_pos_bins": 32, "max_rel_pos": 8}, "max_rel_pos above a quarter"),
         ({"eval_rows": -1}, "eval_rows must be 0 or more"),
     ],
 )
@@ -45,6 +48,13 @@ def test_good_ones_pass():
     config().validate()
     config(preset=None, num_hidden_layers=1, hidden_size=32, num_attention_heads=2).validate()
     config(preset=None, init_checkpoint="folder").validate()
+
+
+def test_checkpoints_that_fall_between_evaluations_are_said():
+    assert never_together(config(eval_steps=1000, save_steps=500)) is None
+    assert never_together(config(eval_steps=500, save_steps=1000)) is None
+    assert never_together(config(eval_steps=300, save_steps=500, eval_rows=0)) is None
+    assert "let one divide the other" in (never_together(config(eval_steps=300, save_steps=500)) or "")
 
 
 def test_where_a_run_happens_does_not_rename_it():

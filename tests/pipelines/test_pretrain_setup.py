@@ -1,13 +1,23 @@
 """Held-out rows: AE and PAR are asked the same question, and workers share it out."""
 
+import socket
 from pathlib import Path
+from typing import Any
 
+import pytest
 import torch
 from tiny_blocks import make_blocks
-from training_without_ray import config_for, plan_of
+from training_without_ray import config_for, plan_of, train_here
 
-from pipelines.pretrain.setup import HeldOut, training_loader
+from pipelines.pretrain.config import PretrainConfig
+from pipelines.pretrain.fit import given_up
+from pipelines.pretrain.loop import check_run_folder, memory_full
+from pipelines.pretrain.plan import _absolute
+from pipelines.pretrain.run import run as start
+from pipelines.pretrain.setup import HeldOut, trainee, training_loader
 from pmlm_core.corpus.blocks import BlockSet
+from pmlm_core.errors import CheckpointError, TrainingError
+from pmlm_core.training import checkpoint
 from pmlm_core.training.step import Precision
 
 CPU = Precision(torch.device("cpu"), "fp32")
@@ -62,3 +72,51 @@ def test_ae_cannot_copy_in_held_out_rows_but_could_in_training_rows(
 
     assert copied(list(HeldOut(plan, CPU, 0, 1))) == 0
     assert copied([batch for _, batch in training_loader(plan, CPU, 0, 1, 0).prepare(0)]) > 0
+
+
+def start_from(folder: Path, blocks: str, output: Path) -> dict[str, Any]:
+    options = config_for(blocks, output, init_checkpoint=str(folder), max_steps=2)
+    for name in ("num_hidden_layers", "hidden_size", "num_attention_heads"):
+        del options[name]
+    return options
+
+
+def test_a_damaged_start_is_refused_in_a_sentence(tmp_path: Path, sample_texts: list[str], sample_tokenizer_dir: str):
+    blocks = make_blocks(tmp_path / "blocks", sample_texts[:40], sample_tokenizer_dir)
+    run = train_here(config_for(blocks, tmp_path / "out", max_steps=1, warmup_steps=0, eval_rows=0))
+    folder = checkpoint.folder_of(run / "checkpoints", 1)
+    plan = plan_of(start_from(folder, blocks, tmp_path / "next"))
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    with pytest.raises(CheckpointError, match=r"is damaged: model\.safetensors has"):
+        trainee(plan, CPU, None)
+    (folder / checkpoint.MANIFEST).unlink()  # a folder of someone else's, with no hashes
+    with pytest.raises(CheckpointError, match="cannot be loaded"):
+        trainee(plan, CPU, None)
+    (folder / "config.json").unlink()
+    with pytest.raises(CheckpointError, match=r"no checkpoint folder: it has no config\.json"):
+        start(PretrainConfig(**start_from(folder, blocks, tmp_path / "third")))
+    assert not (tmp_path / "third").exists()
+
+
+def test_workers_in_other_folders_find_what_the_command_named(
+    tmp_path: Path, sample_texts: list[str], sample_tokenizer_dir: str, monkeypatch: pytest.MonkeyPatch
+):
+    blocks = make_blocks(tmp_path / "blocks", sample_texts[:40], sample_tokenizer_dir)
+    monkeypatch.chdir(tmp_path)
+    plan = plan_of(start_from(Path("start"), "blocks", tmp_path / "out"))
+    assert (plan.config.data_dir, plan.config.init_checkpoint) == (blocks, str(tmp_path / "start"))
+    assert _absolute("s3://bucket/blocks") == "s3://bucket/blocks"
+
+
+def test_what_workers_meet_is_said_with_place_and_way_out(
+    tmp_path: Path, sample_texts: list[str], sample_tokenizer_dir: str
+):
+    blocks = make_blocks(tmp_path / "blocks", sample_texts[:40], sample_tokenizer_dir)
+    plan = plan_of(config_for(blocks, tmp_path / "out", max_failures=2))
+    check_run_folder(plan)
+    assert "training failed 3 times, the last time with: KeyError" in str(given_up(plan, KeyError("x")))
+    assert "the same rows, other dropout" in str(memory_full(plan, RuntimeError("full")))
+    plan.run.record.unlink()
+    with pytest.raises(TrainingError, match=rf"worker on {socket.gethostname()} does not see the run's folder"):
+        check_run_folder(plan)
