@@ -171,7 +171,7 @@ def ray_and_processes(setting: Setting, pieces: list[Piece], turns: int) -> None
 
 
 def through_ray(setting: Setting, pieces: list[Piece], out: str) -> tuple[int, int]:
-    """Bytes of text done, largest worker."""
+    """Bytes read, largest worker."""
     done = peak = 0
     with connected(setting.workers):
         outcomes = run_pieces(
@@ -185,7 +185,7 @@ def through_ray(setting: Setting, pieces: list[Piece], out: str) -> tuple[int, i
         for outcome in outcomes:
             if outcome.row is None:
                 raise SystemExit(outcome.error)
-            done += outcome.row.counts["text_bytes"]
+            done += outcome.row.counts["input_bytes"]
             peak = max(peak, outcome.peak_bytes)
     return done, peak
 
@@ -206,7 +206,7 @@ def _process_task(piece: Piece, *, options: ShardOptions, folder: str, out: str)
     if folder not in _loaded:
         _loaded[folder] = TextTokenizer.load(folder)
     row = run_piece(piece, options, _loaded[folder], out)
-    return row.counts["text_bytes"], peak_memory()
+    return row.counts["input_bytes"], peak_memory()
 
 
 def _tiny_piece(setting: Setting) -> Piece:

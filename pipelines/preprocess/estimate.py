@@ -6,8 +6,10 @@ from pipelines.cluster import available_cpus
 from pipelines.console import say
 from pipelines.preprocess.job import Job
 from pmlm_core.corpus.packing import FRAME
+from pmlm_core.corpus.pieces import Piece
 from pmlm_core.corpus.readers import read_documents
 from pmlm_core.corpus.rejects import Document, ReadProgress
+from pmlm_core.corpus.reports import rows_in
 
 _SAMPLED_PIECES = 4
 _SAMPLE_CHARACTERS = 1 << 20  # of each sampled piece
@@ -19,46 +21,62 @@ _BYTES_PER_MASKED = 5.5  # position, replacement, share of a step length and of 
 def estimate(job: Job) -> None:
     """Print tokens, rows, disk space and time to expect."""
     step = max(1, len(job.pieces) // _SAMPLED_PIECES)
-    text_bytes = tokens = documents = rejects = 0
-    seconds = 0.0
+    text_bytes = tokens = consumed = seconds = 0.0  # of what was read for the sample
+    documents = rejects = 0
     for piece in job.pieces[::step][:_SAMPLED_PIECES]:
         characters = 0
-        for found in read_documents(piece, job.options.fmt, ReadProgress()):
+        progress = ReadProgress()
+        for found in read_documents(piece, job.options.fmt, progress):
             if not isinstance(found, Document):
                 rejects += 1
                 if rejects > 1000:
                     break
                 continue
             text = found.text[: _SAMPLE_CHARACTERS - characters]
+            whole = len(found.text) / len(text)  # what follows is of the part that was encoded
             started = time.perf_counter()
-            tokens += len(job.tokenizer.encode([text])[0])
-            seconds += time.perf_counter() - started
-            text_bytes += len(text.encode("utf-8", "replace"))
+            tokens += whole * len(job.tokenizer.encode([text])[0])
+            seconds += whole * (time.perf_counter() - started)
+            text_bytes += whole * len(text.encode("utf-8", "replace"))
             characters += len(text)
             documents += 1
             if characters >= _SAMPLE_CHARACTERS:
                 break
-    if not tokens:
+        consumed += _consumed(piece, progress)
+    if not tokens or not consumed:
         say(f"the sampled part holds no document ({rejects} rejects); check --input_format and --text_field")
         return
     total = sum(span.weight for piece in job.pieces for span in piece.spans)
     left = sum(span.weight for number in job.missing for span in job.pieces[number].spans)
-    all_tokens = total * tokens / text_bytes
+    all_tokens = total * tokens / consumed
     capacity = job.options.max_length - FRAME
     rows = all_tokens / capacity
     width = 2 if job.tokenizer.vocab_size <= 1 << 16 else 4
     masked = job.options.mask_prob * capacity * job.options.views
     disk = rows * (job.options.max_length * width + masked * (_BYTES_PER_MASKED + width - 2))
     workers = job.config.num_workers or available_cpus()
-    minutes = _OVERHEAD * seconds * left / text_bytes / workers / 60
+    minutes = _OVERHEAD * seconds * left / consumed / workers / 60
     reckoned = any(source.compression for source in job.sources)
     note = " (compressed files are taken to hold three times their size)" if reckoned else ""
     say(f"sampled {documents:,} documents, {text_bytes / 1e6:.1f} MB: {text_bytes / tokens:.2f} bytes a token")
     if rejects:
         say(f"{rejects} items of the sample would be set aside")
-    say(f"about {total / 1e6:,.0f} MB of text{note}")
+    say(f"about {total * text_bytes / consumed / 1e6:,.0f} MB of text{note}")
     say(f"about {all_tokens / 1e6:,.1f} million tokens in {rows:,.0f} rows of {job.options.max_length}")
     say(f"about {disk / 1e6:,.0f} MB of blocks with {job.options.views} views, in {job.output_dir}")
     say(
         f"about {minutes:,.1f} minutes for {len(job.missing):,} pieces with {workers} workers, and seconds to start Ray"
     )
+
+
+def _consumed(piece: Piece, progress: ReadProgress) -> float:
+    """How much of a piece's weight was read; weights count what stands around the text, too."""
+    nbytes = 0.0
+    for index, span in enumerate(piece.spans):
+        if span.source.kind == "parquet":
+            # Other columns weigh in and were not read, so rows are what tells the share.
+            rows = progress.rows.get(index, 0)
+            nbytes += span.weight * rows / rows_in(span) if rows else 0
+        else:
+            nbytes += progress.span_bytes[index]
+    return nbytes

@@ -103,5 +103,5 @@ def _do_missing(job: Job) -> None:
         )
     seconds = time.monotonic() - started
     done = [job.finished[number] for number in missing]
-    text = sum(row.counts["text_bytes"] for row in done) / 1e6
-    say(f"{text:,.1f} MB of text in {seconds:.1f} s ({text / seconds:.1f} MB/s); largest worker {peak / 1e6:,.0f} MB")
+    read = sum(row.counts["input_bytes"] for row in done) / 1e6
+    say(f"read {read:,.1f} MB in {seconds:.1f} s ({read / seconds:.1f} MB/s); largest worker {peak / 1e6:,.0f} MB")

@@ -76,8 +76,17 @@ class RejectLog:
 
 @dataclass
 class ReadProgress:
-    """What was consumed: rows of each span (lines or records), bytes after decompression, documents taken."""
+    """What was consumed: rows of each span (lines or records), bytes after decompression, documents taken.
+
+    `span_bytes` counts the markup around the text too, of Parquet the text column alone; `text_bytes` the documents.
+    """
 
     rows: dict[int, int] = field(default_factory=dict)
+    span_bytes: Counter[int] = field(default_factory=Counter)
     text_bytes: int = 0
     documents: int = 0
+
+    @property
+    def input_bytes(self) -> int:
+        """Bytes read of all spans."""
+        return sum(self.span_bytes.values())

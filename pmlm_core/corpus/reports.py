@@ -37,6 +37,16 @@ def rows_before(span: Span) -> int:
         return rows
 
 
+def rows_in(span: Span) -> int:
+    """Records of a Parquet span, from the file's footer."""
+    import pyarrow.parquet as pq
+
+    file_system, path = resolve(span.source.uri)
+    with file_system.open_input_file(path) as file:
+        metadata = pq.read_metadata(file)
+        return sum(metadata.row_group(group).num_rows for group in range(span.start, span.end))
+
+
 def rejected_items(rows: Iterable[LedgerRow], reload: Callable[[str], LedgerRow | None]) -> Iterator[dict[str, Any]]:
     """Everything that was left out, as plain data: file, absolute row, byte offset, reason, detail, excerpt.
 

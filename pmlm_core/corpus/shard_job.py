@@ -33,8 +33,8 @@ from pmlm_core.corpus.tokenizer import TextTokenizer
 from pmlm_core.errors import DataError
 from pmlm_core.randomness import key
 
-# Raised when the same input and options begin to give other documents or tokens, so that old shards are not reused.
-_READER_VERSION = 1
+# Raised when the same input and options begin to give other documents, tokens or counts, so that old work is not used.
+_READER_VERSION = 2
 _BATCH_CHARACTERS = 1 << 18
 _BATCH_DOCUMENTS = 1024
 _LONG_CHARACTERS = 1 << 22  # a longer document is encoded part by part
@@ -127,6 +127,7 @@ def run_piece(
         span_rows=[progress.rows.get(index, 0) for index in range(len(piece.spans))],
         counts={
             "documents": progress.documents,
+            "input_bytes": progress.input_bytes,
             "text_bytes": progress.text_bytes,
             "text_tokens": tokens,
             "dropped_tokens": sum(split.packer.dropped_tokens for split in splits.values()),
@@ -152,6 +153,7 @@ def _batches(
             rejects.add(found)
             continue
         progress.documents += 1
+        progress.text_bytes += len(found.text) if found.text.isascii() else len(found.text.encode("utf-8"))
         batch.extend(held_out.parts(found.text))
         characters += len(found.text)
         if characters >= _BATCH_CHARACTERS or len(batch) >= _BATCH_DOCUMENTS:

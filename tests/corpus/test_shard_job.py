@@ -55,7 +55,8 @@ def test_shards_hold_the_text_in_order_and_the_held_out_text_apart(tmp_path, cor
             f"{n}_{v}" for v in range(2) for n in ("positions", "step_lengths", "replacements")
         ]
     assert row.counts["documents"] == len(sample_texts)
-    assert row.counts["text_bytes"] == Path(corpus).stat().st_size
+    assert row.counts["input_bytes"] == Path(corpus).stat().st_size
+    assert row.counts["text_bytes"] == sum(len(text.encode()) for text in sample_texts)
     assert row.counts["text_tokens"] == sum(map(len, tokenizer.encode(sample_texts)))
     assert sorted(path.name for path in (tmp_path / "out" / "shards").iterdir()) == sorted(
         [f"{row.key}.arrow", f"{row.key}.validation.arrow"]
@@ -202,7 +203,7 @@ def test_memory_stays_bounded_on_lines_of_200_megabytes(tmp_path, sample_tokeniz
             row = run(str(folder / name))
             grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
             assert row.counts["documents"] == 2 and row.rejects["counts"] == {"too_long": 1}, row
-            assert row.counts["text_bytes"] > 200e6 and row.rejects["kept"][0]["row"] == 2, row
+            assert row.counts["input_bytes"] > 200e6 and row.rejects["kept"][0]["row"] == 2, row
             assert grown < 48, f"{name}: memory grew by {grown} MiB"
     """
     command = [sys.executable, "-c", textwrap.dedent(script), str(tmp_path), sample_tokenizer_dir]

@@ -7,6 +7,8 @@ import random
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from pipelines.cli import main
@@ -294,6 +296,24 @@ def test_dry_run_writes_nothing_and_reckons_near_the_truth(config, capsys, tmp_p
     reckoned = float(out.split("million tokens")[0].split("about")[-1]) * 1e6
     assert reckoned == pytest.approx(manifest.counts["text_tokens"], rel=0.6, abs=6e4)
     assert "minutes" in out
+
+
+@pytest.mark.parametrize("form", ["jsonl", "parquet"])
+def test_a_dry_run_does_not_take_what_stands_around_the_text_for_text(config, tmp_path, sample_texts, capsys, form):
+    inputs = tmp_path / "padded"
+    padding = [f"{random.Random(i).getrandbits(8000):x}" for i in range(len(sample_texts))]
+    inputs.mkdir()
+    if form == "jsonl":
+        rows = (json.dumps({"text": t, "meta": p}) + "\n" for t, p in zip(sample_texts, padding, strict=True))
+        write(inputs / "a.jsonl", "".join(rows).encode())
+    else:
+        pq.write_table(pa.table({"text": list(sample_texts), "meta": padding}), inputs / "a.parquet", row_group_size=50)
+    dry_run(config(inputs=[str(inputs)], piece_bytes=1 << 20))
+    out = capsys.readouterr().out
+    tokenizer = TextTokenizer.load(config().tokenizer)
+    tokens = sum(map(len, tokenizer.encode(list(sample_texts))))
+    rows = int(out.split("million tokens in ")[1].split(" rows")[0].replace(",", ""))
+    assert rows == pytest.approx(tokens / 29, rel=0.02)
 
 
 @pytest.mark.parametrize(

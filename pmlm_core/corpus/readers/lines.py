@@ -47,7 +47,6 @@ def _lines(span: Span, limit: int, index: int, progress: ReadProgress) -> Iterat
     overflow = False
     try:
         for chunk in chunks(span):
-            progress.text_bytes += len(chunk)
             pieces = chunk.split(b"\n")
             last = pieces.pop()
             for piece in pieces:
@@ -59,6 +58,7 @@ def _lines(span: Span, limit: int, index: int, progress: ReadProgress) -> Iterat
                     length = len(piece)
                 row += 1
                 progress.rows[index] = row
+                progress.span_bytes[index] += length + 1
                 offset = None if base is None else base + position
                 if overflow or length > limit:
                     overflow = False
@@ -77,11 +77,13 @@ def _lines(span: Span, limit: int, index: int, progress: ReadProgress) -> Iterat
             yield Line(0, None, b"", error.reason, error.detail)
             return
         progress.rows[index] = row + 1
+        progress.span_bytes[index] += held
         yield Line(row + 1, None, b"".join(parts)[:_HEAD], error.reason, f"{error.detail}; the rows before are kept")
         return
     if held:
         row += 1
         progress.rows[index] = row
+        progress.span_bytes[index] += held
         offset = None if base is None else base + position
         data = b"".join(parts)
         if overflow or held > limit:

@@ -89,7 +89,7 @@ def _read_batch(column: Any, index: int, fmt: InputFormat, progress: ReadProgres
             yield Reject(index, row, None, "not_text", "", f"column '{fmt.text_field}' holds null")
             continue
         length = len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
-        progress.text_bytes += length
+        progress.span_bytes[index] += length
         if length > fmt.max_document_bytes:
             detail = f"{length:,} bytes; max_document_bytes is {fmt.max_document_bytes:,}"
             yield Reject(index, row, None, "too_long", excerpt(text[:400]), detail)
