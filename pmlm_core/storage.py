@@ -7,8 +7,9 @@ an object store shows an object only once it was put whole.
 import os
 import re
 import shutil
+import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path
 from urllib.parse import parse_qsl, urlsplit
@@ -145,10 +146,28 @@ def write_bytes(uri: str, data: bytes) -> None:
         raise
 
 
+def write_lines(uri: str, lines: Iterable[str]) -> None:
+    """Write lines of text atomically, holding one at a time."""
+    folder = tempfile.gettempdir()
+    if not is_remote(uri):
+        folder = os.path.dirname(absolute(uri))
+        os.makedirs(folder, exist_ok=True)
+    temporary = Path(folder, f".{os.path.basename(split_query(uri)[0])}.{os.getpid()}.{uuid.uuid4().hex[:8]}.tmp")
+    try:
+        with open(temporary, "w", encoding="utf-8", newline="\n") as file:
+            for line in lines:
+                file.write(line + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        publish(temporary, uri)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
 def publish(local: str | Path, uri: str) -> None:
     """Move a finished local file to its final place in one step; local targets must lie on the same disk."""
     if not is_remote(uri):
-        Path(uri).parent.mkdir(parents=True, exist_ok=True)
+        Path(absolute(uri)).parent.mkdir(parents=True, exist_ok=True)
         os.replace(local, absolute(uri))
         return
     file_system, path = resolve(uri)

@@ -66,6 +66,20 @@ def test_publishing_moves_a_finished_file(folder, tmp_path):
     assert not made.exists()
 
 
+def test_lines_are_written_whole_or_not_at_all(folder):
+    where = storage.join(folder, "lines.jsonl")
+
+    def broken():
+        yield "one"
+        raise ValueError("no more")
+
+    storage.write_lines(where, iter(["a", "ö"]))
+    with pytest.raises(ValueError, match="no more"):
+        storage.write_lines(where, broken())
+    assert storage.read_bytes(where) == "a\nö\n".encode()
+    assert list(storage.names_in(folder)) == ["lines.jsonl"]
+
+
 def test_a_write_that_fails_leaves_the_old_file_whole(tmp_path, monkeypatch):
     where = str(tmp_path / "a.json")
     storage.write_bytes(where, b"old")

@@ -1,19 +1,21 @@
 """The end of a run: the list of what was left out, then the manifest, then what the user is told."""
 
+import hashlib
 import json
 import time
 from dataclasses import asdict, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from rich.table import Table
 
 from pipelines.console import console, made, next_command, say, warn
-from pipelines.preprocess.job import Job
+from pipelines.preprocess.job import TOKENIZER, Job
 from pipelines.tracking.code_version import code_version
 from pmlm_core import storage
 from pmlm_core.corpus.holdout import TRAIN, VALIDATION
-from pmlm_core.corpus.ledger import LedgerRow, load_row, save_row
+from pmlm_core.corpus.ledger import LEDGER, LedgerRow, load_row, save_row
 from pmlm_core.corpus.manifest import Manifest, ShardEntry
 from pmlm_core.corpus.rejects import REASONS
 from pmlm_core.corpus.reports import rejected_items
@@ -51,7 +53,7 @@ def finish(job: Job) -> Manifest:
         max_length=job.options.max_length,
         views=job.options.views,
         splits=splits,
-        config=_deciding(asdict(job.options)),
+        config=_deciding(asdict(job.options)) | {"input_fingerprint": _input_fingerprint(job)},
         code_version=" ".join(code_version().values()),
         inputs=[{"uri": source.uri, "bytes": source.size, "form": source.kind} for source in job.sources],
         counts=_count([row.counts for row in unique]),
@@ -130,12 +132,18 @@ def _note_copies(job: Job, doubles: list[int]) -> None:
 
 def _write_rejects(job: Job) -> None:
     rows = (job.finished[number] for number in range(len(job.pieces)))
-    lines: list[dict[str, Any]] = list(rejected_items(rows, lambda k: load_row(job.output_dir, k)))
-    lines += [
+    left_out = rejected_items(rows, lambda k: load_row(job.output_dir, k))
+    nameless = (
         {"file": uri, "row": None, "reason": "unknown_form", "detail": REASONS["unknown_form"]} for uri in job.skipped
-    ]
-    text = "".join(f"{json.dumps(line, ensure_ascii=False)}\n" for line in lines)
-    storage.write_bytes(storage.join(job.output_dir, REJECTS), text.encode())
+    )
+    lines = (json.dumps(item, ensure_ascii=False) for item in chain(left_out, nameless))
+    storage.write_lines(storage.join(job.output_dir, REJECTS), lines)
+
+
+def _input_fingerprint(job: Job) -> str:
+    """SHA-256 (hex) of the digests of all pieces in order: of what was read, wherever it lay."""
+    digests = [job.finished[number].digest for number in range(len(job.pieces))]
+    return hashlib.sha256("\n".join(digests).encode()).hexdigest()
 
 
 def _entries(rows: list[LedgerRow], split: str) -> list[ShardEntry]:
@@ -159,12 +167,16 @@ def _listed(rejects: dict[str, int]) -> str:
 
 
 def _remove_leftovers(output_dir: str) -> None:
-    """Delete half-written shards of killed runs; one younger than an hour may be another run's work."""
+    """Delete half-written files of killed runs; one younger than an hour may be another run's work."""
     if storage.is_remote(output_dir):
         return
-    for path in Path(storage.absolute(output_dir), "shards").glob(".pmlm-*.tmp"):
-        if time.time() - path.stat().st_mtime > _LEFTOVER_SECONDS:
-            path.unlink(missing_ok=True)
+    folder = Path(storage.absolute(output_dir))
+    for path in chain(*((folder / name).glob(".*.tmp") for name in ("", "shards", LEDGER, TOKENIZER))):
+        try:
+            if time.time() - path.stat().st_mtime > _LEFTOVER_SECONDS:
+                path.unlink()
+        except FileNotFoundError:  # another run ended and removed it
+            continue
 
 
 def _stale_shards(job: Job, manifest: Manifest) -> int:

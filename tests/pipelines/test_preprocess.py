@@ -177,10 +177,14 @@ def test_what_killed_runs_left_behind_is_no_obstacle(config, tmp_path, capsys):
     old.write_bytes(b"x")
     os.utime(old, (1, 1))
     young.write_bytes(b"x")
+    olds = [blocks / ".a.tmp", blocks / "ledger" / ".b.json.1.tmp", blocks / "tokenizer" / ".c.tmp"]
+    for path in olds:
+        path.write_bytes(b"x")
+        os.utime(path, (1, 1))
     sorted((blocks / "ledger").iterdir())[0].unlink()
     run(options)
     assert "not valid JSON" in capsys.readouterr().out
-    assert not old.exists()
+    assert not any(path.exists() for path in [old, *olds])
     assert young.exists()
     young.unlink()
     assert files_of(options.output_dir) == first
@@ -202,8 +206,10 @@ def test_added_input_and_other_options_give_a_new_manifest_and_mix_nothing(confi
     shared = {e.path for e in before.splits["train"]} & {e.path for e in grown.splits["train"]}
     assert len(shared) >= len(before.splits["train"]) - 1
     assert grown.rows("train") > before.rows("train")
+    assert len({each.config["input_fingerprint"] for each in (before, grown)}) == 2
     run(config(seed=1))
     other = Manifest.load(config().output_dir)
+    assert other.config["input_fingerprint"] == grown.config["input_fingerprint"]
     assert not {e.path for e in grown.splits["train"]} & {e.path for e in other.splits["train"]}
     assert "are not used any more" in capsys.readouterr().out
     assert len(BlockSet.open(config().output_dir)) == other.rows("train")
