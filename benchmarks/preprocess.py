@@ -179,6 +179,7 @@ def through_ray(setting: Setting, pieces: list[Piece], out: str) -> tuple[int, i
             setting.options,
             os.path.abspath(setting.tokenizer_dir),
             out,
+            tokenizer_fingerprint=TextTokenizer.load(setting.tokenizer_dir).fingerprint,
             strict=False,
             num_workers=setting.workers,
         )

@@ -6,6 +6,7 @@ Token blocks never pass through the object store: moving them would cost more th
 import logging
 import os
 import pickle
+import platform
 import traceback
 from collections.abc import Iterator
 from functools import lru_cache, partial
@@ -30,18 +31,32 @@ class Outcome:
 
 
 @lru_cache(maxsize=2)
-def _tokenizer(folder: str) -> TextTokenizer:
-    return TextTokenizer.load(folder)
+def _tokenizer(folder: str, fingerprint: str) -> TextTokenizer:
+    """The tokenizer in the output folder as this machine sees it, loaded once for all pieces of a process.
+
+    Raises:
+        DataError: it is missing here, or is not the driver's.
+    """
+    try:
+        tokenizer = TextTokenizer.load(folder)
+    except DataError as error:
+        raise DataError(f"machine {platform.node()}: {error}; is output_dir seen by every machine?") from None
+    if tokenizer.fingerprint != fingerprint:
+        raise DataError(
+            f"machine {platform.node()}: the tokenizer in {folder} has fingerprint {tokenizer.fingerprint[:12]}, this "
+            f"run has {fingerprint[:12]}; is output_dir the same folder on every machine?"
+        )
+    return tokenizer
 
 
 def do_piece(
-    item: dict[str, Any], *, options: ShardOptions, folder: str, output_dir: str, strict: bool
+    item: dict[str, Any], *, options: ShardOptions, folder: str, fingerprint: str, output_dir: str, strict: bool
 ) -> dict[str, Any]:
     """Do one piece in a worker process; errors come back as data, so that one bad disk does not stop the others."""
     piece: Piece = pickle.loads(item["piece"])
     error, fatal, text = "", False, ""
     try:
-        row = run_piece(piece, options, _tokenizer(folder), output_dir, strict)
+        row = run_piece(piece, options, _tokenizer(folder, fingerprint), output_dir, strict)
         text = LedgerRow(**{**vars(row), "rejects": {"counts": row.rejects["counts"], "kept": []}}).to_json()
     except PmlmError as problem:
         error, fatal = str(problem), strict
@@ -67,6 +82,7 @@ def run_pieces(
     tokenizer_dir: str,
     output_dir: str,
     *,
+    tokenizer_fingerprint: str,
     strict: bool,
     num_workers: int | None,
 ) -> Iterator[Outcome]:
@@ -75,6 +91,7 @@ def run_pieces(
     Args:
         pieces: by number.
         tokenizer_dir: folder that every worker can read.
+        tokenizer_fingerprint: of the tokenizer that must be there.
         num_workers: tasks at a time; None for as many as there are CPUs.
 
     Raises:
@@ -87,7 +104,14 @@ def run_pieces(
         logging.getLogger("ray.data").setLevel(logging.ERROR)
     ray.data.DataContext.get_current().enable_progress_bars = False
     items = [{"number": number, "piece": pickle.dumps(piece)} for number, piece in pieces.items()]
-    task = partial(do_piece, options=options, folder=tokenizer_dir, output_dir=output_dir, strict=strict)
+    task = partial(
+        do_piece,
+        options=options,
+        folder=tokenizer_dir,
+        fingerprint=tokenizer_fingerprint,
+        output_dir=output_dir,
+        strict=strict,
+    )
     mapped = ray.data.from_items(items, override_num_blocks=len(items)).map(
         task,
         num_cpus=1,

@@ -84,6 +84,7 @@ def _do_missing(job: Job) -> None:
             job.options,
             storage.join(job.output_dir, TOKENIZER),
             job.output_dir,
+            tokenizer_fingerprint=job.tokenizer.fingerprint,
             strict=job.config.strict,
             num_workers=job.config.num_workers,
         )

@@ -27,7 +27,8 @@ class Source:
 def list_sources(inputs: list[str], fmt: InputFormat, on_skip: Callable[[str], None] | None = None) -> list[Source]:
     """List the files that `inputs` name, sorted by URI, each once.
 
-    Names that begin with `.` or `_` inside a folder or glob are markers (`_SUCCESS`), not data. Under `auto`, other
+    Names that begin with `.` or `_` inside a folder or glob are markers (`_SUCCESS`), not data, unless a part of
+    the glob begins so. Under `auto`, other
     files whose name tells no known form are passed to `on_skip`, plain text beside files of known forms among them.
 
     Args:
@@ -90,12 +91,15 @@ def _matches(text: str) -> Iterator[tuple[str, pafs.FileInfo, bool]]:
             base, pattern = _glob_base(path), re.compile(_glob_regex(path))
         else:
             return
+        # `_*.jsonl` asks for such names itself.
+        wild = path[len(base) :].strip("/").split("/") if pattern else []
+        asked_first = {part[0] for part in wild if part.startswith((".", "_"))}
         selector = pafs.FileSelector(base, recursive=True, allow_not_found=True)
         for info in file_system.get_file_info(selector):
             if info.type != pafs.FileType.File or (pattern and not pattern.fullmatch(info.path)):
                 continue
             inside = info.path[len(base) :].strip("/").split("/")
-            if not any(part.startswith((".", "_")) for part in inside):
+            if not any(part.startswith((".", "_")) and part[0] not in asked_first for part in inside):
                 yield with_query(prefix + info.path, query), info, False
     except OSError as error:
         raise DataError(f"input '{text}' cannot be listed: {error}") from None

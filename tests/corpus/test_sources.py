@@ -65,6 +65,13 @@ def test_globs(tree, pattern, expected):
     assert names([str(tree / pattern)], tree) == expected
 
 
+def test_a_glob_may_ask_for_names_that_are_markers_elsewhere(tree):
+    (tree / "_part.jsonl").write_bytes(b"x")
+    assert names([str(tree / "_*.jsonl")], tree) == ["_part.jsonl"]
+    assert names([str(tree / ".hid*" / "*.jsonl")], tree) == [".hidden/f.jsonl"]
+    assert names([str(tree / "*.jsonl")], tree) == ["b.jsonl"]
+
+
 def test_a_file_named_twice_is_read_once(tree):
     assert names([str(tree / "b.jsonl"), str(tree / "*.jsonl"), str(tree / "deep" / ".." / "b.jsonl")], tree) == [
         "b.jsonl"

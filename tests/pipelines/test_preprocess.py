@@ -3,6 +3,8 @@
 import gzip
 import json
 import os
+import pickle
+import platform
 import random
 from pathlib import Path
 
@@ -14,6 +16,7 @@ import pytest
 from pipelines.cli import main
 from pipelines.preprocess.config import PreprocessConfig
 from pipelines.preprocess.job import prepare
+from pipelines.preprocess.ray_stage import do_piece
 from pipelines.preprocess.run import dry_run, run
 from pmlm_core.corpus.blocks import BlockSet
 from pmlm_core.corpus.manifest import Manifest
@@ -284,6 +287,22 @@ def test_a_disk_that_fails_stops_one_piece_and_the_same_command_mends_it(config,
     gone.write_bytes(data)
     run(options)
     assert Manifest.load(options.output_dir).rows("train")
+
+
+def test_a_worker_that_sees_no_tokenizer_or_another_one_says_on_which_machine(config, tmp_path, sample_tokenizer_dir):
+    job = prepare(config())
+    item = {"number": 0, "piece": pickle.dumps(job.pieces[0])}
+    for folder, message in (
+        (str(tmp_path / "none"), "seen by every machine"),
+        (sample_tokenizer_dir, "the same folder"),
+    ):
+        done = do_piece(
+            item, options=job.options, folder=folder, fingerprint="another", output_dir=job.output_dir, strict=False
+        )
+        assert done["row"] == ""
+        assert f"machine {platform.node()}" in done["error"]
+        assert message in done["error"]
+    assert not (tmp_path / "blocks").exists()
 
 
 def test_nothing_readable_at_all_is_an_error(config, tmp_path):
