@@ -1,7 +1,8 @@
 """Local folders and object stores behind one face: a path or URI, read and written whole or not at all.
 
 Everything goes through `pyarrow.fs`. A write to a local path goes to a temporary name beside the target and is renamed;
-an object store shows an object only once it was put whole.
+an object store shows an object once it was put, but one whose writer met an error midway may be short: shards are
+therefore counted only with a ledger row, which is written after them and tells their length.
 """
 
 import os

@@ -17,7 +17,6 @@ from pmlm_core.errors import DataError
 MODEL_FILE = "tokenizer.model"
 SPECIAL_PIECES = (SOS, PAD, EOS, UNK, MASK, PSEUDO)  # piece i has id i in an own model
 _SPACE = "▁"
-_GIVES_ARRAYS = hasattr(spm.SentencePieceProcessor, "EncodeAsNumpy")  # sentencepiece 0.2.2 and later
 
 
 class SentencePieceBackend:
@@ -68,10 +67,8 @@ class SentencePieceBackend:
 
     def encode(self, texts: Sequence[str]) -> list[np.ndarray]:
         """Ids (int32, read-only) of each text. One thread: processes are the unit of parallelism here."""
-        if _GIVES_ARRAYS:  # no Python integer per token: as fast as SentencePiece alone
-            raw = self._processor.encode(list(texts), out_type="numpy", num_threads=1)
-        else:
-            raw = [np.array(ids, dtype=np.int32) for ids in self._processor.encode(list(texts), num_threads=1)]
+        # As arrays: no Python integer per token, as fast as SentencePiece alone.
+        raw = self._processor.encode(list(texts), out_type="numpy", num_threads=1)
         if not self._shift:
             return raw
         unknown = self._processor.unk_id()
