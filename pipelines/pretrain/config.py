@@ -59,6 +59,8 @@ class PretrainConfig:
     """Dropout on hidden states; 0 suits less than one pass over the data."""
     attention_probs_dropout_prob: float = 0.1
     """Dropout on attention weights."""
+    initializer_range: float = 0.02
+    """Standard deviation of the initial weights; small models may want more, about 1 / sqrt(hidden_size)."""
     rel_pos_bins: int = 32
     """Buckets of the relative position bias; 0 does without the bias."""
     max_rel_pos: int = 128
@@ -182,6 +184,7 @@ class PretrainConfig:
             "num_workers",
             "cpus_per_worker",
             "adam_epsilon",
+            "initializer_range",
             "learning_rate",
             "max_rel_pos",
         ):

@@ -81,6 +81,7 @@ def _model_config(plan: WorkPlan) -> PmlmConfig:
         hidden_dropout_prob=config.hidden_dropout_prob,
         attention_probs_dropout_prob=config.attention_probs_dropout_prob,
         max_position_embeddings=max(512, blocks.max_length),
+        initializer_range=config.initializer_range,
         rel_pos_bins=config.rel_pos_bins,
         max_rel_pos=config.max_rel_pos,
         objective=config.objective,

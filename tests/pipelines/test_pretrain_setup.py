@@ -120,3 +120,10 @@ def test_what_workers_meet_is_said_with_place_and_way_out(
     plan.run.record.unlink()
     with pytest.raises(TrainingError, match=rf"worker on {socket.gethostname()} does not see the run's folder"):
         check_run_folder(plan)
+
+
+def test_initial_weights_have_the_spread_asked_for(tmp_path: Path, sample_texts: list[str], sample_tokenizer_dir: str):
+    blocks = make_blocks(tmp_path / "blocks", sample_texts[:40], sample_tokenizer_dir)
+    plan = plan_of(config_for(blocks, tmp_path / "out", initializer_range=0.1))
+    weight = trainee(plan, CPU, None).model.pmlm.embeddings.word.weight
+    assert weight.std().item() == pytest.approx(0.1, rel=0.05)
