@@ -1,0 +1,1 @@
+"""Benchmarks and people's own tasks: files -> examples -> features -> predictions -> scores."""
