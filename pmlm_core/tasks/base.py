@@ -87,7 +87,7 @@ class Answer:
         text: cut from the original passage; "" for unanswerable.
         start: its character offset in the passage; -1 for unanswerable.
         score: of the best span (start logit plus end logit).
-        null_score: score of "unanswerable", the least over the passage's windows; None where the task has no such answer.
+        null_score: score of "unanswerable", the least over the windows; None where the task has no such answer.
         n_best: further spans, best first: text, start, score, probability.
     """
 
