@@ -79,6 +79,8 @@ class PretrainConfig:
     """Updates to make."""
     learning_rate: float = 1e-4
     """Peak learning rate."""
+    rel_pos_lr_scale: float = 1.0
+    """Learning rate of the relative position bias, as a multiple of learning_rate; a short run needs 30 or more."""
     lr_scheduler_type: Literal["linear", "cosine", "constant"] = "linear"
     """How the learning rate goes on after warm-up."""
     warmup_steps: int | None = None
@@ -186,6 +188,7 @@ class PretrainConfig:
             "adam_epsilon",
             "initializer_range",
             "learning_rate",
+            "rel_pos_lr_scale",
             "max_rel_pos",
         ):
             value = getattr(self, name)

@@ -65,6 +65,7 @@ def trainee(plan: WorkPlan, precision: Precision, folder: Path | None) -> Traine
         betas=(config.adam_beta1, config.adam_beta2),
         epsilon=config.adam_epsilon,
         weight_decay=config.weight_decay,
+        rel_pos_lr_scale=config.rel_pos_lr_scale,
     )
     if folder is None:
         return Trainee(model, optimizer, 0, Window(), {})

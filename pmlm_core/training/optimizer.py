@@ -8,29 +8,48 @@ from torch import Tensor, nn
 from pmlm_core.errors import CheckpointError
 
 _MOMENTS = ("exp_avg", "exp_avg_sq")
+_LR_SCALE = "lr_scale"  # of a parameter group: its learning rate as a multiple of the run's
 
 
 def decays(name: str, parameter: Tensor) -> bool:
     """Whether weight decay applies: to matrices, but not to biases, LayerNorm or the relative position bias."""
-    return parameter.ndim >= 2 and "rel_pos_bias" not in name and "rel_bias" not in name and "relative" not in name
+    return parameter.ndim >= 2 and not is_relative_bias(name)
+
+
+def is_relative_bias(name: str) -> bool:
+    """Whether a parameter is the relative position bias, by its name."""
+    return "rel_pos_bias" in name
 
 
 def build_adamw(
-    model: nn.Module, *, learning_rate: float, betas: tuple[float, float], epsilon: float, weight_decay: float
+    model: nn.Module,
+    *,
+    learning_rate: float,
+    betas: tuple[float, float],
+    epsilon: float,
+    weight_decay: float,
+    rel_pos_lr_scale: float = 1.0,
 ) -> torch.optim.AdamW:
-    """AdamW over the trainable parameters of `model` in two groups, with and without weight decay.
+    """AdamW over the trainable parameters of `model`, with weight decay for those that `decays` names.
+
+    Args:
+        rel_pos_lr_scale: learning rate of the relative position bias, as a multiple of the others'. The bias is added
+            to attention scores and has to reach several units to matter, while Adam moves a parameter by at most about
+            the learning rate in an update: a short run is over before the bias has got anywhere.
 
     The fused implementation (one kernel over many tensors) is used where the device has one.
     """
-    groups: dict[bool, list[nn.Parameter]] = {True: [], False: []}
+    matrices, others, bias = [], [], []
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            groups[decays(name, parameter)].append(parameter)
+            (bias if is_relative_bias(name) else matrices if decays(name, parameter) else others).append(parameter)
+    groups = [
+        {"params": matrices, "weight_decay": weight_decay, _LR_SCALE: 1.0},
+        {"params": others, "weight_decay": 0.0, _LR_SCALE: 1.0},
+        {"params": bias, "weight_decay": 0.0, _LR_SCALE: rel_pos_lr_scale, "lr": learning_rate * rel_pos_lr_scale},
+    ]
     return torch.optim.AdamW(
-        [
-            {"params": groups[True], "weight_decay": weight_decay},
-            {"params": groups[False], "weight_decay": 0.0},
-        ],
+        [group for group in groups if group["params"]],
         lr=learning_rate,
         betas=betas,
         eps=epsilon,
@@ -39,9 +58,9 @@ def build_adamw(
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """Set the learning rate of every group."""
+    """Set the learning rate of every group, each by its own multiple."""
     for group in optimizer.param_groups:
-        group["lr"] = rate
+        group["lr"] = rate * group.get(_LR_SCALE, 1.0)
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[str, Tensor]:

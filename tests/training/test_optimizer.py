@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from pmlm_core.errors import CheckpointError
-from pmlm_core.training.optimizer import build_adamw, load_optimizer_tensors, optimizer_tensors
+from pmlm_core.training.optimizer import build_adamw, load_optimizer_tensors, optimizer_tensors, set_learning_rate
 
 
 class Model(nn.Module):
@@ -40,6 +40,22 @@ def test_only_matrices_decay():
     optimizer.step()
     changed = {name for name, p in model.named_parameters() if not torch.equal(p, before[name])}
     assert changed == {"dense.weight"}
+
+
+def test_the_relative_bias_learns_at_its_own_rate():
+    model = Model()
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    optimizer = build_adamw(
+        model, learning_rate=1.0, betas=(0.9, 0.98), epsilon=1e-12, weight_decay=0.0, rel_pos_lr_scale=30.0
+    )
+    set_learning_rate(optimizer, 0.001)
+    for p in model.parameters():
+        p.grad = torch.ones_like(p)
+    optimizer.step()
+    # The first update of Adam is the learning rate itself, against the gradient's sign.
+    for name, p in model.named_parameters():
+        moved = 0.03 if name == "rel_pos_bias.weight" else 0.001
+        torch.testing.assert_close(p, before[name] - moved, msg=lambda text, name=name: f"{name}: {text}")
 
 
 def test_state_goes_on_bitwise_after_a_round_trip():
