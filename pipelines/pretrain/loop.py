@@ -1,17 +1,11 @@
 """The pre-training loop of one worker: steps, figures, checkpoints; of Ray it knows only a function to report to."""
 
-import json
-import os
-import socket
 import time
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from pipelines.pretrain.meter import Meter
 from pipelines.pretrain.plan import WorkPlan
-from pipelines.pretrain.rundir import Events
 from pipelines.pretrain.setup import (
     HeldOut,
     Trainee,
@@ -22,55 +16,24 @@ from pipelines.pretrain.setup import (
     training_loader,
     versions,
 )
-from pipelines.pretrain.workers import Team, finite
+from pipelines.run_folder import Events
+from pipelines.team import Team, finite
 from pipelines.tracking.journal import Journal
-from pmlm_core.errors import PmlmError, TrainingError
+from pipelines.train_group import work_in
+from pmlm_core.errors import TrainingError
 from pmlm_core.model.objectives import Objective
 from pmlm_core.training import checkpoint, hardware
 from pmlm_core.training.optimizer import optimizer_tensors, set_learning_rate
 from pmlm_core.training.pretraining import count_tokens, evaluate, pretraining_task
 from pmlm_core.training.schedule import learning_rate
 from pmlm_core.training.snapshot import CheckpointWriter
-from pmlm_core.training.step import NotFinite, train_step
+from pmlm_core.training.step import train_step
 
 
 def ray_worker(told: dict[str, WorkPlan]) -> None:
-    """What Ray Train starts in every worker process.
-
-    An error that the user must mend would come again after every restart: it is written down for the driver, and a
-    restarted worker of the same attempt ends at once.
-    """
-    import ray.train
-    from transformers.utils.logging import disable_progress_bar
-
-    disable_progress_bar()  # of writing checkpoints
+    """What Ray Train starts in every worker process."""
     plan = told["plan"]
-    context = ray.train.get_context()
-    team = Team(context.get_world_rank(), context.get_world_size(), lambda figures: ray.train.report(dict(figures)))
-    check_run_folder(plan)
-    Events(plan.run).add("worker", rank=team.rank, pid=os.getpid(), host=socket.gethostname())
-    failure = plan.run.failure_of(plan.attempt)
-    if failure.exists():
-        return
-    try:
-        train(plan, team)
-    except torch.OutOfMemoryError as error:
-        _write_failure(failure, memory_full(plan, error))
-        raise
-    except NotFinite as error:
-        _write_failure(failure, error)  # every worker is here: none waits for another, so there is nothing to restart
-    except PmlmError as error:
-        _write_failure(failure, error)
-        raise
-
-
-def check_run_folder(plan: WorkPlan) -> None:
-    """TrainingError if this worker's machine does not see what the driver made."""
-    if not plan.run.record.is_file():
-        raise TrainingError(
-            f"the worker on {socket.gethostname()} does not see the run's folder {plan.run.path}: with several "
-            "machines, output_dir must be a folder that all of them share (such as NFS), under the same path"
-        )
+    work_in(plan.run, plan.attempt, lambda team: train(plan, team), lambda error: memory_full(plan, error))
 
 
 def memory_full(plan: WorkPlan, error: Exception) -> TrainingError:
@@ -217,11 +180,3 @@ def _tell_start(plan: WorkPlan, team: Team, trained: Trainee, precision: str, dr
             "the same rows follow, but figures will differ in the last digits from an uninterrupted run: "
             f"{'; '.join(changed)}",
         )
-
-
-def _write_failure(path: Path, error: PmlmError) -> None:
-    try:
-        with path.open("x", encoding="utf-8") as file:
-            json.dump({"error": type(error).__name__, "message": str(error)}, file)
-    except FileExistsError:
-        pass  # another worker met the same error first

@@ -4,7 +4,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from pipelines.pretrain.config import PretrainConfig
-from pipelines.pretrain.rundir import DataIdentity, RunDir
+from pipelines.pretrain.rundir import DataIdentity
+from pipelines.run_folder import RunDir
 from pmlm_core import storage
 from pmlm_core.model.cost import max_predictions
 from pmlm_core.training.batching import micro_batch_size

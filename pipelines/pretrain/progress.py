@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from pipelines.console import say, warn
-from pipelines.pretrain.rundir import Events, RunDir
+from pipelines.run_folder import Events, RunDir
 from pipelines.tracking.journal import Entry, Journal, read
 
 _POLL_S = 0.5

@@ -11,10 +11,11 @@ from pipelines import cluster
 from pipelines.console import console, made, next_command, say, warn
 from pipelines.lock import locked
 from pipelines.pretrain.config import PretrainConfig
-from pipelines.pretrain.fit import fit
 from pipelines.pretrain.plan import WorkPlan, identity, plan_for, settled_micro_batch
 from pipelines.pretrain.progress import Progress
-from pipelines.pretrain.rundir import RunDir, check_unless_new, open_run
+from pipelines.pretrain.rundir import check_unless_new, open_run
+from pipelines.run_folder import RunDir
+from pipelines.train_group import Group, fit
 from pmlm_core.corpus.manifest import Manifest
 from pmlm_core.errors import CheckpointError, DataError
 from pmlm_core.model.cost import parameters
@@ -55,7 +56,7 @@ def _run_alone(config: PretrainConfig, manifest: Manifest, run_dir: RunDir, know
     progress.start()
     status = "FAILED"
     try:
-        fit(plan)
+        _fit(plan)
         status = "FINISHED"
     except KeyboardInterrupt:
         status = "KILLED"
@@ -69,6 +70,14 @@ def _run_alone(config: PretrainConfig, manifest: Manifest, run_dir: RunDir, know
     sink.finish(status)
     _register(plan, folder)
     _conclude(plan, folder, before=False)
+
+
+def _fit(plan: WorkPlan) -> None:
+    from pipelines.pretrain.loop import ray_worker
+
+    config = plan.config
+    group = Group(plan.run, plan.attempt, config.num_workers, plan.threads, config.use_gpu, config.max_failures)
+    fit(group, ray_worker, {"plan": plan})
 
 
 def dry_run(config: PretrainConfig) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.pretrain.rundir import Events, RunDir
+from pipelines.run_folder import Events, RunDir
 from pipelines.tracking.journal import Journal
 from tests.pipelines.tiny_blocks import make_blocks
 from tests.pipelines.training_without_ray import config_for, curve, train_in_processes

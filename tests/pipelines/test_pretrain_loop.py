@@ -8,8 +8,8 @@ import torch
 from safetensors.torch import load_file
 
 from pipelines.pretrain.loop import train
-from pipelines.pretrain.rundir import Events, RunDir
-from pipelines.pretrain.workers import Team
+from pipelines.run_folder import Events, RunDir
+from pipelines.team import Team
 from pmlm_core.errors import CheckpointError, ConfigError, TrainingError
 from pmlm_core.training import checkpoint
 from tests.pipelines.tiny_blocks import make_blocks

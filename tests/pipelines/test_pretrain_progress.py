@@ -8,7 +8,7 @@ import pytest
 
 from pipelines.pretrain import progress
 from pipelines.pretrain.progress import Progress
-from pipelines.pretrain.rundir import Events, RunDir
+from pipelines.run_folder import Events, RunDir
 
 
 def test_an_event_that_does_not_fit_on_the_disk_is_said_and_lost(tmp_path: Path, monkeypatch, capfd):

@@ -6,7 +6,7 @@ import pytest
 
 from pipelines.pretrain.config import PretrainConfig
 from pipelines.pretrain.run import dry_run, run
-from pipelines.pretrain.rundir import Events, RunDir
+from pipelines.run_folder import Events, RunDir
 from pmlm_core.errors import DataError, TrainingError
 from pmlm_core.training import checkpoint
 from tests.pipelines.tiny_blocks import make_blocks

@@ -12,7 +12,7 @@ from pipelines.pretrain.config import PretrainConfig
 from pipelines.pretrain.loop import train
 from pipelines.pretrain.plan import WorkPlan, identity, plan_for
 from pipelines.pretrain.rundir import open_run
-from pipelines.pretrain.workers import Team
+from pipelines.team import Team
 from pipelines.tracking.journal import Journal
 from pmlm_core.corpus.manifest import Manifest
 

@@ -1,0 +1,174 @@
+"""Workers started and restarted by Ray Train, for every stage that trains; and what went wrong in their own words.
+
+An error that the user must mend would come again after every restart: the worker that meets it writes it into the run's
+folder, restarted workers of the same attempt end at once, and the driver raises it.
+"""
+
+import json
+import os
+import socket
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipelines import cluster
+from pipelines.run_folder import Events, RunDir
+from pipelines.team import Team
+from pmlm_core import errors
+from pmlm_core.errors import PmlmError, TrainingError
+
+
+@dataclass(frozen=True)
+class Group:
+    """Which workers are to run, and in which run's folder.
+
+    Attributes:
+        attempt: names this start of the command; a worker group that Ray restarts is still the same attempt.
+        threads: CPU threads of a worker.
+        max_failures: how often a lost worker may be replaced.
+    """
+
+    run: RunDir
+    attempt: str
+    num_workers: int
+    threads: int
+    use_gpu: bool
+    max_failures: int
+
+
+def fit(group: Group, worker: Callable[[dict[str, Any]], None], told: dict[str, Any]) -> None:
+    """Run `worker(told)` in every process of the group until all have ended.
+
+    Raises:
+        PmlmError: what a worker met and a restart would not mend.
+        TrainingError: workers were lost too often.
+    """
+    needed = None if cluster.is_remote() else cluster.cpus_to_start(group.num_workers * group.threads)
+    with cluster.connected(needed):
+        from ray.train import FailureConfig, RunConfig, ScalingConfig
+        from ray.train.torch import TorchConfig, TorchTrainer
+
+        cluster.require(group.num_workers, group.threads, group.use_gpu)
+        trainer = TorchTrainer(
+            worker,
+            train_loop_config=told,
+            torch_config=TorchConfig(backend="nccl" if group.use_gpu else "gloo"),
+            scaling_config=ScalingConfig(
+                num_workers=group.num_workers,
+                use_gpu=group.use_gpu,
+                resources_per_worker={"CPU": group.threads, **({"GPU": 1} if group.use_gpu else {})},
+            ),
+            # Ray keeps no checkpoints here (docs/decisions/0006): it would resume from the newest entry of
+            # its list and knows no way back from a damaged one. A name for each attempt keeps it out of the way.
+            run_config=RunConfig(
+                name=group.attempt,
+                storage_path=str(group.run.path / "ray"),
+                failure_config=FailureConfig(max_failures=group.max_failures),
+            ),
+        )
+        try:
+            _in_background(trainer.fit)
+        except Exception as error:
+            _raise_failure(group)
+            raise given_up(group, error) from error
+    _raise_failure(group)
+
+
+def work_in(
+    run: RunDir, attempt: str, train: Callable[[Team], None], memory_full: Callable[[Exception], Exception]
+) -> None:
+    """What a worker process of `fit` does: call `train`, and write down what a restart would not mend.
+
+    Args:
+        memory_full: what to say when the GPU's memory is full.
+    """
+    import ray.train
+    import torch
+    from transformers.utils.logging import disable_progress_bar
+
+    from pmlm_core.training.step import NotFinite
+
+    disable_progress_bar()  # of writing checkpoints
+    context = ray.train.get_context()
+    team = Team(context.get_world_rank(), context.get_world_size(), lambda figures: ray.train.report(dict(figures)))
+    check_run_folder(run)
+    Events(run).add("worker", rank=team.rank, pid=os.getpid(), host=socket.gethostname())
+    failure = run.failure_of(attempt)
+    if failure.exists():
+        return
+    try:
+        train(team)
+    except torch.OutOfMemoryError as error:
+        _write_failure(failure, memory_full(error))
+        raise
+    except NotFinite as error:
+        _write_failure(failure, error)  # every worker is here: none waits for another, so there is nothing to restart
+    except PmlmError as error:
+        _write_failure(failure, error)
+        raise
+
+
+def check_run_folder(run: RunDir) -> None:
+    """TrainingError if this worker's machine does not see what the driver made."""
+    if not run.record.is_file():
+        raise TrainingError(
+            f"the worker on {socket.gethostname()} does not see the run's folder {run.path}: with several "
+            "machines, output_dir must be a folder that all of them share (such as NFS), under the same path"
+        )
+
+
+def given_up(group: Group, error: BaseException) -> TrainingError:
+    """What to say when Ray stopped replacing workers."""
+    times = group.max_failures + 1
+    often = f"training failed {times} time{'s' * (times != 1)}, the last time" if times > 0 else "training failed"
+    return TrainingError(
+        f"{often} with: {_innermost(error)}. "
+        f"The same command goes on from the last checkpoint in {group.run.checkpoints}"
+    )
+
+
+def _in_background(work: Callable[[], object]) -> None:
+    """Call `work` outside the main thread, where Ray would put its own handler on Ctrl-C and keep it there."""
+    met: list[BaseException] = []
+
+    def call() -> None:
+        try:
+            work()
+        except BaseException as error:
+            met.append(error)
+
+    thread = threading.Thread(target=call, name="pmlm-fit", daemon=True)
+    thread.start()
+    while thread.is_alive():
+        thread.join(timeout=0.5)
+    if met:
+        raise met[0]
+
+
+def _write_failure(path: Path, error: Exception) -> None:
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            json.dump({"error": type(error).__name__, "message": str(error)}, file)
+    except FileExistsError:
+        pass  # another worker met the same error first
+
+
+def _raise_failure(group: Group) -> None:
+    path = group.run.failure_of(group.attempt)
+    if path.exists():
+        failure = json.loads(path.read_text(encoding="utf-8"))
+        path.unlink()
+        raise getattr(errors, failure["error"], TrainingError)(failure["message"])
+
+
+def _innermost(error: BaseException) -> str:
+    """The workers' own words, without the layers Ray wraps around them."""
+    for inner in getattr(error, "worker_failures", {}).values():
+        return _innermost(inner)
+    cause = getattr(error, "cause", None) or error.__cause__
+    if isinstance(cause, BaseException):
+        return _innermost(cause)
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[-1].strip() if lines else ''}"
