@@ -60,10 +60,9 @@ def connect(num_cpus: int | None = None) -> None:
 
     if ray.is_initialized():
         return
-    verbose = os.environ.get(_VERBOSE, "") not in ("", "0")
     options: dict[str, Any] = {
-        "logging_level": logging.INFO if verbose else logging.ERROR,
-        "log_to_driver": verbose,
+        "logging_level": logging.INFO if verbose() else logging.ERROR,
+        "log_to_driver": verbose(),
         "runtime_env": {"env_vars": worker_environment()},
     }
     address = os.environ.get("RAY_ADDRESS")
@@ -73,6 +72,11 @@ def connect(num_cpus: int | None = None) -> None:
         # "local", or Ray would join whatever was started on this machine before, and refuse num_cpus.
         options |= {"address": "local", "num_cpus": num_cpus, "include_dashboard": False}
     _start(options, retries=0 if address else 2)
+
+
+def verbose() -> bool:
+    """Whether Ray's own log is to be shown."""
+    return os.environ.get(_VERBOSE, "") not in ("", "0")
 
 
 def _start(options: dict[str, Any], retries: int) -> None:

@@ -3,8 +3,6 @@
 Token blocks never pass through the object store: moving them would cost more than making them.
 """
 
-import logging
-import os
 import pickle
 import platform
 import traceback
@@ -12,6 +10,7 @@ from collections.abc import Iterator
 from functools import lru_cache, partial
 from typing import Any
 
+from pipelines.ray_map import over_ray
 from pmlm_core.corpus.ledger import LedgerRow
 from pmlm_core.corpus.pieces import Piece
 from pmlm_core.corpus.shard_job import ShardOptions, run_piece
@@ -97,12 +96,6 @@ def run_pieces(
     Raises:
         DataError: worker processes died again and again.
     """
-    import ray
-    import ray.data  # sets up its log, so it comes before the line that quiets it
-
-    if not os.environ.get("PMLM_RAY_LOGS"):
-        logging.getLogger("ray.data").setLevel(logging.ERROR)
-    ray.data.DataContext.get_current().enable_progress_bars = False
     items = [{"number": number, "piece": pickle.dumps(piece)} for number, piece in pieces.items()]
     task = partial(
         do_piece,
@@ -112,17 +105,13 @@ def run_pieces(
         output_dir=output_dir,
         strict=strict,
     )
-    mapped = ray.data.from_items(items, override_num_blocks=len(items)).map(
+    done = over_ray(
         task,
-        num_cpus=1,
-        concurrency=min(num_workers, len(items)) if num_workers else None,
+        items,
+        num_workers=num_workers,
+        what="finish",
+        kept="what is done is kept, the same command goes on from there",
     )
-    try:
-        for row in mapped.iter_rows():
-            ledger = LedgerRow.from_json(row["row"]) if row["row"] else None
-            yield Outcome(row["number"], ledger, row["error"], bool(row["fatal"]), int(row["peak_bytes"]))
-    except ray.exceptions.RayError as error:
-        raise DataError(
-            f"Ray could not finish: {str(error).strip().splitlines()[-1]}; what is done is kept, the same command "
-            f"goes on from there (with fewer --num_workers if memory was short; process {os.getpid()})"
-        ) from error
+    for row in done:
+        ledger = LedgerRow.from_json(row["row"]) if row["row"] else None
+        yield Outcome(row["number"], ledger, row["error"], bool(row["fatal"]), int(row["peak_bytes"]))

@@ -1,13 +1,11 @@
 """Drawing the sample: over Ray Data where the input is large, in this process where Ray would take longer to start."""
 
-import logging
-import os
 import pickle
-from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
 from pipelines.cluster import connected
+from pipelines.ray_map import over_ray
 from pmlm_core.corpus.formats import InputFormat
 from pmlm_core.corpus.sampling import Sample, Share, sample_piece
 from pmlm_core.errors import DataError
@@ -28,7 +26,9 @@ def draw(
     if weight <= small or len(shares) == 1:
         return [_unpack(_sample({"share": pickle.dumps(share)}, fmt, seed))[1] for share in shares]
     with connected(num_workers):
-        found = dict(map(_unpack, _over_ray(shares, fmt, seed, num_workers)))
+        items = [{"share": pickle.dumps(share)} for share in shares]
+        task = partial(_sample, fmt=fmt, seed=seed)
+        found = dict(map(_unpack, over_ray(task, items, num_workers=num_workers, what="finish drawing the sample")))
     return [found[share.number] for share in shares]
 
 
@@ -46,23 +46,3 @@ def _unpack(row: dict[str, Any]) -> tuple[int, Sample]:
     if row["error"]:
         raise DataError(f"{row['error']}; the input cannot be sampled, run the same command when it can be read")
     return int(row["number"]), pickle.loads(row["sample"])
-
-
-def _over_ray(shares: list[Share], fmt: InputFormat, seed: int, num_workers: int | None) -> Iterator[dict[str, Any]]:
-    import ray
-    import ray.data  # sets up its log, so it comes before the line that quiets it
-
-    if not os.environ.get("PMLM_RAY_LOGS"):
-        logging.getLogger("ray.data").setLevel(logging.ERROR)
-    ray.data.DataContext.get_current().enable_progress_bars = False
-    items = [{"share": pickle.dumps(share)} for share in shares]
-    mapped = ray.data.from_items(items, override_num_blocks=len(items)).map(
-        partial(_sample, fmt=fmt, seed=seed), num_cpus=1, concurrency=num_workers
-    )
-    try:
-        yield from mapped.iter_rows()
-    except ray.exceptions.RayError as error:
-        raise DataError(
-            f"Ray could not finish drawing the sample: {str(error).strip().splitlines()[-1]}; try again, with fewer "
-            "--num_workers if memory was short"
-        ) from error

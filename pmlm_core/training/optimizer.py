@@ -39,7 +39,9 @@ def build_adamw(
 
     The fused implementation (one kernel over many tensors) is used where the device has one.
     """
-    matrices, others, bias = [], [], []
+    matrices: list[nn.Parameter] = []
+    others: list[nn.Parameter] = []
+    bias: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             (bias if is_relative_bias(name) else matrices if decays(name, parameter) else others).append(parameter)
