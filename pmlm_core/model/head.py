@@ -37,24 +37,35 @@ class LanguageModelHead(nn.Module):
         """Logits, [..., V]."""
         return F.linear(self.transform(states_D), embedding_VD, self.bias)
 
-    def loss(self, states_BKD: Tensor, embedding_VD: Tensor, labels_BK: Tensor) -> tuple[Tensor, Tensor]:
+    def loss(
+        self, states_BKD: Tensor, embedding_VD: Tensor, labels_BK: Tensor, label_smoothing: float = 0.0
+    ) -> tuple[Tensor, Tensor]:
         """Cross-entropy summed over the slots whose label is not -100, and how many of them are predicted rightly."""
         states_RD, labels_R = states_BKD.flatten(0, 1), labels_BK.flatten()
         if eager_on_cpu(states_RD):
             # Slots that are padding cost as much as the others; on a GPU, looking where they are would cost more.
             used = (labels_R != IGNORED).nonzero().squeeze(1)
             states_RD, labels_R = states_RD[used], labels_R[used]
-        return cross_entropy_sum(self.transform(states_RD), embedding_VD, self.bias, labels_R)
+        return cross_entropy_sum(
+            self.transform(states_RD), embedding_VD, self.bias, labels_R, label_smoothing=label_smoothing
+        )
 
 
 def cross_entropy_sum(
-    states_RD: Tensor, weight_VD: Tensor, bias_V: Tensor, labels_R: Tensor, slice_rows: int = 1024
+    states_RD: Tensor,
+    weight_VD: Tensor,
+    bias_V: Tensor,
+    labels_R: Tensor,
+    slice_rows: int = 1024,
+    label_smoothing: float = 0.0,
 ) -> tuple[Tensor, Tensor]:
     """Sum of the cross-entropies of `states @ weight.T + bias` at `labels`, and the number of right predictions.
 
     Args:
         labels_R: class of each row, or -100 to leave the row out.
         slice_rows: rows whose logits exist at a time.
+        label_smoothing: the share e of the target distribution that is spread evenly over all V classes: the loss of a
+            row is -(1 - e) log p[label] - e / V sum_v log p[v], as `torch.nn.functional.cross_entropy` has it.
 
     Returns:
         (loss, fp32 or better, differentiable once; count, int64).
@@ -66,7 +77,9 @@ def cross_entropy_sum(
     """
     device = states_RD.device.type
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else states_RD.dtype
-    return _CrossEntropySum.apply(states_RD, weight_VD, bias_V, labels_R, dtype, slice_rows, torch.is_grad_enabled())
+    return _CrossEntropySum.apply(
+        states_RD, weight_VD, bias_V, labels_R, dtype, slice_rows, label_smoothing, torch.is_grad_enabled()
+    )
 
 
 class _CrossEntropySum(torch.autograd.Function):
@@ -81,6 +94,7 @@ class _CrossEntropySum(torch.autograd.Function):
         labels_R: Tensor,
         dtype: torch.dtype,
         slice_rows: int,
+        smoothing: float,
         with_gradient: bool,
     ) -> tuple[Tensor, Tensor]:
         precise = torch.promote_types(dtype, torch.float32)
@@ -99,12 +113,17 @@ class _CrossEntropySum(torch.autograd.Function):
                 logits_RV = F.linear(states, weight, bias).to(precise)
                 torch.log_softmax(logits_RV, dim=-1, out=logits_RV)
                 at_target_R = logits_RV.gather(1, targets_R1).squeeze(1)
-                loss -= torch.where(used, at_target_R, 0).sum()
+                expected_R = at_target_R
+                if smoothing:
+                    expected_R = (1 - smoothing) * at_target_R + smoothing * logits_RV.mean(-1)
+                loss -= torch.where(used, expected_R, 0).sum()
                 correct += _count_right(logits_RV, at_target_R, labels, used)
                 if states_grad_RD is None:
                     continue
                 grad_RV = logits_RV.exp_()
-                grad_RV.scatter_add_(1, targets_R1, grad_RV.new_full(targets_R1.shape, -1.0))
+                if smoothing:
+                    grad_RV.sub_(smoothing / grad_RV.shape[1])
+                grad_RV.scatter_add_(1, targets_R1, grad_RV.new_full(targets_R1.shape, smoothing - 1.0))
                 if not (eager_on_cpu(used) and bool(used.all())):
                     grad_RV.mul_(used[:, None])
                 bias_grad_V += grad_RV.sum(0)
@@ -122,7 +141,7 @@ class _CrossEntropySum(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Any, ...]:
         scale = gradients[0]
         states_grad_RD, weight_grad_VD, bias_grad_V = ctx.saved_tensors
-        return states_grad_RD * scale, weight_grad_VD * scale, bias_grad_V * scale, None, None, None, None
+        return states_grad_RD * scale, weight_grad_VD * scale, bias_grad_V * scale, None, None, None, None, None
 
 
 def _count_right(logits_RV: Tensor, at_target_R: Tensor, labels_R: Tensor, used_R: Tensor) -> Tensor:

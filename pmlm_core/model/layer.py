@@ -52,22 +52,28 @@ class Layer(nn.Module):
 
     def forward(self, hidden_BTD: Tensor, calls: tuple[Call, ...], queries_BQD: Tensor | None = None) -> Tensor:
         """The states after this layer: of all T slots, or of the slots in `queries_BQD` alone."""
-        bias_3D = torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias])
         if queries_BQD is None:
             queries_BQD = hidden_BTD
-            q, k, v = self._heads(F.linear(hidden_BTD, self.qkv_weight, bias_3D), 3)
+            q, k, v = self.project(hidden_BTD, 0, 3)
         else:
-            d = hidden_BTD.shape[-1]
-            (q,) = self._heads(F.linear(queries_BQD, self.qkv_weight[:d], bias_3D[:d]), 1)
-            k, v = self._heads(F.linear(hidden_BTD, self.qkv_weight[d:], bias_3D[d:]), 2)
-        mixed_BQHE = attend(q, k, v, calls, self.attention_p if self.training else 0.0)
+            (q,) = self.project(queries_BQD, 0, 1)
+            k, v = self.project(hidden_BTD, 1, 3)
+        return self.finish(attend(q, k, v, calls, self.attention_p if self.training else 0.0), queries_BQD)
+
+    def project(self, hidden_BTD: Tensor, start: int, stop: int) -> tuple[Tensor, ...]:
+        """Query, key and value of each slot, or those of the three from `start` to before `stop`; [B, T, H, E] each."""
+        d = self.q_bias.shape[0]
+        bias_3D = torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias])
+        rows = slice(start * d, stop * d)
+        fused = F.linear(hidden_BTD, self.qkv_weight[rows], bias_3D[rows])
+        return fused.view(*fused.shape[:2], stop - start, self.heads, -1).unbind(2)
+
+    def finish(self, mixed_BQHE: Tensor, queries_BQD: Tensor) -> Tensor:
+        """The states after this layer, [B, Q, D], from those before it and the values that attention has mixed."""
         mixed_BQD = self._drop(self.attention_output(mixed_BQHE.flatten(2)))
         attended_BQD = self.attention_norm(mixed_BQD + queries_BQD)
         fed_BQD = self._drop(self.output(self.activation(self.intermediate(attended_BQD))))
         return self.output_norm(fed_BQD + attended_BQD)
-
-    def _heads(self, fused: Tensor, parts: int) -> tuple[Tensor, ...]:
-        return fused.view(*fused.shape[:2], parts, self.heads, -1).unbind(2)
 
     def _drop(self, x: Tensor) -> Tensor:
         return dropout(x, self.hidden_p, self.training)

@@ -138,13 +138,19 @@ class PmlmModel(PmlmPreTrainedModel):
         *,
         ae: bool,
         par: bool,
+        slot_token_type_ids: Tensor | None = None,
+        reach: int | None = None,
     ) -> tuple[Tensor | None, Tensor | None]:
         """States after the last layer at the predicted slots alone: (conventional masks, pseudo masks), [B, K, D] each.
 
         The same numbers as `forward`'s, but the last layer computes queries and the feed-forward block for these slots
-        only. Positions are those of the context: 0, 1, 2, ….
+        only. Positions of the context are 0, 1, 2, ….
+
+        Args:
+            slot_token_type_ids: segments of the slots; None to take those of the context at the same positions.
+            reach: a number above every position, where the slots' may lie beyond the context; None for N.
         """
-        appended = Appended(slot_positions, slot_steps, true_ids, None) if par else None
+        appended = Appended(slot_positions, slot_steps, true_ids, slot_token_type_ids) if par else None
         hidden_BTD, plan = self._begin(
             input_ids,
             attention_mask,
@@ -153,7 +159,7 @@ class PmlmModel(PmlmPreTrainedModel):
             appended,
             slot_positions_BK=slot_positions,
             read_ae=ae,
-            reach=input_ids.shape[1],
+            reach=reach or input_ids.shape[1],
         )
         for layer in self.layers[:-1]:
             hidden_BTD = layer(hidden_BTD, plan.full)
@@ -212,7 +218,7 @@ class PmlmModel(PmlmPreTrainedModel):
             position_ids_BN=position_ids,
             slot_positions_BK=slot_positions_BK,
             read_ae=read_ae,
-            dtype=_product_dtype(hidden_BTD),
+            dtype=product_dtype(hidden_BTD),
         )
         return hidden_BTD, plan
 
@@ -227,7 +233,7 @@ class Appended:
     token_type_ids_BK: Tensor | None
 
 
-def _product_dtype(hidden: Tensor) -> torch.dtype:
+def product_dtype(hidden: Tensor) -> torch.dtype:
     """What linear layers will give for this input: autocast's type where it is on."""
     device = hidden.device.type
     return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype

@@ -33,13 +33,16 @@ class RelativeBias(nn.Module):
         self.bins, self.max_distance = bins, max_distance
         self.weight = nn.Parameter(torch.zeros(heads, bins))
 
+    def by_distance(self, reach: int) -> Tensor:
+        """Bias at the distances 1 - reach … reach - 1, key position minus query position, [H, 2 * reach - 1]."""
+        distances = torch.arange(1 - reach, reach, device=self.weight.device)
+        return self.weight[:, bucket(distances, self.bins, self.max_distance)]
+
     def square(self, reach: int) -> Tensor:
         """Bias between every two positions below `reach`, [H, reach, reach], query first.
 
         The square is cut from the 2 * reach - 1 values by distance, so its gradient comes back along diagonals: once
         a step, whatever the number of layers and rows.
         """
-        distances = torch.arange(1 - reach, reach, device=self.weight.device)
-        by_distance = self.weight[:, bucket(distances, self.bins, self.max_distance)]
         # Window w holds the distances w + 1 - reach … w: the row of the query at position reach - 1 - w.
-        return by_distance.unfold(1, reach, 1).flip(1)
+        return self.by_distance(reach).unfold(1, reach, 1).flip(1)
