@@ -8,9 +8,23 @@ pmlm.
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pmlm_core.model.auto import PmlmConfig, PmlmForMaskedLM, PmlmForPreTraining, PmlmModel
+    from pmlm_core.model.auto import (
+        PmlmConfig,
+        PmlmForMaskedLM,
+        PmlmForPreTraining,
+        PmlmForQuestionAnswering,
+        PmlmForSequenceClassification,
+        PmlmModel,
+    )
 
-__all__ = ["PmlmConfig", "PmlmForMaskedLM", "PmlmForPreTraining", "PmlmModel"]
+__all__ = [
+    "PmlmConfig",
+    "PmlmForMaskedLM",
+    "PmlmForPreTraining",
+    "PmlmForQuestionAnswering",
+    "PmlmForSequenceClassification",
+    "PmlmModel",
+]
 
 
 def __getattr__(name: str) -> Any:

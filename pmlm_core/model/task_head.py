@@ -1,0 +1,44 @@
+"""What the models with a head for a task share: a body from any checkpoint, a head of their own."""
+
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+
+from pmlm_core.model.config import PmlmConfig
+from pmlm_core.model.transformer import PmlmModel, PmlmPreTrainedModel
+from pmlm_core.randomness import key
+
+
+class PmlmWithTaskHead(PmlmPreTrainedModel):
+    """An encoder `pmlm` and a head that pre-training knows nothing of.
+
+    Loading takes the body of any checkpoint; one saved by another class, as pre-training's, brings no head for this
+    one, which is then drawn anew without a word. A checkpoint saved by the class itself must bring its head:
+    transformers reports what is missing.
+    """
+
+    # Whatever other heads a checkpoint has: this model has no use for them.
+    _keys_to_ignore_on_load_unexpected = [r"^(?!pmlm\.)"]  # noqa: RUF012 - read by transformers as a class attribute
+
+    def __init__(self, config: PmlmConfig) -> None:
+        super().__init__(config)
+        self.pmlm = PmlmModel(config)
+
+    def post_init(self) -> None:
+        super().post_init()
+        if type(self).__name__ not in (self.config.architectures or ()):
+            self._keys_to_ignore_on_load_missing = {r"^(?!pmlm\.)"}
+
+    @classmethod
+    def from_pretrained(cls, path: str | Path, *args: Any, head_seed: int = 0, **kwargs: Any) -> Self:  # type: ignore[override]
+        """As of every transformers model, and:
+
+        Args:
+            path: a checkpoint of pre-training, or a fine-tuned one.
+            head_seed: what a new head is drawn from; without effect on a head that the checkpoint brings. Equal seeds
+                give equal heads, whatever has been drawn before.
+        """
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(key(head_seed, "new head") >> 1)
+            return super().from_pretrained(path, *args, **kwargs)
