@@ -8,7 +8,6 @@ unigram loss is the cross-entropy of the held-out masked tokens under the freque
 """
 
 import argparse
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -52,8 +51,7 @@ def _batches(held_out: BlockSet, count: int, size: int) -> list[Batch]:
     slots = max_predictions(manifest.max_length, manifest.config["mask_prob"], manifest.config["max_block"])
     batches = []
     for start in range(0, count, size):
-        rows = held_out.rows(np.arange(start, min(start + size, count)), 0)
-        rows = replace(rows, replacement_ids=np.full_like(rows.replacement_ids, manifest.special_ids.mask))
+        rows = held_out.rows(np.arange(start, min(start + size, count)), 0).all_shown_as(manifest.special_ids.mask)
         batches.append(
             collate(
                 rows,

@@ -12,7 +12,6 @@ import io
 import json
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
@@ -20,6 +19,7 @@ from random import Random
 import numpy as np
 import sentencepiece
 import zstandard
+from race import race
 from rich.console import Console
 from rich.table import Table
 
@@ -50,12 +50,7 @@ def sample(megabytes: float) -> list[str]:
 
 def timed(work: Callable[[], object], repeats: int = 3) -> float:
     """Least processor seconds of a few runs."""
-    best = float("inf")
-    for _ in range(repeats):
-        begun = time.process_time()
-        work()
-        best = min(best, time.process_time() - begun)
-    return best
+    return race({"": work}, repeats)[""]
 
 
 def main() -> None:

@@ -9,11 +9,11 @@ BERT is trained as a masked language model with its output layer on the masked s
 
 import argparse
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from race import race
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
@@ -32,17 +32,11 @@ from model_makers import random_rows
 SHAPES = ((16, 128), (8, 512))
 
 
-def race(contestants: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
-    """Least processor seconds of each; all run once beforehand, then in turn."""
-    best = dict.fromkeys(contestants, float("inf"))
+def warm_race(contestants: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
+    """Least processor seconds of each; all run once beforehand."""
     for work in contestants.values():
         work()
-    for _ in range(repeats):
-        for name, work in contestants.items():
-            begun = time.process_time()
-            work()
-            best[name] = min(best[name], time.process_time() - begun)
-    return best
+    return race(contestants, repeats)
 
 
 def batch_of(rows: int, length: int, vocab: int, objective: str) -> dict[str, Tensor]:
@@ -133,7 +127,7 @@ def main() -> None:
         slots = int((batch["labels"] != -100).sum()) // rows
         contestants = {f"pmlm {o}": ours(o, args, batch) for o in ("AE+PAR", "AE")}
         contestants |= {f"BERT {i}": bert(i, args, batch) for i in ("sdpa", "eager")}
-        for name, seconds in (best := race(contestants, args.repeats)).items():
+        for name, seconds in (best := warm_race(contestants, args.repeats)).items():
             rate = "-"
             if name.startswith("pmlm"):
                 work = flops_per_step(
@@ -150,7 +144,7 @@ def main() -> None:
             )
         heads = size.num_attention_heads
         alone = {n: attention(n, rows, length, heads, size.hidden_size // heads) for n in kernels()}
-        for name, seconds in (best := race(alone, args.repeats)).items():
+        for name, seconds in (best := warm_race(alone, args.repeats)).items():
             scores.add_row(f"{rows} x {length}", name, f"{seconds * 1e3:.0f}", f"{best['plain'] / seconds:.2f}")
     console = Console()
     console.print(steps)

@@ -6,10 +6,10 @@ Times are CPU seconds of this process, the best of interleaved rounds, so that a
 """
 
 import argparse
-import time
 from collections.abc import Callable
 
 import sentencepiece as spm
+from race import race
 from rich.console import Console
 from rich.table import Table
 
@@ -69,12 +69,7 @@ def compare(name: str, tokenizer: TextTokenizer, documents: list[str]) -> None:
             "sentencepiece, whole documents, arrays": lambda: raw.encode(documents, out_type="numpy", num_threads=1),
             **ways,
         }
-    best = dict.fromkeys(ways, float("inf"))
-    for _ in range(ROUNDS):
-        for way, encode in ways.items():
-            started = time.process_time()
-            encode()
-            best[way] = min(best[way], time.process_time() - started)
+    best = race(ways, ROUNDS)
     table = Table(title=f"{name}: {len(documents):,} documents, {megabytes:.1f} MB, {tokenizer.vocab_size:,} pieces")
     for column in ("way", "MB/s a core", "ratio to the first"):
         table.add_column(column, justify="left" if column == "way" else "right")

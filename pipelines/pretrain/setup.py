@@ -1,7 +1,7 @@
 """From a plan to a model, its optimizer and its data, fresh or as the newest good checkpoint left them."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -157,8 +157,7 @@ def batch_maker(
     def make(rows: np.ndarray, views: np.ndarray) -> Batch:
         wanted = blocks.rows(rows, views)
         if all_masked:
-            mask = np.full_like(wanted.replacement_ids, blocks.manifest.special_ids.mask)
-            wanted = replace(wanted, replacement_ids=mask)
+            wanted = wanted.all_shown_as(blocks.manifest.special_ids.mask)
         return collate(
             wanted,
             objective=objective,
