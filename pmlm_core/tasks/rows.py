@@ -1,0 +1,195 @@
+"""Rows of TSV, CSV, JSON lines and Parquet files as one thing: a number for messages and fields by name.
+
+A file that lacks a needed column is an error; a row that cannot be used is a `BadRow` among the others.
+"""
+
+import csv
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pmlm_core.errors import DataError
+from pmlm_core.storage import resolve
+from pmlm_core.tasks.base import BadRow
+from pmlm_core.tasks.files import form
+from pmlm_core.tasks.lines import lines
+
+E = TypeVar("E")
+TABLES = (".tsv", ".csv", ".jsonl", ".json", ".parquet")
+_MAX_FIELD = 16 << 20
+_BATCH_ROWS = 256
+_HOPELESS = 20
+
+
+class Row(NamedTuple):
+    """A row that was read. `number` is its line in the file from 1 (its record in Parquet)."""
+
+    file: str
+    number: int
+    fields: Mapping[str, Any]
+
+
+class RowError(Exception):
+    """Why a row cannot be used: a few words to count by, and a clause for a person that names the field."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
+        self.detail = detail
+
+
+def bad_row(file: str, number: int, error: RowError) -> BadRow:
+    return BadRow(file, number, error.reason, f"{file}, row {number}: {error.detail}")
+
+
+def as_examples(rows: Iterable[Row | BadRow], make: Callable[[Row, int], E]) -> Iterator[E | BadRow]:
+    """Turn rows into examples.
+
+    Args:
+        make: (row, its place from 0, bad rows counted) -> example, or raises `RowError`.
+    """
+    for place, row in enumerate(rows):
+        if isinstance(row, BadRow):
+            yield row
+            continue
+        try:
+            yield make(row, place)
+        except RowError as error:
+            yield bad_row(row.file, row.number, error)
+
+
+def read_rows(files: Sequence[str], required: Sequence[str], optional: Sequence[str] = ()) -> Iterator[Row | BadRow]:
+    """Yield the rows of files of any of `TABLES`, one file after the other.
+
+    Args:
+        required: columns every file must have.
+        optional: further columns that are wanted.
+
+    Raises:
+        DataError: a file lacks a required column, is damaged, or is of no known form.
+    """
+    for file in files:
+        match form(file):
+            case ".tsv" | ".txt":
+                yield from tsv_rows(file, required)
+            case ".csv":
+                yield from csv_rows(file, required)
+            case ".jsonl" | ".json":
+                yield from json_rows(file, required)
+            case ".parquet":
+                yield from parquet_rows(file, required, optional)
+            case suffix:
+                raise DataError(f"{file}: form '{suffix}' is not known; use one of {', '.join(TABLES)}")
+
+
+def tsv_rows(file: str, required: Sequence[str], header: Sequence[str] | None = None) -> Iterator[Row | BadRow]:
+    """Rows of a tab-separated file in which a quotation mark is a character like any other, as GLUE's are.
+
+    Args:
+        header: names of the columns, for a file that does not begin with them.
+    """
+    names = header
+    for number, line in enumerate(lines(file), 1):
+        if names is None:
+            names = line.split("\t")
+            _check_columns(file, required, names)
+        elif line:
+            yield _fields(file, number, names, line.split("\t"))
+    if names is None:
+        raise DataError(f"{file} is empty")
+
+
+def csv_rows(file: str, required: Sequence[str]) -> Iterator[Row | BadRow]:
+    """Rows of a comma-separated file with a header, quoted as RFC 4180 says; a row's number is its first line's."""
+    csv.field_size_limit(_MAX_FIELD)  # 128 KiB at first: too short for an article
+    reader = csv.reader(line + "\n" for line in lines(file))
+    names: list[str] | None = None
+    while True:
+        number = reader.line_num + 1
+        try:
+            values = next(reader)
+        except StopIteration:
+            break
+        except csv.Error as error:
+            yield bad_row(file, number, RowError("invalid CSV", f"not CSV: {error}"))
+            continue
+        if names is None:
+            names = values
+            _check_columns(file, required, names)
+        elif values:
+            yield _fields(file, number, names, values)
+    if names is None:
+        raise DataError(f"{file} is empty")
+
+
+def json_rows(file: str, required: Sequence[str]) -> Iterator[Row | BadRow]:
+    """Rows of a JSON-lines file; one whose first records all lack a required field is refused as a whole."""
+    first, lacking = True, 0
+    for number, line in enumerate(lines(file), 1):
+        if not line or line.isspace():
+            continue
+        if first and line.lstrip().startswith("["):
+            raise DataError(
+                f"{file} is one JSON array; JSON lines are needed, one object a line (jq -c '.[]' makes them)"
+            )
+        try:
+            record = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            yield bad_row(file, number, RowError("invalid JSON", f"not JSON: {error}"))
+            continue
+        if not isinstance(record, dict):
+            yield bad_row(file, number, RowError("invalid JSON", f"a {type(record).__name__}, not an object"))
+            continue
+        first = False
+        if lacking >= 0:
+            lacking = -1 if all(name in record for name in required) else lacking + 1
+            if lacking == _HOPELESS:
+                _check_columns(file, required, list(record), kind="field")
+        yield Row(file, number, record)
+    if lacking > 0:
+        _check_columns(file, required, list(record), kind="field")
+
+
+def parquet_rows(file: str, required: Sequence[str], optional: Sequence[str] = ()) -> Iterator[Row | BadRow]:
+    """Records of a Parquet file, the wanted columns only."""
+    file_system, path = resolve(file)
+    try:
+        with file_system.open_input_file(path) as source:
+            table = pq.ParquetFile(source, pre_buffer=False)
+            _check_columns(file, required, table.schema_arrow.names)
+            wanted = [name for name in table.schema_arrow.names if name in {*required, *optional}]
+            number = 0
+            for batch in table.iter_batches(_BATCH_ROWS, columns=wanted, use_threads=False):
+                for i in range(batch.num_rows):
+                    number += 1
+                    yield _record(file, number, batch, i)
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"{file} cannot be read as Parquet: {' '.join(str(error).split())[:300]}") from None
+
+
+def _record(file: str, number: int, batch: pa.RecordBatch, i: int) -> Row | BadRow:
+    fields = {}
+    for name, column in zip(batch.schema.names, batch.columns, strict=True):
+        try:
+            fields[name] = column[i].as_py()
+        except UnicodeDecodeError as error:
+            detail = f"field '{name}' is not UTF-8 at byte {error.start}"
+            return bad_row(file, number, RowError("invalid UTF-8", detail))
+    return Row(file, number, fields)
+
+
+def _fields(file: str, number: int, names: Sequence[str], values: Sequence[str]) -> Row | BadRow:
+    if len(values) != len(names):
+        detail = f"{len(values)} fields where the columns are {len(names)} ({', '.join(names)})"
+        return bad_row(file, number, RowError("wrong number of fields", detail))
+    return Row(file, number, dict(zip(names, values, strict=True)))
+
+
+def _check_columns(file: str, required: Sequence[str], names: Sequence[str], kind: str = "column") -> None:
+    for name in required:
+        if name not in names:
+            shown = ", ".join(repr(each) for each in names[:20]) or "none"
+            raise DataError(f"{file}: no {kind} '{name}'; {kind}s found: {shown}")

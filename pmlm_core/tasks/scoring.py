@@ -1,0 +1,102 @@
+"""A task's figures from its examples and predictions: pairs them and asks `scores`. All figures run from 0 to 100.
+
+Examples without a label take no part. The scorers import large libraries, so they are imported when called.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pmlm_core.errors import DataError
+from pmlm_core.tasks.base import Answer, Example, QaExample, SourceTarget, TextExample
+from pmlm_core.tasks.submission import prediction_of
+
+
+def is_labelled(example: Example) -> bool:
+    """Whether a prediction for this example can be scored."""
+    if isinstance(example, TextExample):
+        return example.label is not None
+    if isinstance(example, QaExample):
+        return bool(example.answers) or example.is_impossible is True
+    return bool(example.references)
+
+
+def score_labels(
+    examples: Sequence[TextExample], predictions: Mapping[str, str], metrics: Sequence[str]
+) -> dict[str, float]:
+    """Figures of a classification; `metrics` of accuracy, f1 (of class "1"), f1_macro, matthews."""
+    from pmlm_core.tasks.scores import classification
+
+    scored = _labelled(examples)
+    gold = [str(example.label) for example in scored]
+    predicted = [str(prediction_of(example, predictions)) for example in scored]
+    figures: dict[str, float] = {}
+    for metric in metrics:
+        match metric:
+            case "accuracy":
+                figures[metric] = classification.accuracy(gold, predicted)
+            case "f1":
+                figures[metric] = classification.f1_binary(gold, predicted, positive="1")
+            case "matthews":
+                figures[metric] = classification.matthews(gold, predicted)
+    return figures
+
+
+def score_regression(
+    examples: Sequence[TextExample], predictions: Mapping[str, float], metrics: Sequence[str] = ("pearson", "spearman")
+) -> dict[str, float]:
+    """Pearson's and Spearman's correlation."""
+    from pmlm_core.tasks.scores import classification
+
+    scored = _labelled(examples)
+    gold = [float(example.label) for example in scored if example.label is not None]
+    predicted = [float(prediction_of(example, predictions)) for example in scored]
+    figures = classification.pearson_spearman(gold, predicted)
+    return {metric: figures[metric] for metric in metrics}
+
+
+def score_answers(
+    examples: Sequence[QaExample], predictions: Mapping[str, Answer], *, can_be_unanswerable: bool
+) -> dict[str, float]:
+    """SQuAD's exact match and F1; for v2.0 also by kind of question and with the best null threshold."""
+    from pmlm_core.tasks.scores import squad
+
+    scored = _labelled(examples)
+    answers = {example.id: prediction_of(example, predictions) for example in scored}
+    texts = {key: answer.text for key, answer in answers.items()}
+    if not can_be_unanswerable:
+        return squad.squad_v1(scored, texts)
+    odds = {key: a.null_score - a.score for key, a in answers.items() if a.null_score is not None}
+    return squad.squad_v2(scored, texts, null_scores=odds if len(odds) == len(answers) else None)
+
+
+def score_texts(
+    examples: Sequence[SourceTarget], predictions: Mapping[str, str], *, question_generation: bool = False
+) -> dict[str, float]:
+    """ROUGE; for question generation BLEU-4, METEOR (where Java and the extra are there) and ROUGE-L."""
+    from pmlm_core.tasks.scores import rouge
+
+    scored = _labelled(examples)
+    texts = [prediction_of(example, predictions) for example in scored]
+    references = [list(example.references) for example in scored]
+    figures: dict[str, float] = dict(rouge.rouge(texts, references))
+    if question_generation:
+        from pmlm_core.tasks.scores import bleu, meteor
+
+        figures |= {"bleu4": bleu.bleu4(texts, references)}
+        if (value := meteor.meteor(texts, references)) is not None:
+            figures["meteor"] = value
+    return figures
+
+
+def describe(*names: str) -> dict[str, str]:
+    """Versions and options of the scorers of these names."""
+    from pmlm_core.tasks.scores import versions
+
+    return versions.describe(*names)
+
+
+def _labelled(examples: Sequence[Any]) -> list[Any]:
+    scored = [example for example in examples if is_labelled(example)]
+    if not scored:
+        raise DataError("none of the examples has a label to score against; choose a labelled split")
+    return scored
