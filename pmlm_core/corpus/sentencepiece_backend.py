@@ -68,11 +68,22 @@ class SentencePieceBackend:
     def encode(self, texts: Sequence[str]) -> list[np.ndarray]:
         """Ids (int32, read-only) of each text. One thread: processes are the unit of parallelism here."""
         # As arrays: no Python integer per token, as fast as SentencePiece alone.
-        raw = self._processor.encode(list(texts), out_type="numpy", num_threads=1)
+        return [self._own(ids) for ids in self._processor.encode(list(texts), out_type="numpy", num_threads=1)]
+
+    def encode_with_spans(self, text: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Ids (int32) of a text, SentencePiece's character spans of them [tokens, 2], and which are spaces alone."""
+        # As a list of one, which refuses unpaired surrogates with the error of `encode`.
+        (found,) = self._processor.encode([text], out_type="offset_mapping", return_bytes=False, num_threads=1)
+        ids = np.array(found["ids"], np.int32)
+        spans = np.array(found["offsets"], np.int32).reshape(-1, 2)
+        return self._own(ids), spans, np.array([not piece.strip(_SPACE) for piece in found["pieces"]], bool)
+
+    def _own(self, ids: np.ndarray) -> np.ndarray:
+        """The model's ids as ours."""
         if not self._shift:
-            return raw
+            return ids
         unknown = self._processor.unk_id()
-        return [np.where(ids == unknown, np.int32(self.special_ids.unk), ids + np.int32(self._shift)) for ids in raw]
+        return np.where(ids == unknown, np.int32(self.special_ids.unk), ids + np.int32(self._shift))
 
     def decode(self, ids: list[int]) -> str:
         return self._processor.decode([i - self._shift for i in ids])

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from pmlm_core import storage
+from pmlm_core.corpus.offsets import exact_spans, mend, positions_before_mending
 from pmlm_core.corpus.sentencepiece_backend import MODEL_FILE, SentencePieceBackend
 from pmlm_core.corpus.sentencepiece_training import DEFAULT_THREADS, train_model
 from pmlm_core.corpus.special import PSEUDO, SpecialIds
@@ -37,6 +38,7 @@ class Backend(Protocol):
     @property
     def ordinary_ids(self) -> np.ndarray: ...
     def encode(self, texts: Sequence[str]) -> list[np.ndarray]: ...
+    def encode_with_spans(self, text: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]: ...
     def decode(self, ids: list[int]) -> str: ...
     def piece(self, token_id: int) -> str: ...
     def files(self) -> dict[str, bytes]: ...
@@ -94,8 +96,40 @@ class TextTokenizer:
             return self.backend.encode(parts)
         except (TypeError, UnicodeEncodeError):
             # Neither library takes unpaired surrogates, which JSON escapes can smuggle into a string.
-            mended = [part.encode("utf-16", "surrogatepass").decode("utf-16", "replace") for part in parts]
-            return self.backend.encode(mended)
+            return self.backend.encode([mend(part) for part in parts])
+
+    def encode_with_offsets(self, text: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Encode a text, and say where its tokens stand.
+
+        Returns:
+            int32 arrays, one number a token: its id, as `encode` gives it; start and end of `text[start:end]`, the
+            characters that it stands for. Blanks are in no token: one that stands for white space alone is empty. The
+            other spans come in the order of the text, and share a character where it became several tokens.
+
+        >>> tokenizer = train(["the cat sat on the mat", "a cat and a mat"] * 9, vocab_size=20)
+        >>> text = "the  mat sat"
+        >>> _, starts, ends = tokenizer.encode_with_offsets(text)
+        >>> "|".join(text[start:end] for start, end in zip(starts, ends) if start < end)
+        't|h|e|mat|s|at'
+        """
+        parts = list(cut(text)) if self.backend.can_cut else [text]
+        ids, spans, first = [np.empty(0, np.int32)], [np.empty((0, 2), np.int32)], 0
+        for part in parts:
+            part_ids, part_spans = self._encode_part_with_spans(part)
+            ids.append(part_ids)
+            spans.append(part_spans + np.int32(first))
+            first += len(part)
+        joined = np.concatenate(spans)
+        return np.concatenate(ids), joined[:, 0], joined[:, 1]
+
+    def _encode_part_with_spans(self, part: str) -> tuple[np.ndarray, np.ndarray]:
+        try:
+            ids, spans, is_space = self.backend.encode_with_spans(part)
+        except (TypeError, UnicodeEncodeError):
+            mended = mend(part)
+            ids, spans, is_space = self.backend.encode_with_spans(mended)
+            return ids, positions_before_mending(part)[exact_spans(mended, spans, is_space)]
+        return ids, exact_spans(part, spans, is_space)
 
     def decode(self, ids: Iterable[int]) -> str:
         """Turn ids back into text, skipping special ones.

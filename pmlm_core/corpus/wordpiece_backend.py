@@ -77,6 +77,12 @@ class WordPieceBackend:
         encodings = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
         return [np.array(encoding.ids, dtype=np.int32) for encoding in encodings]
 
+    def encode_with_spans(self, text: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Ids (int32) of a text, their character spans [tokens, 2], and which are spaces alone (none)."""
+        encoding = self._tokenizer.encode(text, add_special_tokens=False)
+        spans = np.array(encoding.offsets, np.int32).reshape(-1, 2)
+        return np.array(encoding.ids, np.int32), spans, np.zeros(len(spans), bool)
+
     def decode(self, ids: list[int]) -> str:
         return self._tokenizer.decode(ids, skip_special_tokens=False)
 
