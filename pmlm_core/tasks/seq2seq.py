@@ -12,7 +12,7 @@ from typing import Any
 from pmlm_core.errors import DataError
 from pmlm_core.tasks import scoring, submission
 from pmlm_core.tasks.base import BadRow, Recipe, SourceTarget, Task
-from pmlm_core.tasks.fields import text_or_tokens
+from pmlm_core.tasks.fields import checked, text_or_tokens
 from pmlm_core.tasks.files import find_files
 from pmlm_core.tasks.rows import Row, RowError, as_examples, read_rows
 
@@ -114,6 +114,8 @@ class _Maker:
     def __call__(self, row: Row, place: int) -> SourceTarget:
         fields = row.fields
         source_name, target_name = self._names(row)
+        if source_name not in fields:
+            raise RowError("missing field", f"field '{source_name}' is missing")
         source = text_or_tokens(fields.get(source_name), f"field '{source_name}'")
         if not source.strip():
             raise RowError("empty source", f"field '{source_name}' is empty")
@@ -149,7 +151,7 @@ class _Maker:
         value = fields.get(self.id_column or "id", None if self.id_column else place)
         if value is None or isinstance(value, dict | list):
             raise RowError("missing field", f"field '{self.id_column or 'id'}' holds no id")
-        identifier = str(value)
+        identifier = checked(str(value), f"field '{self.id_column or 'id'}'")
         if identifier in self.seen:
             raise RowError("duplicate id", f"id '{identifier}' stands twice")
         self.seen.add(identifier)

@@ -1,0 +1,160 @@
+"""SQuAD's JSON and the hub's Parquet: offsets hold, whatever the file says; bad questions are named."""
+
+import json
+import logging
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pmlm_core.errors import DataError
+from pmlm_core.tasks.squad import nearest, squad_task
+from tests.tasks.task_makers import read, write
+
+CONTEXT = "Ödön 🎺 met Ann in Rome. Ann left Rome in May."
+
+
+def squad_json(*questions, context=CONTEXT, **more):
+    paragraph = {"context": context, "qas": list(questions)}
+    return json.dumps({"version": "1.1", "data": [{"title": "T", "paragraphs": [paragraph]}], **more})
+
+
+def question(key, *answers, **more):
+    return {"id": key, "question": f"{key}?", "answers": [{"text": t, "answer_start": s} for t, s in answers], **more}
+
+
+def test_version_1(tmp_path):
+    at = CONTEXT.index("Ann")
+    content = squad_json(question("a", ("Ann", at), ("Ann in Rome", at)), question("b", ("🎺", 5)))
+    write(tmp_path / "dev-v1.1.json", b"\xef\xbb\xbf" + content.encode())
+    examples, bad = read(squad_task("1.1"), tmp_path, "dev")
+    assert bad == []
+    assert [(e.id, e.row, e.answers, e.is_impossible) for e in examples] == [
+        ("a", 1, (("Ann", at), ("Ann in Rome", at)), False),
+        ("b", 2, (("🎺", 5),), False),
+    ]
+    assert examples[0].context == CONTEXT
+    assert examples[0].question == "a?"
+
+
+def test_version_2(tmp_path):
+    unanswerable = question("b", is_impossible=True) | {"plausible_answers": [{"text": "Rome", "answer_start": 0}]}
+    write(tmp_path / "train-v2.0.json", squad_json(question("a", ("May", 41), is_impossible=False), unanswerable))
+    task = squad_task("2.0")
+    examples, bad = read(task, tmp_path, "train")
+    assert bad == []
+    assert [(e.id, e.answers, e.is_impossible) for e in examples] == [("a", (("May", 41),), False), ("b", (), True)]
+    assert task.can_be_unanswerable
+    assert not squad_task("1.1").can_be_unanswerable
+
+
+def test_questions_without_answers_are_for_test_only(tmp_path):
+    content = squad_json({"id": "a", "question": "a?"})
+    write(tmp_path / "test.json", content)
+    write(tmp_path / "dev.json", content)
+    (example,), _ = read(squad_task("2.0"), tmp_path, "test")
+    assert (example.answers, example.is_impossible) == ((), None)
+    assert [b.reason for b in read(squad_task("1.1"), tmp_path, "dev")[1]] == ["no answer"]
+
+
+def test_wrong_offsets_are_mended_and_said(tmp_path, caplog):
+    first, second = CONTEXT.index("Rome"), CONTEXT.rindex("Rome")
+    write(
+        tmp_path / "train.json",
+        squad_json(
+            question("near the first", ("Rome", first + 1)),
+            question("near the second", ("Rome", second - 2)),
+            question("past the end", ("Rome", 9999)),
+            question("none", ("Rome", None)),
+            question("one of two", ("Paris", 3), ("Rome", first)),
+            question("right", ("Rome", second)),
+        ),
+    )
+    with caplog.at_level(logging.WARNING):
+        examples, bad = read(squad_task("1.1"), tmp_path, "train")
+    assert bad == []
+    places = {e.id: [start for _, start in e.answers] for e in examples}
+    assert places == {
+        "near the first": [first],
+        "near the second": [second],
+        "past the end": [second],
+        "none": [first],
+        "one of two": [first],
+        "right": [second],
+    }
+    assert "5 questions had an answer that was not at its answer_start" in caplog.text
+
+
+def test_bad_questions(tmp_path):
+    path = tmp_path / "train.json"
+    write(
+        path,
+        squad_json(
+            question("ok", ("Ann", 11)),
+            question("absent", ("Paris", 3)),
+            question("empty", ("", 3)),
+            question("ok", ("Ann", 11)),
+            question("impossible", is_impossible=True),
+            {"id": "x", "answers": []},
+            question("odd", ("Ann", 11)) | {"question": "\ud800"},
+            {"question": "no id", "answers": []},
+        ),
+    )
+    examples, bad = read(squad_task("1.1"), tmp_path, "train")
+    assert [e.id for e in examples] == ["ok"]
+    assert [(b.row, b.reason) for b in bad] == [
+        (2, "answer not in passage"),
+        (3, "empty answer"),
+        (4, "duplicate id"),
+        (5, "unanswerable question"),
+        (6, "missing field"),
+        (7, "invalid UTF-8"),
+        (8, "missing field"),
+    ]
+    assert bad[0].detail == f"{path}, row 2: field 'answers': 'Paris' is not in the passage"
+
+
+def test_latin1_bytes_spoil_only_their_question(tmp_path):
+    content = squad_json({"id": "a", "question": "café", "answers": [{"text": "Ann", "answer_start": 11}]})
+    data = content.replace("caf\\u00e9", "caf\udce9").encode("utf-8", "surrogateescape")
+    write(tmp_path / "dev.json", data)
+    _, (bad,) = read(squad_task("1.1"), tmp_path, "dev")
+    assert "field 'question' is not UTF-8: byte 0xe9 at character 3" in bad.detail
+
+
+@pytest.mark.parametrize("content", ["{", '{"version": 1}', '{"data": [{"title": "x"}]}', '{"data": ["x"]}', "3"])
+def test_files_of_another_form(tmp_path, content):
+    file = write(tmp_path / "dev.json", content)
+    with pytest.raises(DataError, match=r"JSON|SQuAD") as caught:
+        read(squad_task("1.1"), tmp_path, "dev")
+    assert str(file) in str(caught.value)
+
+
+def test_the_hub_s_parquet(tmp_path):
+    table = pa.table(
+        {
+            "id": ["a", "b"],
+            "title": ["T", "T"],
+            "context": [CONTEXT, CONTEXT],
+            "question": ["Who?", "Why?"],
+            "answers": [{"text": ["Ann"], "answer_start": [11]}, {"text": [], "answer_start": []}],
+        }
+    )
+    (tmp_path / "squad_v2").mkdir()
+    pq.write_table(table, tmp_path / "squad_v2" / "validation-00000-of-00001.parquet")
+    examples, bad = read(squad_task("2.0"), tmp_path, "dev")
+    assert bad == []
+    assert [(e.id, e.answers, e.is_impossible) for e in examples] == [("a", (("Ann", 11),), False), ("b", (), True)]
+
+
+@given(st.text("ab", max_size=12), st.text("ab", min_size=1, max_size=3), st.integers(0, 14))
+def test_nearest_against_all_places(context, text, start):
+    places = [i for i in range(len(context)) if context.startswith(text, i)]
+    found = nearest(context, text, start)
+    if places:
+        assert found in places
+        assert abs(found - start) == min(abs(place - start) for place in places)
+    else:
+        assert found == -1
