@@ -24,9 +24,20 @@ def form(uri: str) -> str:
     >>> form("a/train.sample.tsv.gz"), form("README")
     ('.tsv', '')
     """
+    path = storage.split_query(uri)[0]
     for compression in _COMPRESSIONS:
-        uri = uri.removesuffix(compression)
-    return posixpath.splitext(storage.split_query(uri)[0])[1].lower()
+        path = path.removesuffix(compression)
+    return posixpath.splitext(path)[1].lower()
+
+
+def folder_of(uri: str) -> str:
+    """The folder a file is in.
+
+    >>> folder_of("s3://bucket/glue/dev.tsv?scheme=http")
+    's3://bucket/glue?scheme=http'
+    """
+    path, query = storage.split_query(uri)
+    return storage.with_query(path.rpartition("/")[0], query)
 
 
 def name_patterns(stems: Sequence[str], suffixes: Sequence[str]) -> list[str]:
@@ -73,9 +84,10 @@ def find_files(
         for pattern in patterns:
             found = []
             for each in pattern.split("|"):
-                below, name = posixpath.split(each)
+                path, query = storage.split_query(each)
+                below, name = posixpath.split(path)
                 if below and (os.path.isabs(below) or storage.is_remote(below)):
-                    place = below
+                    place = storage.with_query(below, query)
                 else:
                     place = storage.join(data_dir, *(part for part in (folder, below) if part))
                 if place not in names_of:

@@ -13,7 +13,7 @@ from pmlm_core.errors import DataError
 from pmlm_core.tasks import scoring, submission
 from pmlm_core.tasks.base import BadRow, Example, Recipe, Task, TextExample
 from pmlm_core.tasks.fields import label_of, number_of, required, text_of
-from pmlm_core.tasks.files import SPLIT_NAMES, find_files, form, name_patterns
+from pmlm_core.tasks.files import SPLIT_NAMES, find_files, folder_of, form, name_patterns
 from pmlm_core.tasks.rows import Row, as_examples, parquet_rows, tsv_rows
 
 # A point in the middle of the paper's grid (batch 16/32; 5e-6 .. 3e-5; warm-up 0.1/0.2; decay 0.01/0.1; epochs 10/15).
@@ -153,8 +153,7 @@ def _patterns(name: str, split: str) -> list[str]:
 
 def _msr_part(file: str, split: str, rows: Iterator[Row | BadRow]) -> Iterator[Row | BadRow]:
     """Divide Microsoft's original training file as GLUE does, by the pairs of ids in `dev_ids.tsv` beside it."""
-    folder = file.rpartition("/")[0]
-    ids = storage.join(folder, "dev_ids.tsv")
+    ids = storage.join(folder_of(file), "dev_ids.tsv")
     if not storage.exists(ids):
         raise DataError(f"{file} holds train and dev together; GLUE's list {ids} is needed to tell them apart")
     pairs = {tuple(line.split()) for line in storage.read_bytes(ids).decode("utf-8-sig").splitlines()}

@@ -18,7 +18,7 @@ from pmlm_core import storage
 from pmlm_core.errors import DataError
 from pmlm_core.tasks.base import BadRow, Recipe, SourceTarget, Task
 from pmlm_core.tasks.fields import text_of
-from pmlm_core.tasks.files import HUB, SPLIT_NAMES, find_files, name_patterns
+from pmlm_core.tasks.files import HUB, SPLIT_NAMES, find_files, folder_of, name_patterns
 from pmlm_core.tasks.lines import lines
 from pmlm_core.tasks.rows import Row, RowError, as_examples
 from pmlm_core.tasks.seq2seq import generation_task
@@ -62,7 +62,7 @@ def _references(data_dir: str, file: str, split: str) -> Sequence[str] | None:
     """
     if data_dir.startswith(HUB):
         return None
-    beside = file.rpartition("/")[0]
+    beside = folder_of(file)
     for folder in (beside, storage.join(beside, "processed")):
         place = storage.join(folder, f"tgt-{split}.txt")
         if storage.exists(place):
