@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pmlm_core.model.auto import (
         PmlmConfig,
+        PmlmForConditionalGeneration,
         PmlmForMaskedLM,
         PmlmForPreTraining,
         PmlmForQuestionAnswering,
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "PmlmConfig",
+    "PmlmForConditionalGeneration",
     "PmlmForMaskedLM",
     "PmlmForPreTraining",
     "PmlmForQuestionAnswering",

@@ -9,12 +9,14 @@ from transformers import (
     AutoModelForMaskedLM,
     AutoModelForPreTraining,
     AutoModelForQuestionAnswering,
+    AutoModelForSeq2SeqLM,
     AutoModelForSequenceClassification,
 )
 
 import pmlm_core.corpus.hf_tokenizer  # noqa: F401 - imported for its registration
 from pmlm_core.model.classification import PmlmForSequenceClassification
 from pmlm_core.model.config import PmlmConfig
+from pmlm_core.model.generation.conditional import PmlmForConditionalGeneration
 from pmlm_core.model.masked_lm import PmlmForMaskedLM
 from pmlm_core.model.pretraining import PmlmForPreTraining
 from pmlm_core.model.question_answering import PmlmForQuestionAnswering
@@ -22,6 +24,7 @@ from pmlm_core.model.transformer import PmlmModel
 
 __all__ = [
     "PmlmConfig",
+    "PmlmForConditionalGeneration",
     "PmlmForMaskedLM",
     "PmlmForPreTraining",
     "PmlmForQuestionAnswering",
@@ -35,3 +38,4 @@ AutoModelForPreTraining.register(PmlmConfig, PmlmForPreTraining, exist_ok=True)
 AutoModelForMaskedLM.register(PmlmConfig, PmlmForMaskedLM, exist_ok=True)
 AutoModelForSequenceClassification.register(PmlmConfig, PmlmForSequenceClassification, exist_ok=True)
 AutoModelForQuestionAnswering.register(PmlmConfig, PmlmForQuestionAnswering, exist_ok=True)
+AutoModelForSeq2SeqLM.register(PmlmConfig, PmlmForConditionalGeneration, exist_ok=True)
