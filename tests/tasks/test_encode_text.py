@@ -69,7 +69,7 @@ def test_what_cannot_be_encoded_is_named(tokenizer):
         encode_text([TextExample("0", 1, "a", "b")], tokenizer, RTE, 4)
     with pytest.raises(DataError, match=r"rte, row 7 \(id x\): label 'maybe' is none of"):
         encode_text([TextExample("x", 7, "a", "b", label="maybe")], tokenizer, RTE, 32)
-    with pytest.raises(DataError, match="stsb, row 7 .* 'high' is not a number"):
+    with pytest.raises(DataError, match=r"stsb, row 7 .* 'high' is not a number"):
         encode_text([TextExample("x", 7, "a", "b", label="high")], tokenizer, STSB, 32)
 
 
