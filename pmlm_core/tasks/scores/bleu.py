@@ -1,0 +1,36 @@
+"""BLEU-4 as question generation papers use it (the evaluation of Du et al., 2017): over the whole corpus, no smoothing.
+
+Computed by sacrebleu over the tokens of `tokens.py`: clipped n-grams up to 4, brevity penalty by the closest reference
+length, of equally close ones the shorter. Without a single common 4-gram it is 0.
+"""
+
+from collections.abc import Sequence
+
+from pmlm_core.tasks.scores.pairs import check_references
+from pmlm_core.tasks.scores.tokens import question_tokens
+
+
+def bleu4(predictions: Sequence[str], references: Sequence[Sequence[str]], *, tokenized: bool = False) -> float:
+    """BLEU-4 in percent.
+
+    Args:
+        references: one text or more for each prediction, not the same number for all if need be.
+        tokenized: take white space as the only border of tokens, but lower-case all the same: Du's evaluation as it is,
+            for predictions in Penn Treebank tokens.
+
+    Raises:
+        DataError: no examples, not as many lists of references as predictions, or an empty one.
+    """
+    from sacrebleu.metrics.bleu import BLEU
+
+    check_references(predictions, references)
+    found = [_line(text, tokenized) for text in predictions]
+    wanted = [[_line(text, tokenized) for text in texts] for texts in references]
+    # sacrebleu wants the first references of all, the second of all …, None where an example has no more.
+    columns = [[texts[i] if i < len(texts) else None for texts in wanted] for i in range(max(map(len, wanted)))]
+    metric = BLEU(tokenize="none", smooth_method="none", lowercase=False, force=True, effective_order=False)
+    return float(metric.corpus_score(found, columns).score)  # type: ignore[arg-type]
+
+
+def _line(text: str, tokenized: bool) -> str:
+    return " ".join(text.lower().split() if tokenized else question_tokens(text))
