@@ -110,7 +110,7 @@ def _best_spans(
 ) -> list[_Span]:
     """Spans with different texts, best first; of equal ones the first in the passage."""
     richest = _richest_windows(windows)
-    found: list[tuple[float, int, int]] = []
+    found = []
     for number, (window, (start_N, end_N)) in enumerate(zip(windows, logits, strict=True)):
         starts, ends = np.asarray(window["offsets_start"]), np.asarray(window["offsets_end"])
         (passage,) = np.nonzero(starts >= 0)
@@ -118,8 +118,8 @@ def _best_spans(
             continue
         first, stop = int(passage[0]), int(passage[-1]) + 1
         starts, ends = starts[first:stop], ends[first:stop]
-        tokens = np.arange(stop - first) + int(window["passage_token"])
-        may_start = np.array([richest[token] == number for token in tokens.tolist()])
+        begin = int(window["passage_token"])
+        may_start = richest[begin : begin + stop - first] == number
         from_L = np.where(may_start, np.asarray(start_N[first:stop], np.float64), -np.inf)
         to_L = np.asarray(end_N[first:stop], np.float64)
         # scores_LW[i, w] is the span from token i over w more; beyond the window there is nothing to end at.
@@ -131,12 +131,15 @@ def _best_spans(
         scores = np.where(ends_LW > starts[:, None], scores_LW, -np.inf).ravel()
         # Several spans may have one text: tokens that share a character, a word twice in the passage.
         keep = min(len(scores), 8 * n_best)
-        for flat in np.argpartition(-scores, keep - 1)[:keep].tolist():
-            if scores[flat] > -np.inf:
-                i, w = divmod(flat, width)
-                found.append((float(scores[flat]), int(starts[i]), int(ends[i + w])))
+        best = np.argpartition(-scores, keep - 1)[:keep]
+        best = best[scores[best] > -np.inf]
+        found.append((scores[best], starts[best // width], padded_ends[best // width + best % width]))
     spans: dict[str, _Span] = {}
-    for score, start, end in sorted(found, key=lambda each: (-each[0], each[1], each[2])):
+    if not found:
+        return []
+    scores, starts, ends = (np.concatenate(each) for each in zip(*found, strict=True))
+    for at in np.lexsort((ends, starts, -scores)).tolist():
+        start, end, score = int(starts[at]), int(ends[at]), float(scores[at])
         text = context[start:end].rstrip()
         if text and text not in spans:
             spans[text] = _Span(text, start, score)
@@ -145,18 +148,21 @@ def _best_spans(
     return list(spans.values())
 
 
-def _richest_windows(windows: Sequence[Window]) -> dict[int, int]:
+def _richest_windows(windows: Sequence[Window]) -> np.ndarray:
     """For every passage token, the window with most context on the token's poorer side; of equal ones the longer, then
     the first."""
-    best: dict[int, tuple[float, int]] = {}
-    for number, window in enumerate(windows):
-        length = sum(1 for start in window["offsets_start"] if start >= 0)
-        first = int(window["passage_token"])
-        for i in range(length):
-            context = min(i, length - 1 - i) + 0.01 * length
-            if first + i not in best or context > best[first + i][0]:
-                best[first + i] = (context, number)
-    return {token: number for token, (_, number) in best.items()}
+    spans = []
+    for window in windows:
+        length = int((np.asarray(window["offsets_start"]) >= 0).sum())
+        spans.append((int(window["passage_token"]), length))
+    tokens = max((first + length for first, length in spans), default=0)
+    best, owner = np.full(tokens, -1.0), np.zeros(tokens, np.int64)
+    for number, (first, length) in enumerate(spans):
+        places = np.arange(length)
+        context = np.minimum(places, length - 1 - places) + 0.01 * length
+        better = np.flatnonzero(context > best[first : first + length]) + first
+        best[better], owner[better] = context[better - first], number
+    return owner
 
 
 def _softmax(scores: Sequence[float]) -> list[float]:
