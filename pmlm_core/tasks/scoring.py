@@ -1,4 +1,4 @@
-"""A task's figures from its examples and predictions: pairs them and asks `scores`. All figures run from 0 to 100.
+"""A task's figures from its examples and predictions: pairs them and asks `scores`. Shares are in percent.
 
 Examples without a label take no part. The scorers import large libraries, so they are imported when called.
 """
@@ -36,6 +36,8 @@ def score_labels(
                 figures[metric] = classification.accuracy(gold, predicted)
             case "f1":
                 figures[metric] = classification.f1_binary(gold, predicted, positive="1")
+            case "f1_macro":
+                figures[metric] = classification.f1_macro(gold, predicted)
             case "matthews":
                 figures[metric] = classification.matthews(gold, predicted)
     return figures
@@ -57,7 +59,11 @@ def score_regression(
 def score_answers(
     examples: Sequence[QaExample], predictions: Mapping[str, Answer], *, can_be_unanswerable: bool
 ) -> dict[str, float]:
-    """SQuAD's exact match and F1; for v2.0 also by kind of question and with the best null threshold."""
+    """SQuAD's exact match and F1 of the answers as they stand; for v2.0 also by kind of question.
+
+    With null scores v2.0 has the best figures that a threshold could reach, and the threshold, too. They are sought
+    over the best spans, whether or not `answers.with_threshold` has put "" in their place.
+    """
     from pmlm_core.tasks.scores import squad
 
     scored = _labelled(examples)
@@ -65,26 +71,29 @@ def score_answers(
     texts = {key: answer.text for key, answer in answers.items()}
     if not can_be_unanswerable:
         return squad.squad_v1(scored, texts)
+    figures = squad.squad_v2(scored, texts)
     odds = {key: a.null_score - a.score for key, a in answers.items() if a.null_score is not None}
-    return squad.squad_v2(scored, texts, null_scores=odds if len(odds) == len(answers) else None)
+    if len(odds) == len(answers):
+        spans = {key: _best_span(answer) for key, answer in answers.items()}
+        searched = squad.squad_v2(scored, spans, null_scores=odds)
+        figures |= {key: value for key, value in searched.items() if key.startswith("best_")}
+    return figures
 
 
 def score_texts(
     examples: Sequence[SourceTarget], predictions: Mapping[str, str], *, question_generation: bool = False
 ) -> dict[str, float]:
-    """ROUGE; for question generation BLEU-4, METEOR (where Java and the extra are there) and ROUGE-L."""
-    from pmlm_core.tasks.scores import rouge
+    """ROUGE; for question generation BLEU-4, METEOR (where Java and its package are there) and captioning's ROUGE-L."""
+    from pmlm_core.tasks.scores import bleu, meteor, rouge
 
     scored = _labelled(examples)
     texts = [prediction_of(example, predictions) for example in scored]
     references = [list(example.references) for example in scored]
-    figures: dict[str, float] = dict(rouge.rouge(texts, references))
-    if question_generation:
-        from pmlm_core.tasks.scores import bleu, meteor
-
-        figures |= {"bleu4": bleu.bleu4(texts, references)}
-        if (value := meteor.meteor(texts, references)) is not None:
-            figures["meteor"] = value
+    if not question_generation:
+        return rouge.rouge(texts, references)
+    figures = {"bleu4": bleu.bleu4(texts, references), "rougeL": rouge.rouge_l_captions(texts, references)}
+    if (value := meteor.meteor(texts, references)) is not None:
+        figures["meteor"] = value
     return figures
 
 
@@ -93,6 +102,11 @@ def describe(*names: str) -> dict[str, str]:
     from pmlm_core.tasks.scores import versions
 
     return versions.describe(*names)
+
+
+def _best_span(answer: Answer) -> str:
+    """The best text that is not ""; "" where there is none."""
+    return answer.text or next((str(each["text"]) for each in answer.n_best if each["text"]), "")
 
 
 def _labelled(examples: Sequence[Any]) -> list[Any]:

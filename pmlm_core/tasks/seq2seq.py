@@ -56,7 +56,7 @@ def seq2seq_task(
 
 def generation_task(name: str, read: Any, recipe: Recipe, *, question_generation: bool = False) -> Task:
     """A generation task with a reader of its own. Files of "test" may lack targets."""
-    metrics = ("bleu", "meteor", "rouge") if question_generation else ("rouge",)
+    metrics = ("bleu", "meteor", "rouge_l_captions") if question_generation else ("rouge",)
     return Task(
         name=name,
         kind="generation",

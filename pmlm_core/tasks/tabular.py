@@ -63,7 +63,7 @@ def classification_task(
             f"task 'classification' needs two labels or more, each once; got {', '.join(labels) or 'none'}"
         )
     # F1 is that of class "1", as GLUE has it.
-    metrics = ("accuracy", "f1", "matthews") if set(labels) == {"0", "1"} else ("accuracy", "matthews")
+    metrics = ("accuracy", "f1", "matthews") if set(labels) == {"0", "1"} else ("accuracy", "f1_macro", "matthews")
     return Task(
         name="classification",
         kind="classification",
