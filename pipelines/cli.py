@@ -22,6 +22,7 @@ COMMANDS = {
     "tokenizer": Command("TokenizerConfig", "Train a SentencePiece tokenizer on a seeded sample of the corpus."),
     "preprocess": Command("PreprocessConfig", "Turn raw text into packed, masked Arrow blocks with Ray Data."),
     "pretrain": Command("PretrainConfig", "Pre-train a pseudo-masked language model on blocks, with Ray Train."),
+    "finetune": Command("FinetuneConfig", "Fine-tune a checkpoint for a benchmark or a task of your own."),
     "fill": Command("FillConfig", "Fill the [MASK]s of a sentence with a pre-trained checkpoint."),
     "sync": Command("SyncConfig", "Send the figures of a run that MLflow has not received yet."),
 }

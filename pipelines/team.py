@@ -33,6 +33,14 @@ class Team:
         dist.broadcast_object_list(box, src=0)
         return box[0]
 
+    def gather(self, value: Any) -> list[Any]:
+        """The values of all ranks, in their order, on every rank."""
+        if self.world == 1:
+            return [value]
+        values: list[Any] = [None] * self.world
+        dist.all_gather_object(values, value)
+        return values
+
 
 def finite(figures: Mapping[str, float]) -> dict[str, float]:
     """The figures that JSON can hold."""

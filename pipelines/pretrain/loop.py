@@ -10,11 +10,9 @@ from pipelines.pretrain.setup import (
     HeldOut,
     Trainee,
     distribute,
-    settle_buckets,
     tokenizer_files,
     trainee,
     training_loader,
-    versions,
 )
 from pipelines.run_folder import Events
 from pipelines.team import Team, finite
@@ -28,6 +26,7 @@ from pmlm_core.training.pretraining import count_tokens, evaluate, pretraining_t
 from pmlm_core.training.schedule import learning_rate
 from pmlm_core.training.snapshot import CheckpointWriter
 from pmlm_core.training.step import train_step
+from pmlm_core.training.together import settle_buckets
 
 
 def ray_worker(told: dict[str, WorkPlan]) -> None:
@@ -143,7 +142,7 @@ def _contents(
         "deciding": plan.config.deciding(),
         "window": trained.window.to_json(),
         "held_out": scores and finite(scores),
-        "computed_by": {**_computed_by(plan, team, precision), **versions()},
+        "computed_by": {**_computed_by(plan, team, precision), **hardware.versions()},
     }
     return checkpoint.Contents(
         step=trained.step,
@@ -172,7 +171,7 @@ def _tell_start(plan: WorkPlan, team: Team, trained: Trainee, precision: str, dr
     events.add(
         "resumed", f"resumed from the checkpoint of step {trained.step} in {precision}{again}", step=trained.step
     )
-    before, now = trained.state.get("computed_by", {}), {**_computed_by(plan, team, precision), **versions()}
+    before, now = trained.state.get("computed_by", {}), {**_computed_by(plan, team, precision), **hardware.versions()}
     changed = [f"{name} was {before.get(name)}, is {now[name]}" for name in now if before.get(name) != now[name]]
     if changed:
         events.add(

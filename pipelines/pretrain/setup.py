@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from safetensors import SafetensorError
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 
 from pipelines.pretrain.plan import WorkPlan
 from pipelines.pretrain.rundir import refuse_other_blocks
@@ -25,7 +24,8 @@ from pmlm_core.randomness import key
 from pmlm_core.training import checkpoint
 from pmlm_core.training.loader import Batch, Loader, Share
 from pmlm_core.training.optimizer import build_adamw, load_optimizer_tensors
-from pmlm_core.training.step import Precision, Task
+from pmlm_core.training.step import Precision
+from pmlm_core.training.together import together
 from pmlm_core.training.window import Window
 
 
@@ -128,24 +128,7 @@ def distribute(model: nn.Module, plan: WorkPlan, precision: Precision, world: in
     """Wrap for training together: compiled if asked for, DDP if there are several workers."""
     if plan.config.torch_compile:
         model = cast(nn.Module, torch.compile(model, dynamic=False))
-    if world == 1:
-        return model
-    devices = [precision.device] if precision.device.type == "cuda" else None
-    return DistributedDataParallel(model, device_ids=devices, gradient_as_bucket_view=True)
-
-
-def settle_buckets(model: nn.Module, batch: Batch, task: Task, precision: Precision) -> None:
-    """Run one backward pass and throw its gradient away.
-
-    DDP arranges its buckets anew after the first backward pass, by the order in which gradients came. With three or
-    more workers the place in a bucket decides the order of summation, so without this the first step after a resumption
-    would round differently from the same step of an uninterrupted run.
-    """
-    if isinstance(model, DistributedDataParallel):
-        with precision.autocast():
-            loss_sum, _ = task.losses(model, batch)
-        (loss_sum * 0.0).backward()
-        model.zero_grad(set_to_none=True)
+    return together(model, precision, world)
 
 
 def batch_maker(
@@ -215,8 +198,3 @@ def tokenizer_files(data_dir: str) -> dict[str, bytes]:
     """The tokenizer that preprocessing put beside the blocks, file by file; it goes into every checkpoint."""
     folder = storage.join(data_dir, "tokenizer")
     return {name: storage.read_bytes(storage.join(folder, name)) for name in storage.names_in(folder)}
-
-
-def versions() -> dict[str, str]:
-    """What computed a checkpoint, for whoever wonders why two runs differ in the last bit."""
-    return {"torch": torch.__version__, "cpu": torch.backends.cpu.get_cpu_capability()}

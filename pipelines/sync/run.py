@@ -1,4 +1,4 @@
-"""`pmlm sync`: send what a run's journal holds and MLflow has not received: figures, final status, the model."""
+"""`pmlm sync`: send what a run's journal holds and MLflow has not received: figures, final status, files, the model."""
 
 import os
 import time
@@ -6,7 +6,7 @@ import time
 from pipelines.console import say, warn
 from pipelines.lock import locked
 from pipelines.sync.config import SyncConfig
-from pipelines.tracking import models
+from pipelines.tracking import artifacts, models
 from pipelines.tracking.delivery import Delivery
 from pipelines.tracking.record import Record
 from pipelines.tracking.redact import redact
@@ -54,6 +54,8 @@ def _send(config: SyncConfig) -> None:
         f"sent {sent} figures of run {record.run_name} ({record.status}) to {redact(uri)}, "
         f"experiment {record.experiment}"
     )
+    if record.pending_artifacts:
+        artifacts.send_pending(config.run_dir, uri, warn=warn)
     if record.pending_model:
         models.register_pending(config.run_dir, uri, warn=warn)
 

@@ -32,6 +32,8 @@ class Record:
     pending_model: dict[str, str] | None = None
     registered: dict[str, str] | None = None
     """The model made of this run: name, checkpoint, and the "NAME version N" that MLflow answered."""
+    pending_artifacts: list[str] = field(default_factory=list)
+    """Files to be sent, relative to the run's folder."""
     delivered: bool = False
     """Whether everything has arrived, the final status included."""
 

@@ -117,6 +117,7 @@ class MlflowSink:
         if known:
             fresh.run_key, fresh.run_id, fresh.shipped = known.run_key, known.run_id, known.shipped
             fresh.pending_model, fresh.registered = known.pending_model, known.registered
+            fresh.pending_artifacts = known.pending_artifacts
         fresh.save(self._run_dir)
         return fresh
 

@@ -11,13 +11,15 @@ _PER_EXAMPLE = ("start_positions", "labels")
 IGNORED = -100
 
 
-def finetuning_task(kind: str) -> Task:
+def finetuning_task(kind: str, label_smoothing: float = 0.0) -> Task:
     """Sum of losses over examples (rows), or over target tokens where text is generated.
 
     Args:
         kind: of `pmlm_core.tasks.base.Task`.
+        label_smoothing: of a generation.
     """
     generates = kind == "generation"
+    smoothing = {"label_smoothing": label_smoothing} if generates else {}
     figures = () if kind == "regression" else ("accuracy",)
 
     def count(batch: Batch) -> int:
@@ -29,7 +31,7 @@ def finetuning_task(kind: str) -> Task:
 
     def losses(model: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         weight = 0.0 if BLANK in batch else 1.0
-        output = model(**{name: tensor for name, tensor in batch.items() if name != BLANK})
+        output = model(**{name: tensor for name, tensor in batch.items() if name != BLANK}, **smoothing)
         loss_sum = output.loss_sum * weight
         return loss_sum, {"accuracy": output.correct * weight} if figures else {}
 

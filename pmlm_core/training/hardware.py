@@ -41,3 +41,8 @@ def cpu_multiplies_in_bf16() -> bool:
     """Whether this processor has bf16 products (AVX512-BF16 or AMX); emulated ones are far slower than fp32."""
     flags = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
     return any(getattr(torch.cpu, name, lambda: False)() for name in flags)
+
+
+def versions() -> dict[str, str]:
+    """What computed a checkpoint, for whoever wonders why two runs differ in the last bit."""
+    return {"torch": torch.__version__, "cpu": torch.backends.cpu.get_cpu_capability()}

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.pretrain import progress
+from pipelines import follow
 from pipelines.pretrain.progress import Progress
 from pipelines.run_folder import Events, RunDir
 
@@ -36,9 +36,9 @@ def test_what_cannot_be_shown_stops_nothing(tmp_path: Path, monkeypatch):
 
     events, shipped = Events(RunDir(tmp_path)), []
     followed = Progress(RunDir(tmp_path), 10, shipped.append)
-    monkeypatch.setattr(progress, "_POLL_S", 0.01)
-    monkeypatch.setattr(progress, "say", closed)
-    monkeypatch.setattr(progress, "warn", closed)
+    monkeypatch.setattr(follow, "_POLL_S", 0.01)
+    monkeypatch.setattr(follow, "say", closed)
+    monkeypatch.setattr(follow, "warn", closed)
     followed.start()
     events.add("checkpoint", "folder", step=3)
     events.add("checkpoint", "folder", step=5)

@@ -1,0 +1,149 @@
+"""The end of a seed: the best epoch's model predicts every other split, is scored, and is saved to load anywhere."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pipelines.finetune.epochs import best_epoch
+from pipelines.finetune.features import Features
+from pipelines.finetune.job import Job, Part
+from pipelines.finetune.predict import outputs_of, scores_of
+from pipelines.finetune.rundir import MODEL, PREDICTIONS, SCORES, TASK_FILE, write_json
+from pipelines.finetune.source import model_class
+from pipelines.finetune.splits import read_chosen
+from pipelines.finetune.trainee import job_family
+from pipelines.run_folder import Events
+from pipelines.team import Team
+from pipelines.tracking.journal import Journal
+from pmlm_core.errors import CheckpointError
+from pmlm_core.training import checkpoint
+from pmlm_core.training.step import Precision
+
+# What only a resumed training needs, in the same folder.
+_TRAINING_FILES = frozenset({checkpoint.MANIFEST, checkpoint.STATE, checkpoint.OPTIMIZER})
+
+
+def conclude(job: Job, team: Team, precision: Precision, journal: Journal, events: Events) -> None:
+    """Predict, score and save with the best epoch; the seed's `scores.json` is written last, by rank 0.
+
+    Raises:
+        CheckpointError: the checkpoints are gone.
+        DataError: files were changed meanwhile.
+    """
+    folder, history = team.agree(_best(job) if team.leads else None)
+    task, config, family = job.task, job.config, job_family(job)
+    model = model_class(task).from_pretrained(folder, dtype=torch.float32).to(precision.device).eval()
+    splits: dict[str, dict[str, float]] = {}
+    files: list[str] = []
+    for part in job.final:
+        features = Features(Path(part.features))
+        if team.leads:
+            events.add("told", f"seed {job.seed}: predicting split '{part.split.name}', {part.split.used:,} examples")
+        outputs = outputs_of(
+            family,
+            model,
+            features,
+            precision,
+            team,
+            batch_size=config.eval_batch_size,
+            num_beams=job.recipe.num_beams,
+        )
+        if team.leads:
+            scores, written = _score(job, part, family.predictions(_examples(job, part), features, outputs))
+            splits[part.split.name] = scores
+            files += written
+    if team.leads:
+        step = history[-1]["step"]
+        # On a second conclusion (killed in the middle of the first) the figures are there already.
+        if not any(name.startswith("final/") for entry in journal.entries() for name in entry.metrics):
+            journal.append(step, {f"final/{split}/{n}": v for split, s in splits.items() for n, v in s.items()})
+        _save(job, Path(folder), splits, history, files)
+    team.agree(None)
+
+
+def _best(job: Job) -> tuple[str, list[dict[str, Any]]]:
+    """The checkpoint of the best epoch, or of the last one if none was scored; and all epochs."""
+    newest = checkpoint.newest_valid(job.run.checkpoints, lambda text: None)
+    if newest is None:
+        raise CheckpointError(f"there are no checkpoints in {job.run.checkpoints} any more; start with a new run_name")
+    best = checkpoint.best(job.run.checkpoints) or newest
+    return str(best), checkpoint.read_state(newest)["history"]
+
+
+def _examples(job: Job, part: Part) -> list[Any]:
+    return list(read_chosen(job.task, job.config.data_dir, part.split))
+
+
+def _score(job: Job, part: Part, predictions: dict[str, Any]) -> tuple[dict[str, float], list[str]]:
+    examples = _examples(job, part)
+    folder = job.run.path / PREDICTIONS
+    written = job.task.write_predictions(str(folder), part.split.name, examples, predictions)
+    return scores_of(job.task, examples, predictions), written
+
+
+def _save(
+    job: Job, best: Path, splits: dict[str, dict[str, float]], history: list[dict[str, Any]], files: list[str]
+) -> None:
+    task, place = job.task, best_epoch(history, job.task.metric)
+    epoch = history[-1 if place is None else place]
+    result = {
+        "task": task.name,
+        "seed": job.seed,
+        "metric": task.metric,
+        "scores": splits,
+        "best_epoch": epoch["epoch"],
+        "epochs": history,
+        "rows": {
+            part.split.name: {"used": part.split.used, "in_files": part.split.examples}
+            for part in (job.train, *job.final)
+        },
+        "scorers": dict(task.scorers()),
+        "pretrained": _pretrained(job),
+        "model": MODEL,
+        "predictions": [str(Path(file).relative_to(job.run.path)) for file in files],
+    }
+    _save_model(job, best, result)
+    write_json(job.run.path / SCORES, result)
+    shutil.rmtree(job.run.checkpoints, ignore_errors=True)
+
+
+def _pretrained(job: Job) -> dict[str, Any]:
+    return {**job.source.described(), "weights_used": not job.config.from_scratch}
+
+
+def _save_model(job: Job, best: Path, result: dict[str, Any]) -> None:
+    """The model's folder, whole or not at all: what Hugging Face loads, and the task's description."""
+    final = job.run.path / MODEL
+    draft = final.with_name(f".writing-{MODEL}")
+    shutil.rmtree(draft, ignore_errors=True)
+    draft.mkdir(parents=True)
+    for path in best.iterdir():
+        if path.name not in _TRAINING_FILES:
+            shutil.copyfile(path, draft / path.name)
+    write_json(draft / TASK_FILE, description(job, result))
+    shutil.rmtree(final, ignore_errors=True)
+    draft.rename(final)
+
+
+def description(job: Job, result: dict[str, Any]) -> dict[str, Any]:
+    """What whoever loads the model must know of its task: `pmlm_task.json`."""
+    task, options = job.task, job.config.task_options()
+    return {
+        "format_version": 1,
+        "task": task.name,
+        "task_options": {name: value for name, value in options.items() if name != "data_dir"},
+        "kind": task.kind,
+        "labels": list(task.labels),
+        "can_be_unanswerable": task.can_be_unanswerable,
+        "recipe": vars(job.recipe),
+        "metric": task.metric,
+        "scores": result["scores"],
+        "scorers": result["scorers"],
+        "seed": job.seed,
+        "epoch": result["best_epoch"],
+        "rows": result["rows"],
+        "data": job.identity()["data"],
+        "pretrained": result["pretrained"],
+    }

@@ -1,0 +1,64 @@
+"""Which epoch is best: scores on the development split after each, and when to stop waiting for a better one."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from pipelines.finetune.families import Family
+from pipelines.finetune.features import Features
+from pipelines.finetune.job import Job
+from pipelines.finetune.predict import outputs_of, scores_of
+from pipelines.finetune.splits import read_chosen
+from pipelines.team import Team
+from pmlm_core.training.step import Precision
+
+
+class Chooser:
+    """Scores the model on what epochs are chosen by. Every worker calls it; rank 0 holds the examples and scores."""
+
+    def __init__(self, job: Job, family: Family, team: Team, precision: Precision) -> None:
+        assert job.choose is not None
+        self._job, self._family, self._team, self._precision = job, family, team, precision
+        self._features = Features(Path(job.choose.features))
+        self._task = job.task
+        self._examples = list(read_chosen(self._task, job.config.data_dir, job.choose.split)) if team.leads else []
+
+    def scores(self, model: nn.Module) -> dict[str, float]:
+        """Figures of the task, the same on every rank."""
+        config = self._job.config
+        outputs = outputs_of(
+            self._family,
+            model,
+            self._features,
+            self._precision,
+            self._team,
+            batch_size=config.eval_batch_size,
+            num_beams=config.eval_num_beams,
+        )
+        scores = None
+        if self._team.leads:
+            predictions = self._family.predictions(self._examples, self._features, outputs)
+            scores = scores_of(self._task, self._examples, predictions)
+        return self._team.agree(scores)
+
+
+def best_epoch(history: Sequence[dict[str, Any]], metric: str) -> int | None:
+    """Place in `history` of the best epoch, the earliest of equal ones; None if none was scored.
+
+    >>> best_epoch([{"scores": {"f1": 1.0}}, {"scores": {"f1": 3.0}}, {"scores": {"f1": 3.0}}], "f1")
+    1
+    """
+    scored = [(entry["scores"][metric], -place) for place, entry in enumerate(history) if metric in entry["scores"]]
+    return -max(scored)[1] if scored else None
+
+
+def stands_still(history: Sequence[dict[str, Any]], metric: str, patience: int | None) -> bool:
+    """Whether the last `patience` epochs have all not bettered the best before them.
+
+    >>> stands_still([{"scores": {"f1": 3.0}}, {"scores": {"f1": 1.0}}, {"scores": {"f1": 3.0}}], "f1", 2)
+    True
+    """
+    best = best_epoch(history, metric)
+    return patience is not None and best is not None and len(history) - 1 - best >= patience

@@ -1,0 +1,186 @@
+"""The fine-tuning loop of one worker for one seed: steps, an evaluation every epoch, checkpoints, the conclusion."""
+
+from pathlib import Path
+from typing import Any
+
+from pipelines.finetune.conclude import conclude
+from pipelines.finetune.epochs import Chooser, stands_still
+from pipelines.finetune.job import Job
+from pipelines.finetune.trainee import Trainee, TrainingBatches, job_family, trainee
+from pipelines.run_folder import Events
+from pipelines.team import Team, finite
+from pipelines.tracking.journal import Journal
+from pipelines.train_group import work_in
+from pmlm_core import storage
+from pmlm_core.errors import TrainingError
+from pmlm_core.training import checkpoint, hardware
+from pmlm_core.training.finetuning import finetuning_task
+from pmlm_core.training.optimizer import optimizer_tensors, set_learning_rate
+from pmlm_core.training.schedule import learning_rate
+from pmlm_core.training.snapshot import CheckpointWriter
+from pmlm_core.training.step import Precision, train_step
+from pmlm_core.training.together import settle_buckets, together
+
+
+def ray_worker(told: dict[str, Job]) -> None:
+    """What Ray Train starts in every worker process."""
+    job = told["job"]
+    work_in(job.run, job.attempt, lambda team: finetune(job, team), lambda error: memory_full(job, error))
+
+
+def memory_full(job: Job, error: Exception) -> TrainingError:
+    return TrainingError(
+        f"the GPU's memory is full with micro_batch_size {job.micro_batch_size}; give a smaller one and the same "
+        f"command goes on: the same rows, other dropout ({str(error).splitlines()[0]})"
+    )
+
+
+def finetune(job: Job, team: Team) -> None:
+    """Train one seed from its newest good checkpoint to the end, then score and save its best epoch.
+
+    Raises:
+        TrainingError: loss or gradient is not finite.
+        CheckpointError: a checkpoint does not fit, or the last one could not be written.
+        DataError: files were changed meanwhile.
+    """
+    config, events = job.config, Events(job.run)
+    precision = hardware.set_up(use_gpu=config.use_gpu, threads=job.threads, precision=config.precision)
+    trained = trainee(job, precision, _start(job, team, events))
+    journal = Journal(job.run.path, say=lambda text: events.add("warning", text))
+    if team.leads:
+        journal.truncate_after(trained.step)
+        _tell_start(job, team, trained, precision, events)
+    try:
+        if not trained.state.get("finished"):
+            _train(job, team, trained, precision, journal, events)
+        conclude(job, team, precision, journal, events)
+    finally:
+        journal.close()
+
+
+def _train(job: Job, team: Team, trained: Trainee, precision: Precision, journal: Journal, events: Events) -> None:
+    config, recipe, task = job.config, job.recipe, job.task
+    family = job_family(job)
+    batches = TrainingBatches(job, family)
+    per_epoch, max_steps = batches.steps_per_epoch, batches.max_steps
+    work = finetuning_task(task.kind, recipe.label_smoothing)
+    loader = batches.loader(precision, team.rank, team.world, trained.step)
+    chooser = None if job.choose is None else Chooser(job, family, team, precision)
+    writer = CheckpointWriter(
+        job.run.checkpoints,
+        tokenizer_files(job) if team.leads else {},
+        keep=1,
+        say=lambda text: events.add("warning", text),
+        published=lambda step, folder: events.add("checkpoint", step=step),
+    )
+    model = together(trained.model, precision, team.world)
+    first = {name: tensor.to(precision.device) for name, tensor in loader.prepare(trained.step)[0][1].items()}
+    settle_buckets(model, first, work, precision)
+    try:
+        for step, micro_batches in loader:
+            rate = learning_rate(
+                step,
+                peak=recipe.learning_rate,
+                kind="linear",
+                warmup_steps=round(recipe.warmup_ratio * max_steps),
+                max_steps=max_steps,
+            )
+            set_learning_rate(trained.optimizer, rate)
+            result = train_step(
+                model,
+                trained.optimizer,
+                micro_batches,
+                work,
+                step=step,
+                seed=job.seed,
+                precision=precision,
+                max_grad_norm=config.max_grad_norm,
+            )
+            trained.step = done = step + 1
+            trained.window.add(result.figures, result.count)
+            ends_epoch = done % per_epoch == 0
+            if done % config.logging_steps == 0 or done == max_steps:
+                if team.leads:
+                    figures = {f"train/{name}": value for name, value in trained.window.means().items()}
+                    figures |= {"learning_rate": rate, "grad_norm": result.gradient_norm, "epoch": done / per_epoch}
+                    journal.append(done, figures)
+                trained.window.clear()
+            finished, metric = done == max_steps, None
+            if ends_epoch:
+                scores = chooser.scores(trained.model) if chooser else {}
+                metric = scores.get(task.metric)
+                trained.history.append({"epoch": done // per_epoch, "step": done, "scores": scores})
+                if team.leads and scores:
+                    journal.append(done, {f"eval/{name}": value for name, value in scores.items()})
+                finished = finished or stands_still(trained.history, task.metric, config.early_stopping_patience)
+            if ends_epoch or (config.save_steps and done % config.save_steps == 0):
+                if team.leads:
+                    writer.save(trained.model, _contents(job, team, trained, metric, finished, precision))
+                team.report(finite({"step": done, **({} if metric is None else {task.metric: metric})}))
+            if finished:
+                if done < max_steps and team.leads:
+                    events.add("told", f"stopped early: no better epoch in {config.early_stopping_patience}", step=done)
+                break
+    finally:
+        writer.wait()
+    writer.close()
+
+
+def _start(job: Job, team: Team, events: Events) -> Path | None:
+    """The checkpoint that every rank starts from, chosen by rank 0."""
+    newest = None
+    if team.leads:
+        checkpoint.sweep(job.run.checkpoints)
+        newest = checkpoint.newest_valid(job.run.checkpoints, lambda text: events.add("warning", text))
+    return team.agree(newest)
+
+
+def tokenizer_files(job: Job) -> dict[str, bytes]:
+    """The tokenizer of the checkpoint that is fine-tuned, file by file."""
+    from pmlm_core.corpus.tokenizer import CONFIG_FILE, TextTokenizer
+
+    names = [*TextTokenizer.load(job.source.path).backend.files(), CONFIG_FILE]
+    paths = {name: Path(job.source.path) / name for name in names}
+    return {name: storage.read_bytes(str(path)) for name, path in paths.items() if path.is_file()}
+
+
+def _contents(
+    job: Job, team: Team, trained: Trainee, metric: float | None, finished: bool, precision: Precision
+) -> checkpoint.Contents:
+    """The checkpoint's state; its score is what `checkpoint.best` wants least of: the metric with its sign changed."""
+    state: dict[str, Any] = {
+        "window": trained.window.to_json(),
+        "history": trained.history,
+        "finished": finished,
+        "computed_by": _computed_by(job, team, precision),
+    }
+    tensors = optimizer_tensors(trained.optimizer, trained.model)
+    return checkpoint.Contents(trained.step, state, tensors, None if metric is None else -metric)
+
+
+def _computed_by(job: Job, team: Team, precision: Precision) -> dict[str, Any]:
+    """What the last bits of the figures depend on besides options and data."""
+    return {
+        "num_workers": team.world,
+        "threads_per_worker": job.threads,
+        "micro_batch_size": job.micro_batch_size,
+        "precision": precision.name,
+        "use_gpu": job.config.use_gpu,
+        **hardware.versions(),
+    }
+
+
+def _tell_start(job: Job, team: Team, trained: Trainee, precision: Precision, events: Events) -> None:
+    if not trained.step:
+        events.add("resumed", f"seed {job.seed}: training from step 0 in {precision.name}", step=0)
+        return
+    text = f"seed {job.seed}: resumed from the checkpoint of step {trained.step} in {precision.name}"
+    events.add("resumed", text, step=trained.step)
+    before, now = trained.state.get("computed_by", {}), _computed_by(job, team, precision)
+    changed = [f"{name} was {before.get(name)}, is {now[name]}" for name in now if before.get(name) != now[name]]
+    if changed:
+        events.add(
+            "warning",
+            "the same rows follow, but figures will differ in the last digits from an uninterrupted run: "
+            f"{'; '.join(changed)}",
+        )

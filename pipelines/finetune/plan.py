@@ -1,0 +1,76 @@
+"""What a fine-tuning run would take, before anything is encoded: the text of `pmlm finetune --dry_run`.
+
+Tokens are an estimate from a sample of the training split, encoded on the spot; the rest are formulas of
+`pmlm_core/model/cost.py`.
+"""
+
+import json
+from itertools import islice
+from pathlib import Path
+from types import SimpleNamespace
+
+from pipelines.finetune.families import family_of
+from pipelines.finetune.job import Job, settled_micro_batch
+from pipelines.finetune.splits import read_chosen
+from pmlm_core.corpus.tokenizer import TextTokenizer
+from pmlm_core.model import cost
+
+_SAMPLE = 256
+
+
+def describe(job: Job) -> list[str]:
+    """Rows, tokens, updates, parameters, memory; one a line."""
+    size = _size(job)
+    features, longest, mean = _sample(job)
+    rows = round(job.train.split.used * features)
+    recipe, seeds = job.recipe, job.config.all_seeds()
+    steps = -(-rows // recipe.batch_size)
+    micro = settled_micro_batch(job, longest)
+    slots = recipe.max_target_length
+    count = cost.parameters(
+        size, job.source.vocab_size, max_position_embeddings=job.source.positions, rel_pos_bins=size.rel_pos_bins
+    )
+    activations = cost.activation_bytes(
+        size,
+        rows=micro,
+        context=max(8, longest - 2 * slots),
+        slots=slots,
+        vocab_size=job.source.vocab_size,
+        objective="PAR" if slots else "AE",
+        dropout=job.config.attention_probs_dropout_prob > 0,
+    )
+    tokens = rows * mean * recipe.num_train_epochs * len(seeds)
+    others = ", ".join(f"{part.split.name} {part.split.used:,}" for part in job.final) or "none"
+    return [
+        f"task         {job.task.name} ({job.task.kind}), epochs chosen by {job.task.metric}; run {job.run.path}",
+        f"model        {count / 1e6:,.1f} M parameters ({size.num_hidden_layers} layers x {size.hidden_size}), "
+        f"{'fresh weights, architecture' if job.config.from_scratch else 'weights'} of {job.source.path}",
+        f"data         {job.train.split.used:,} training examples make about {rows:,} rows of {mean:.0f} tokens "
+        f"(the longest about {longest}); predicted at the end: {others}",
+        f"training     {recipe.num_train_epochs} epochs of {steps:,} updates of {recipe.batch_size} rows, "
+        f"{len(seeds)} seed{'s' * (len(seeds) != 1)}: {steps * recipe.num_train_epochs * len(seeds):,} updates, "
+        f"{tokens / 1e6:,.1f} M tokens",
+        f"one step     {job.config.num_workers} worker(s), each in "
+        f"{recipe.batch_size // job.config.num_workers // micro} forward pass(es) of {micro} rows",
+        f"memory       {(cost.state_bytes(count) + activations) / 1e9:.2f} GB a worker: weights, gradients and Adam "
+        f"{cost.state_bytes(count) / 1e9:.2f} GB, activations {activations / 1e9:.2f} GB; libraries come on top",
+        f"disk         {12 * count / 1e9:.2f} GB a checkpoint, up to 3 while training, {4 * count / 1e9:.2f} GB a seed "
+        "at the end",
+    ]
+
+
+def _size(job: Job) -> SimpleNamespace:
+    saved = json.loads((Path(job.source.path) / "config.json").read_text(encoding="utf-8"))
+    names = ("num_hidden_layers", "hidden_size", "num_attention_heads", "intermediate_size")
+    return SimpleNamespace(
+        **{name: int(saved[name]) for name in names}, rel_pos_bins=int(saved.get("rel_pos_bins", 32))
+    )
+
+
+def _sample(job: Job) -> tuple[float, int, float]:
+    """Of the first examples: features an example, tokens of the longest feature, mean tokens."""
+    examples = list(islice(read_chosen(job.task, job.config.data_dir, job.train.split), _SAMPLE))
+    family = family_of(job.task, job.recipe, TextTokenizer.load(job.source.path))
+    features = family.encode(examples, training=True)
+    lengths = [len(row["input_ids"]) + 2 * len(row.get("target_ids", ())) for row in features] or [1]
+    return len(features) / len(examples), max(lengths), sum(lengths) / len(lengths)

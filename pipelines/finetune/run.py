@@ -1,0 +1,195 @@
+"""`pmlm finetune`: settle what is to run, refuse what cannot, train every seed, say what came."""
+
+import shutil
+import uuid
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from pipelines import cluster
+from pipelines.console import made, next_command, say, warn
+from pipelines.finetune.config import FinetuneConfig
+from pipelines.finetune.encode import Work, encode_split
+from pipelines.finetune.job import Job, Part, settle, settled_micro_batch, with_features
+from pipelines.finetune.progress import Progress
+from pipelines.finetune.results import show, write_summary
+from pipelines.finetune.rundir import (
+    MODEL,
+    PREDICTIONS,
+    REJECTS,
+    SCORES,
+    TASK_FILE,
+    check_same,
+    open_run,
+    read_scores,
+    seed_folder,
+)
+from pipelines.finetune.tell import tell_rows, tell_training
+from pipelines.lock import locked
+from pipelines.output_folder import check_output_dir
+from pipelines.run_folder import write_record
+from pipelines.train_group import Group, fit
+from pmlm_core import storage
+
+
+def run(config: FinetuneConfig) -> None:
+    """Fine-tune, or go on, or say that it is done.
+
+    Raises:
+        ConfigError: options contradict each other, the checkpoint, or the run in that folder.
+        DataError: the task's files are missing or unusable.
+        CheckpointError: a checkpoint is damaged or cannot be written.
+        TrainingError: the loss is not finite, or training failed more often than max_failures.
+    """
+    check_output_dir(config.output_dir)
+    job, rejects = settle(config)
+    known = open_run(job)
+    with locked(job.run.path, "pmlm finetune"):
+        tell_rows(job, rejects)
+        storage.write_lines(str(job.run.path / REJECTS), rejects.lines())
+        seeds = config.all_seeds()
+        finished = {seed: read_scores(seed_folder(job.run, seed)) for seed in seeds}
+        if not all(finished.values()):
+            job = _encoded(job)
+            tell_training(job, known)
+        for seed in seeds:
+            if finished[seed] is None:
+                finished[seed] = _train_seed(job, seed)
+            else:
+                say(f"seed {seed} is finished: it was trained and scored before")
+        results = [result for result in finished.values() if result is not None]
+        write_summary(job, results)
+        show(results)
+        _conclude(job, results)
+
+
+def dry_run(config: FinetuneConfig) -> None:
+    """Say what `run` would do and what it would take; nothing is written.
+
+    Raises:
+        ConfigError, DataError: as `run`.
+    """
+    from pipelines.finetune.plan import describe
+
+    check_output_dir(config.output_dir)
+    job, rejects = settle(config)
+    check_same(job)
+    tell_rows(job, rejects)
+    for line in describe(job):
+        say(line)
+
+
+def _encoded(job: Job) -> Job:
+    """The job with all features made, and what hangs on them settled."""
+    folders: dict[tuple[str, int, bool], Path] = {}
+    parts: list[Part] = [job.train, *([job.choose] if job.choose else []), *job.final]
+    for part in parts:
+        key = (part.split.name, part.split.used, part.training)
+        if key not in folders:
+            folders[key] = encode_split(
+                Work(
+                    job.config.task,
+                    job.config.data_dir,
+                    part.split,
+                    job.recipe,
+                    job.source.path,
+                    part.training,
+                    job.config.task_options(),
+                ),
+                job.cache_dir,
+            )
+    from pipelines.finetune.trainee import TrainingBatches, job_family
+
+    job = replace(with_features(job, folders), threads=_threads(job.config))
+    longest = TrainingBatches(job, job_family(job)).longest
+    return replace(job, micro_batch_size=settled_micro_batch(job, longest))
+
+
+def _threads(config: FinetuneConfig) -> int:
+    if config.cpus_per_worker is not None:
+        return config.cpus_per_worker
+    return 1 if cluster.is_remote() else max(1, cluster.available_cpus() // config.num_workers)
+
+
+def _train_seed(job: Job, seed: int) -> dict[str, Any]:
+    """Train one seed, over Ray if there are several workers, and send what came of it to MLflow."""
+    from pipelines.finetune.trainee import TrainingBatches, job_family
+    from pipelines.tracking.artifacts import log_artifacts
+    from pipelines.tracking.sink import MlflowSink
+
+    job = replace(job, run=seed_folder(job.run, seed), seed=seed, attempt=uuid.uuid4().hex[:12])
+    write_record(job.run, {"identity": job.identity(), "seed": seed})
+    batches = TrainingBatches(job, job_family(job))
+    config = job.config
+    sink = MlflowSink(
+        job.run.path, config.tracking_uri, config.experiment_name, f"{job.run.path.parent.name}-seed-{seed}",
+        _params(job), _tags(job),
+    )  # fmt: skip
+    progress = Progress(job.run, seed, batches.max_steps, batches.steps_per_epoch, sink.ship)
+    progress.start()
+    status = "FAILED"
+    try:
+        _fit(job)
+        status = "FINISHED"
+    except KeyboardInterrupt:
+        status = "KILLED"
+        raise
+    finally:
+        progress.stop()
+        shutil.rmtree(job.run.path / "ray", ignore_errors=True)
+        sink.finish(status)
+    result = read_scores(job.run)
+    assert result is not None, "a seed that ends without an error has written its scores"
+    log_artifacts(
+        job.run.path, [SCORES, f"{MODEL}/{TASK_FILE}", *result["predictions"]], config.tracking_uri, warn=warn
+    )
+    return result
+
+
+def _fit(job: Job) -> None:
+    from transformers.utils.logging import disable_progress_bar
+
+    from pipelines.finetune.loop import finetune, ray_worker
+    from pipelines.team import Team
+
+    config = job.config
+    if config.num_workers == 1 and not cluster.is_remote():
+        disable_progress_bar()  # of writing checkpoints
+        finetune(job, Team())
+        return
+    group = Group(job.run, job.attempt, config.num_workers, job.threads, config.use_gpu, config.max_failures)
+    fit(group, ray_worker, {"job": job})
+
+
+def _params(job: Job) -> dict[str, Any]:
+    settled = {"micro_batch_size": job.micro_batch_size, "threads_per_worker": job.threads, "seed": job.seed}
+    return {**asdict(job.config), **vars(job.recipe), **settled}
+
+
+def _tags(job: Job) -> dict[str, str]:
+    from pipelines.tracking.code_version import code_version
+
+    data = {f"data.{name}": identity for name, identity in job.identity()["data"].items()}
+    pretrained = {f"pretrained.{name}": str(value) for name, value in job.source.described().items() if value}
+    return {
+        **code_version(),
+        "stage": "finetune",
+        "task": job.config.task,
+        "finetune_run": job.run.path.parent.name,
+        **data,
+        **pretrained,
+    }
+
+
+def _conclude(job: Job, results: list[dict[str, Any]]) -> None:
+    metric = results[0]["metric"]
+
+    def of_dev(result: dict[str, Any]) -> float:
+        return next((scores[metric] for scores in result["scores"].values() if metric in scores), 0.0)
+
+    best = max(results, key=of_dev)
+    folder = seed_folder(job.run, best["seed"]).path
+    made("scores", str(job.run.path / SCORES))
+    made("predictions", str(folder / PREDICTIONS))
+    made("model" if len(results) == 1 else f"model of the best seed, {best['seed']}", str(folder / MODEL))
+    next_command(f"pmlm predict --model {folder / MODEL} --inputs FILES --output_dir outputs/predictions")

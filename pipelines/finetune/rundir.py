@@ -1,0 +1,87 @@
+"""Folders of a fine-tuning run: one for the run, one below it for each seed.
+
+OUTPUT_DIR/RUN_NAME/
+    run.json         options, data and checkpoint it was started with; changed ones are refused
+    rejects.jsonl    rows that were left out, and why
+    scores.json      all finished seeds: mean, median, spread
+    seed-0/
+        metrics.jsonl, events.jsonl, checkpoints/ (while training)
+        model/           the best epoch: a Hugging Face folder with tokenizer and pmlm_task.json
+        predictions/     in the official submission form
+        scores.json      written last: it says that the seed is finished
+"""
+
+import json
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from pipelines.finetune.job import Job, changed
+from pipelines.run_folder import RUN_FILE, RunDir, check_is_new, write_record
+from pmlm_core import storage
+from pmlm_core.errors import ConfigError
+
+SCORES, REJECTS, MODEL, PREDICTIONS = "scores.json", "rejects.jsonl", "model", "predictions"
+TASK_FILE = "pmlm_task.json"
+
+
+def open_run(job: Job) -> bool:
+    """Make the run's folder, or make sure that the one there is this run; returns whether it was there.
+
+    Raises:
+        ConfigError: it was started with other options, data or checkpoint.
+    """
+    if job.run.record.exists():
+        check_same(job)
+        return True
+    check_is_new(job.run.path)
+    try:
+        write_record(
+            job.run,
+            {
+                "config": asdict(job.config),
+                "identity": job.identity(),
+                "source": job.source.described(),
+                "started": time.time(),
+            },
+        )
+    except OSError as error:
+        raise ConfigError(f"output_dir: {job.run.path} cannot be made: {error.strerror}") from None
+    return False
+
+
+def check_same(job: Job) -> None:
+    """Refuse another job in the folder of a run; a folder that is not there yet is fine."""
+    if not job.run.record.exists():
+        return
+    try:
+        before = json.loads(job.run.record.read_text(encoding="utf-8"))["identity"]
+        differences = changed(before, job.identity())
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"{job.run.path / RUN_FILE} cannot be read ({error!r}): choose another run_name") from None
+    if differences:
+        raise ConfigError(
+            f"run '{job.run.name}' in {job.run.path.parent} was started otherwise: {'; '.join(differences)}. "
+            "To resume it, give the same; for a new run, choose another run_name or leave run_name out"
+        )
+
+
+def seed_folder(run: RunDir, seed: int) -> RunDir:
+    return RunDir(run.path / f"seed-{seed}")
+
+
+def read_scores(run: RunDir) -> dict[str, Any] | None:
+    """Scores of a finished seed, None if it is not finished."""
+    path = run.path / SCORES
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path} cannot be read ({error}); remove it, and the seed is finished anew") from None
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON whole or not at all."""
+    storage.write_bytes(str(path), (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode())

@@ -1,0 +1,162 @@
+"""The checkpoint that fine-tuning starts from: what it is, whether it will do, and the model made of it."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pmlm_core.corpus.tokenizer import TextTokenizer
+from pmlm_core.errors import CheckpointError, ConfigError, DataError, PmlmError
+from pmlm_core.randomness import key
+from pmlm_core.tasks.base import Recipe, Task
+from pmlm_core.training import checkpoint
+
+WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
+
+
+@dataclass(frozen=True)
+class Source:
+    """Which checkpoint.
+
+    Attributes:
+        path: its folder, links followed.
+        sha256: of its weights.
+        tokenizer: fingerprint of the tokenizer in its folder.
+        mlflow_run_id: of the run that made it, where it lies in that run's folder.
+        positions, vocab_size: of its model.
+    """
+
+    path: str
+    sha256: str
+    tokenizer: str
+    mlflow_run_id: str | None
+    positions: int
+    vocab_size: int
+
+    def described(self) -> dict[str, Any]:
+        """What is stored with everything made from it."""
+        return {
+            "path": self.path,
+            "sha256": self.sha256,
+            "tokenizer": self.tokenizer,
+            "mlflow_run_id": self.mlflow_run_id,
+        }
+
+
+def open_source(model: str) -> Source:
+    """Look at a checkpoint folder; nothing heavy is loaded.
+
+    Raises:
+        ConfigError: it is no checkpoint, or has no tokenizer that fits it.
+        CheckpointError: its bytes are not those that were written.
+    """
+    folder = Path(model).expanduser().resolve()
+    weights = next((folder / name for name in WEIGHTS if (folder / name).is_file()), None)
+    if not (folder / "config.json").is_file() or weights is None:
+        raise ConfigError(
+            f"model {model} is no checkpoint folder (it needs config.json and model.safetensors); give one that "
+            "`pmlm pretrain` made, such as outputs/mini/pretrain/final"
+        )
+    config = _config(folder)
+    try:
+        tokenizer = TextTokenizer.load(str(folder))
+    except DataError as error:
+        raise ConfigError(f"model {model} has no tokenizer beside it: {error}") from None
+    if tokenizer.vocab_size > config["vocab_size"]:
+        raise ConfigError(
+            f"model {model}: its tokenizer has {tokenizer.vocab_size} tokens, the model {config['vocab_size']} token "
+            "embeddings; put the tokenizer it was trained with into the folder"
+        )
+    digest = checkpoint.sha256(weights)
+    if (folder / checkpoint.MANIFEST).is_file():
+        written = checkpoint.read_manifest(folder)["files"].get(weights.name, {}).get("sha256", digest)
+        if written != digest:
+            raise CheckpointError(f"model {model} is damaged: {weights.name} is not as it was written")
+    return Source(
+        str(folder),
+        digest,
+        tokenizer.fingerprint,
+        _mlflow_run(folder),
+        int(config.get("max_position_embeddings", 512)),
+        int(config["vocab_size"]),
+    )
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        int(config["vocab_size"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"{folder / 'config.json'} cannot be read: {error!r}") from None
+    if config.get("model_type") != "pmlm":
+        raise ConfigError(f"model {folder} is a '{config.get('model_type')}', not a pmlm checkpoint")
+    return config
+
+
+def _mlflow_run(folder: Path) -> str | None:
+    """Run id from the `mlflow.json` of the run's folder, two levels above a checkpoint."""
+    from pipelines.tracking.record import Record
+
+    for above in folder.parents[:2]:
+        try:
+            record = Record.load(above)
+        except PmlmError:
+            return None
+        if record is not None:
+            return record.run_id
+    return None
+
+
+def model_class(task: Task) -> Any:
+    """The class with the head that a task needs."""
+    from pmlm_core import model
+
+    names = {"question_answering": "PmlmForQuestionAnswering", "generation": "PmlmForConditionalGeneration"}
+    return getattr(model, names.get(task.kind, "PmlmForSequenceClassification"))
+
+
+def build_model(
+    task: Task, recipe: Recipe, source: Source, *, from_scratch: bool, seed: int, dropout: tuple[float, float]
+) -> Any:
+    """The model to train, fp32 on the CPU: body from the checkpoint (or drawn anew), head drawn from the seed.
+
+    Args:
+        dropout: on hidden states and on attention weights.
+
+    Raises:
+        CheckpointError: the weights cannot be loaded.
+    """
+    cls, settings = model_class(task), settings_of(task, dropout)
+    try:
+        if from_scratch:
+            config = cls.config_class.from_pretrained(source.path, **settings)
+            config.architectures = None
+            torch.manual_seed(key(seed, "initial weights") >> 1)
+            model = cls(config)
+        else:
+            heads = {} if task.kind == "generation" else {"head_seed": seed}
+            model = cls.from_pretrained(source.path, dtype=torch.float32, **heads, **settings)
+    except (OSError, RuntimeError, ValueError) as error:
+        if isinstance(error, PmlmError):
+            raise
+        text = " ".join(str(error).split())[:300]
+        raise CheckpointError(f"model {source.path} cannot be loaded ({type(error).__name__}: {text})") from error
+    if task.kind == "generation":
+        from pmlm_core.model.positions import extend_positions
+
+        extend_positions(model, recipe.max_length + recipe.max_target_length)
+    return model
+
+
+def settings_of(task: Task, dropout: tuple[float, float]) -> dict[str, Any]:
+    """Fields of the model's configuration that fine-tuning sets."""
+    settings: dict[str, Any] = {"hidden_dropout_prob": dropout[0], "attention_probs_dropout_prob": dropout[1]}
+    if task.kind == "classification":
+        settings["id2label"] = dict(enumerate(task.labels))
+        settings["label2id"] = {label: number for number, label in enumerate(task.labels)}
+        settings["num_labels"] = len(task.labels)
+    elif task.kind == "regression":
+        settings["num_labels"] = 1
+    return settings

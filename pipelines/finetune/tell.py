@@ -1,0 +1,42 @@
+"""What a run says before it trains: subsets, bad rows, size."""
+
+from pipelines.console import say, warn
+from pipelines.finetune.job import Job, Part
+from pipelines.finetune.rundir import REJECTS
+from pipelines.finetune.splits import Rejects
+
+
+def tell_rows(job: Job, rejects: Rejects) -> None:
+    """Print what is taken of the data and what is not."""
+    counted: dict[str, Part] = {part.split.name: part for part in (*job.final, job.train)}
+    for name, part in counted.items():
+        split, left_out = part.split, rejects.of(name)
+        if split.used < split.examples:
+            warn(f"split '{name}': a subset of {split.used:,} of {split.examples:,} examples is used")
+        if left_out:
+            reasons = ", ".join(f"{reason} {count:,}" for reason, count in left_out.most_common())
+            warn(
+                f"split '{name}': {left_out.total():,} bad rows are left out ({reasons}); see {job.run.path / REJECTS}"
+            )
+    if job.choose is None:
+        warn("there is no labelled split besides the one trained on: the last epoch is taken, and nothing is scored")
+    elif job.choose.split.used < job.choose.split.examples:
+        chosen = job.choose.split
+        warn(f"epochs are chosen by a subset of {chosen.used:,} of {chosen.examples:,} examples of '{chosen.name}'")
+
+
+def tell_training(job: Job, known: bool) -> None:
+    """Print what is about to be trained."""
+    recipe, split = job.recipe, job.train.split
+    steps = -(-split.used // recipe.batch_size) * recipe.num_train_epochs
+    say(
+        f"{'run' if known else 'new run'} {job.run.name}: {split.used:,} examples, {recipe.num_train_epochs} epochs of "
+        f"batches of {recipe.batch_size}, about {steps:,} updates, learning rate {recipe.learning_rate:g}, "
+        f"{'fresh weights' if job.config.from_scratch else 'weights'} of {job.source.path}"
+    )
+    workers = job.config.num_workers
+    say(
+        f"{workers} worker{'s' * (workers != 1)} of {job.threads} thread{'s' * (job.threads != 1)}"
+        f"{' and a GPU' * job.config.use_gpu}, micro-batches of {job.micro_batch_size} rows; "
+        f"everything in {job.run.path}"
+    )
