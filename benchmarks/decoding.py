@@ -1,0 +1,174 @@
+"""Beam search beside the scheme of the authors' kit and Hugging Face encoder-decoders, in one run on one core.
+
+    python benchmarks/decoding.py [--preset mini] [--rows 32] [--source 512] [--target 64] [--beams 5] [--repeats 3]
+
+All decode the same random sources through `transformers.generate`, always to the full target length, with random
+weights. The kit's scheme keeps hidden states of source and target for every beam, and at each step projects keys and
+values anew for the whole history; it must give the same tokens. BART has learned positions, like ours, once with as
+many layers on each side as ours has in all, and once with half of that, which comes near to our number of parameters.
+Prints processor time, the least of the rounds.
+"""
+
+import argparse
+from typing import Any
+
+import torch
+from race import race
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+from transformers import BartConfig, BartForConditionalGeneration
+
+from pmlm_core.model import PmlmConfig, PmlmForConditionalGeneration
+from pmlm_core.model.attention.interface import Call
+from pmlm_core.model.attention.reference import attend
+from pmlm_core.model.generation.conditional import PmlmForConditionalGenerationOutput
+from pmlm_core.model.generation.source import Source, SourceOutput
+from pmlm_core.model.layer import Layer
+from pmlm_core.model.presets import preset
+
+
+class Histories:
+    """Inputs of every layer, of source and true target tokens, [rows * beams, n + t, D]."""
+
+    is_compileable = False
+
+    def __init__(self) -> None:
+        self.layers: list[Tensor] = []
+
+    def get_seq_length(self, layer_idx: int = 0) -> int:
+        return 0
+
+    def reorder_cache(self, beam_idx: Tensor) -> None:
+        self.layers = [history.index_select(0, beam_idx) for history in self.layers]
+
+
+class KeepsHiddenStates(PmlmForConditionalGeneration):
+    """Decoding as the authors' kit does it; for sources without padding."""
+
+    def get_encoder(self, modality: str | None = None) -> Any:
+        model = self
+
+        class Encoder(torch.nn.Module):
+            def forward(self, input_ids: Tensor, **_: Any) -> SourceOutput:
+                lengths = torch.full((len(input_ids),), input_ids.shape[1])
+                self_source = Source((), (), lengths, None, model.source_states(input_ids))
+                return SourceOutput(self_source)
+
+        return Encoder()
+
+    def source_states(self, input_ids: Tensor) -> Tensor:
+        """Inputs of all layers, [layers, rows, n, D]."""
+        n = input_ids.shape[1]
+        positions = torch.arange(n).expand_as(input_ids)
+        hidden = self.pmlm.embeddings(input_ids, positions, torch.zeros_like(input_ids))
+        calls = (Call(0, n, n, self.pmlm.rel_pos_bias.square(n)[None]),)
+        states = []
+        for layer in self.pmlm.layers:
+            states.append(hidden)
+            hidden = layer(hidden, calls)
+        return torch.stack(states)
+
+    def _next(
+        self, encoder_outputs: SourceOutput, decoder_input_ids: Tensor, past: Any, use_cache: bool
+    ) -> PmlmForConditionalGenerationOutput:
+        source = encoder_outputs.source.bias_HC
+        n, rows, t = source.shape[2], len(decoder_input_ids), decoder_input_ids.shape[1] - 1
+        if not isinstance(past, Histories):
+            past = Histories()
+            past.layers = [states.repeat_interleave(rows // source.shape[1], dim=0) for states in source]
+        pseudo = decoder_input_ids.new_full((rows, 1), self.config.pseudo_token_id)
+        ids = torch.cat([decoder_input_ids[:, t:], pseudo], 1)[:, -2 if t else -1 :]
+        positions = torch.arange(n + t + 1)[-ids.shape[1] :].expand_as(ids)
+        hidden = self.pmlm.embeddings(ids, positions, torch.ones_like(ids))
+        bias = self.pmlm.rel_pos_bias.square(n + t + 1)[:, -ids.shape[1] :].clone()
+        if t:
+            bias[:, 0, -1] = torch.finfo(bias.dtype).min
+        for index, layer in enumerate(self.pmlm.layers):
+            assert isinstance(layer, Layer)
+            whole = torch.cat([past.layers[index], hidden], 1)
+            past.layers[index] = whole[:, :-1]
+            k, v = layer.project(whole, 1, 3)
+            (q,) = layer.project(hidden, 0, 1)
+            hidden = layer.finish(attend(q, k, v, [Call(0, q.shape[1], k.shape[1], bias[None])], 0.0), hidden)
+        logits = self.head(hidden[:, -1:], self.pmlm.embeddings.word.weight)
+        return PmlmForConditionalGenerationOutput(logits=logits, past_key_values=past)
+
+
+def bart(layers: int, config: PmlmConfig) -> BartForConditionalGeneration:
+    return BartForConditionalGeneration(
+        BartConfig(
+            vocab_size=config.vocab_size,
+            d_model=config.hidden_size,
+            encoder_layers=layers,
+            decoder_layers=layers,
+            encoder_attention_heads=config.num_attention_heads,
+            decoder_attention_heads=config.num_attention_heads,
+            encoder_ffn_dim=config.intermediate_size,
+            decoder_ffn_dim=config.intermediate_size,
+            max_position_embeddings=config.max_position_embeddings,
+            forced_eos_token_id=None,
+        )
+    ).eval()
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--preset", default="mini")
+    options.add_argument("--vocab", type=int, default=8192)
+    options.add_argument("--rows", type=int, default=32)
+    options.add_argument("--source", type=int, default=512)
+    options.add_argument("--target", type=int, default=64)
+    options.add_argument("--beams", type=int, default=5)
+    options.add_argument("--repeats", type=int, default=3)
+    args = options.parse_args()
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    config = PmlmConfig(
+        vocab_size=args.vocab, max_position_embeddings=args.source + args.target, **vars(preset(args.preset))
+    )
+    ours = PmlmForConditionalGeneration(config).eval()
+    kit = KeepsHiddenStates(config).eval()
+    kit.load_state_dict(ours.state_dict())
+    ids = torch.randint(6, args.vocab, (args.rows, args.source))
+    ids[:, 0], ids[:, -1] = config.sos_token_id, config.eos_token_id
+    layers = config.num_hidden_layers
+    models: dict[str, Any] = {
+        "pmlm": ours,
+        "the kit's scheme": kit,
+        f"BART {layers} + {layers}": bart(layers, config),
+        f"BART {layers // 2} + {layers // 2}": bart(layers // 2, config),
+    }
+
+    def run(model: Any, length: int) -> Tensor:
+        return model.generate(
+            ids,
+            attention_mask=torch.ones_like(ids),
+            num_beams=args.beams,
+            max_new_tokens=length,
+            min_new_tokens=length,
+            early_stopping="never",
+        )
+
+    warm = {name: run(model, min(args.target, 4)) for name, model in models.items()}
+    same = (warm["pmlm"] == warm["the kit's scheme"]).all(1).float().mean().item()
+    best = race({name: (lambda m=model: run(m, args.target)) for name, model in models.items()}, args.repeats)
+    shape = f"{args.rows} sources of {args.source} tokens, {args.target} generated, beam {args.beams}"
+    table = Table(title=f"{args.preset}, {shape}, fp32")
+    for column in ("model", "million parameters", "s", "generated tokens/s", "time beside pmlm"):
+        table.add_column(column, justify="right" if column != "model" else "left")
+    for name, seconds in best.items():
+        table.add_row(
+            name,
+            f"{models[name].num_parameters() / 1e6:.1f}",
+            f"{seconds:.2f}",
+            f"{args.rows * args.target / seconds:.0f}",
+            f"{seconds / best['pmlm']:.2f}",
+        )
+    console = Console()
+    console.print(table)
+    console.print(f"Rows whose first tokens are the kit's scheme's too: {same:.0%}")
+
+
+if __name__ == "__main__":
+    main()
