@@ -123,10 +123,31 @@ class Generations(_Base):
         return encode_seq2seq(examples, self.tokenizer, self.recipe.max_length, self.recipe.max_target_length)
 
     def collate(self, features: Sequence[Feature], *, streams: Sequence[int] | None) -> Batch:
-        raise NotImplementedError
+        from pmlm_core.tasks.encode_seq2seq import collate_seq2seq
+
+        rows = [{name: list(ids) for name, ids in feature.items()} for feature in features]
+        return collate_seq2seq(
+            rows, self.tokenizer.special_ids, target_mask_prob=self.recipe.target_mask_prob, streams=streams
+        )
 
     def infer(self, model: nn.Module, batch: Batch, *, num_beams: int) -> list[Any]:
-        raise NotImplementedError
+        search = decoding(self.recipe, num_beams)
+        return model.generate(batch["input_ids"], attention_mask=batch["attention_mask"], **search).tolist()  # type: ignore[operator]
 
     def predictions(self, examples: Sequence[Any], features: Any, outputs: Sequence[Any]) -> dict[str, Prediction]:
-        return {example.id: self.tokenizer.decode(ids) for example, ids in zip(examples, outputs, strict=True)}
+        from pmlm_core.tasks.encode_seq2seq import decode_targets
+
+        texts = decode_targets(outputs, self.tokenizer)
+        return {example.id: text for example, text in zip(examples, texts, strict=True)}
+
+
+def decoding(recipe: Recipe, num_beams: int) -> dict[str, Any]:
+    """The recipe's way to decode, as `generate` and a generation configuration take it."""
+    search: dict[str, Any] = {"max_new_tokens": recipe.max_target_length, "do_sample": False, "num_beams": num_beams}
+    if recipe.min_target_length:
+        search["min_new_tokens"] = recipe.min_target_length
+    if recipe.no_repeat_ngram_size:
+        search["no_repeat_ngram_size"] = recipe.no_repeat_ngram_size
+    if num_beams > 1:  # transformers refuses to store it for a search without beams
+        search["length_penalty"] = recipe.length_penalty
+    return search

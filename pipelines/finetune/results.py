@@ -1,6 +1,6 @@
 """What came out of a run: the table of its seeds, mean, median and spread, and where everything lies."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from statistics import mean, median, stdev
 from typing import Any
 
@@ -43,28 +43,32 @@ def write_summary(job: Job, results: Sequence[Mapping[str, Any]]) -> None:
 
 
 def show(results: Sequence[Mapping[str, Any]]) -> None:
-    """Print the table: a row a seed and split, then the statistics."""
+    """Print the table: a row a split and figure, a column a seed, then the statistics."""
     metric = results[0]["metric"]
-    names = list(dict.fromkeys(name for result in results for scores in result["scores"].values() for name in scores))
-    names.sort(key=lambda name: name != metric)
-    if not names:
-        console().print("no split with labels: nothing to score", markup=False)
-        return
+    statistics = ("mean", "median", "stdev") if len(results) > 1 else ()
     table = Table(title=f"{results[0]['task']}: scores from 0 to 100, epochs chosen by {metric}")
-    for heading in ("seed", "split", *names, "best epoch"):
-        table.add_column(heading, justify="left" if heading in ("seed", "split") else "right")
+    table.add_column("split")
+    table.add_column("figure")
     for result in results:
-        for split, scores in result["scores"].items():
-            if scores:
-                epoch = f"{result['best_epoch']} of {len(result['epochs'])}"
-                table.add_row(str(result["seed"]), split, *(_cell(scores.get(name)) for name in names), epoch)
-    if len(results) > 1:
-        for split, scores in summary(results).items():
-            for at, statistic in enumerate(("mean", "median", "stdev")):
-                cells = [_cell(scores[name][statistic]) if name in scores else "" for name in names]
-                table.add_row(statistic, split, *cells, "", end_section=at == 2)
+        table.add_column(f"seed {result['seed']}", justify="right")
+    for statistic in statistics:
+        table.add_column(statistic, justify="right")
+    over_seeds = summary(results)
+    for split, figures in over_seeds.items():
+        for name in ordered(figures, metric):
+            values = [result["scores"][split][name] for result in results]
+            found = [figures[name][statistic] for statistic in statistics]
+            table.add_row(split, name, *(f"{value:.2f}" for value in [*values, *found]))
+    epochs = [f"{result['best_epoch']} of {len(result['epochs'])}" for result in results]
+    table.add_row("", "best epoch", *epochs, *[""] * len(statistics))
     console().print(table)
 
 
-def _cell(value: float | None) -> str:
-    return "" if value is None else f"{value:.2f}"
+def ordered(figures: Iterable[str], metric: str) -> list[str]:
+    """Figures with the metric first; counts and thresholds, which are no scores, left out.
+
+    >>> ordered(["exact", "f1", "total", "best_f1_thresh"], "f1")
+    ['f1', 'exact']
+    """
+    shown = [name for name in figures if not name.endswith(("total", "_thresh"))]
+    return sorted(shown, key=lambda name: name != metric)

@@ -50,8 +50,7 @@ def run(config: FinetuneConfig) -> None:
         seeds = config.all_seeds()
         finished = {seed: read_scores(seed_folder(job.run, seed)) for seed in seeds}
         if not all(finished.values()):
-            job = _encoded(job)
-            tell_training(job, known)
+            job = _encoded(job, known)
         for seed in seeds:
             if finished[seed] is None:
                 finished[seed] = _train_seed(job, seed)
@@ -79,8 +78,8 @@ def dry_run(config: FinetuneConfig) -> None:
         say(line)
 
 
-def _encoded(job: Job) -> Job:
-    """The job with all features made, and what hangs on them settled."""
+def _encoded(job: Job, known: bool) -> Job:
+    """The job with all features made, and what hangs on them settled and told."""
     folders: dict[tuple[str, int, bool], Path] = {}
     parts: list[Part] = [job.train, *([job.choose] if job.choose else []), *job.final]
     for part in parts:
@@ -101,8 +100,10 @@ def _encoded(job: Job) -> Job:
     from pipelines.finetune.trainee import TrainingBatches, job_family
 
     job = replace(with_features(job, folders), threads=_threads(job.config))
-    longest = TrainingBatches(job, job_family(job)).longest
-    return replace(job, micro_batch_size=settled_micro_batch(job, longest))
+    batches = TrainingBatches(job, job_family(job))
+    job = replace(job, micro_batch_size=settled_micro_batch(job, batches.longest))
+    tell_training(job, batches.max_steps, known)
+    return job
 
 
 def _threads(config: FinetuneConfig) -> int:
@@ -125,7 +126,7 @@ def _train_seed(job: Job, seed: int) -> dict[str, Any]:
         job.run.path, config.tracking_uri, config.experiment_name, f"{job.run.path.parent.name}-seed-{seed}",
         _params(job), _tags(job),
     )  # fmt: skip
-    progress = Progress(job.run, seed, batches.max_steps, batches.steps_per_epoch, sink.ship)
+    progress = Progress(job.run, seed, job.task.metric, batches.max_steps, batches.steps_per_epoch, sink.ship)
     progress.start()
     status = "FAILED"
     try:

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from pipelines.finetune.families import decoding
 from pmlm_core.corpus.tokenizer import TextTokenizer
 from pmlm_core.errors import CheckpointError, ConfigError, DataError, PmlmError
 from pmlm_core.randomness import key
@@ -147,6 +148,7 @@ def build_model(
         from pmlm_core.model.positions import extend_positions
 
         extend_positions(model, recipe.max_length + recipe.max_target_length)
+        model.generation_config.update(**decoding(recipe, recipe.num_beams))  # saved with the model
     return model
 
 

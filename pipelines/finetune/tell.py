@@ -25,13 +25,12 @@ def tell_rows(job: Job, rejects: Rejects) -> None:
         warn(f"epochs are chosen by a subset of {chosen.used:,} of {chosen.examples:,} examples of '{chosen.name}'")
 
 
-def tell_training(job: Job, known: bool) -> None:
+def tell_training(job: Job, max_steps: int, known: bool) -> None:
     """Print what is about to be trained."""
     recipe, split = job.recipe, job.train.split
-    steps = -(-split.used // recipe.batch_size) * recipe.num_train_epochs
     say(
         f"{'run' if known else 'new run'} {job.run.name}: {split.used:,} examples, {recipe.num_train_epochs} epochs of "
-        f"batches of {recipe.batch_size}, about {steps:,} updates, learning rate {recipe.learning_rate:g}, "
+        f"batches of {recipe.batch_size}, {max_steps:,} updates, learning rate {recipe.learning_rate:g}, "
         f"{'fresh weights' if job.config.from_scratch else 'weights'} of {job.source.path}"
     )
     workers = job.config.num_workers
