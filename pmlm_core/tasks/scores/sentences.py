@@ -1,13 +1,14 @@
 """Cutting text into sentences by a small rule, for ROUGE-Lsum and lead baselines; no model, nothing to download.
 
 A sentence ends at `.`, `!` or `?` (a closing quote or bracket may follow) before white space, but not after a title or
-common abbreviation, a single letter ("J. Smith") or a word with full stops inside ("U.S.", "e.g."); in text with
+common abbreviation, a single letter ("J. Smith") or letters with full stops between ("U.S.", "e.g."); in text with
 capitals, also not before a small letter. At `。！？` it ends without white space. Line breaks always end one.
 """
 
 import re
 
 _END = re.compile(r"""(?:[.!?]+["'”’)\]]*(?:\s''|\s-rrb-)?(?=\s|$)|[。！？]+[”’」』）]*)""")
+_LETTERS = re.compile(r"[^\W\d_](?:\.[^\W\d_]{1,2})*|[^\W\d_]{1,2}(?:\.[^\W\d_]{1,2})+")
 _ABBREVIATIONS = (
     " mr mrs ms messrs dr prof rev hon st sen rep gov gen col lt sgt capt cmdr adm jr sr vs etc cf al fig figs eq vol"
     " inc ltd co corp dept est approx jan feb mar apr jun jul aug sep sept oct nov dec "
@@ -42,4 +43,4 @@ def _abbreviated(before: str) -> bool:
     if not before or before[-1].isspace():
         return False
     word = before.split()[-1].lstrip("\"'“‘([").lower()
-    return f" {word} " in _ABBREVIATIONS or "." in word or (len(word) == 1 and word.isalpha() and word != "i")
+    return f" {word} " in _ABBREVIATIONS or (_LETTERS.fullmatch(word) is not None and word != "i")

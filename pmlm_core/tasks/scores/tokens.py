@@ -1,16 +1,16 @@
 """The tokenization under which generated questions are scored (BLEU, METEOR, ROUGE-L).
 
-Published references of question generation are in Penn Treebank tokens ("do n't", `` '', -lrb-); models write plain
-text or words with every punctuation mark apart, after their tokenizer. So that none of this counts as an error, both
-sides are lower-cased, Treebank's spellings are undone, and every punctuation mark becomes a token of its own.
+Published references of question generation are in Penn Treebank tokens ("do n't", `` '', -lrb-, &amp;); models write
+plain text or words with every punctuation mark apart, after their tokenizer. So that none of this counts as an error,
+both sides are lower-cased, Treebank's spellings are undone, and every punctuation mark becomes a token of its own.
 """
 
 import re
 import unicodedata
+from html import unescape
 
 _TREEBANK = {
     "-lrb-": "(", "-rrb-": ")", "-lsb-": "[", "-rsb-": "]", "-lcb-": "{", "-rcb-": "}", "``": '"', "''": '"', "`": "'",
-    "&amp;": "&", "&lt;": "<", "&gt;": ">",
 }  # fmt: skip
 _CURLY = str.maketrans({"“": '"', "”": '"', "‘": "'", "’": "'"})
 _SPLIT_NEGATION = re.compile(r"(\w) n ' t\b")
@@ -22,7 +22,7 @@ def question_tokens(text: str) -> list[str]:
     >>> question_tokens("Why don't  U.S. firms (2) …") == question_tokens("why do n't u . s . firms -lrb- 2 -rrb- …")
     True
     """
-    words = [_TREEBANK.get(word, word) for word in text.lower().translate(_CURLY).split()]
+    words = [_TREEBANK.get(word, word) for word in unescape(text).lower().translate(_CURLY).split()]
     spaced = " ".join("".join(f" {c} " if _is_mark(c) else c for c in " ".join(words)).split())
     return _SPLIT_NEGATION.sub(r"\1n ' t", spaced).split()
 
