@@ -10,9 +10,10 @@ import unicodedata
 from html import unescape
 
 _TREEBANK = {
-    "-lrb-": "(", "-rrb-": ")", "-lsb-": "[", "-rsb-": "]", "-lcb-": "{", "-rcb-": "}", "``": '"', "''": '"', "`": "'",
+    "-lrb-": "(", "-rrb-": ")", "-lsb-": "[", "-rsb-": "]", "-lcb-": "{", "-rcb-": "}", "`": "'",
 }  # fmt: skip
 _CURLY = str.maketrans({"“": '"', "”": '"', "‘": "'", "’": "'"})
+_DOUBLE_QUOTES = re.compile("``|''")
 _SPLIT_NEGATION = re.compile(r"(\w) n ' t\b")
 
 
@@ -22,7 +23,8 @@ def question_tokens(text: str) -> list[str]:
     >>> question_tokens("Why don't  U.S. firms (2) …") == question_tokens("why do n't u . s . firms -lrb- 2 -rrb- …")
     True
     """
-    words = [_TREEBANK.get(word, word) for word in unescape(text).lower().translate(_CURLY).split()]
+    plain = _DOUBLE_QUOTES.sub('"', unescape(text).lower().translate(_CURLY)).replace("cannot", "can not")
+    words = [_TREEBANK.get(word, word) for word in plain.split()]
     spaced = " ".join("".join(f" {c} " if _is_mark(c) else c for c in " ".join(words)).split())
     return _SPLIT_NEGATION.sub(r"\1n ' t", spaced).split()
 

@@ -65,6 +65,7 @@ def test_equals_coco_caption(pairs):
         ("why ca n't they ?", "why can ' t they?"),
         ("what is `` a -lrb- b -rrb- '' ?", 'What is "a (b)"?'),
         ("the u.s. 's 3,000 at&amp;t", "The U.S.'s 3,000 AT & T"),
+        ("in `` it '' , can not you ?", "In ''it'', cannot you?"),
         ("who was ödön ?", "Who was Ödön?"),
         ("rock 'n' roll", "rock ‘n’ roll"),
     ],
