@@ -7,7 +7,9 @@ import pytest
 import yaml
 
 from pipelines.cli import COMMANDS
+from pipelines.finetune.config import RECIPE as RECIPE_OPTIONS
 from pipelines.options import parse
+from pmlm_core.tasks.registry import OPTIONS, TASKS
 
 ROOT = Path(__file__).parent.parent
 RECIPES = sorted((ROOT / "recipes").rglob("*.yaml"))
@@ -27,7 +29,18 @@ def test_the_promised_recipes_are_there():
     assert names >= {"demo", "mini", "small", "medium", "base", "large"}
 
 
-@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_every_benchmark_that_can_be_trained_has_a_recipe_that_leaves_the_papers_options_alone():
+    trainable = {name for name in TASKS if name not in OPTIONS and name != "ax"}
+    found = {}
+    for path in RECIPES:
+        if path.parent.name == "finetune":
+            (config,) = configs(path).values()
+            found[config.task] = path.stem
+            assert all(getattr(config, name) is None for name in RECIPE_OPTIONS)
+    assert found == {name: name for name in trainable}
+
+
+@pytest.mark.parametrize("path", [path for path in RECIPES if path.parent.name != "finetune"], ids=lambda p: p.stem)
 def test_recipe_is_valid_and_its_stages_fit_together(path):
     stages = configs(path)
     assert stages["preprocess"].tokenizer == stages["tokenizer"].output_dir

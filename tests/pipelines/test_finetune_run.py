@@ -1,0 +1,203 @@
+"""`pmlm finetune` in this process: what it makes, resumes, refuses, and says."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from finetuning_data import make_checkpoint, options_for, write_pairs, write_questions, write_reviews
+from safetensors.torch import load_file
+
+from pipelines.finetune import epochs, loop
+from pipelines.finetune.config import FinetuneConfig
+from pipelines.finetune.run import dry_run, run
+from pmlm_core.errors import ConfigError, DataError
+
+
+class Pulled(Exception):
+    """The plug."""
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory, sample_tokenizer_dir: str) -> str:
+    return make_checkpoint(tmp_path_factory.mktemp("model") / "final", sample_tokenizer_dir)
+
+
+@pytest.fixture(scope="module")
+def reviews(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return write_reviews(tmp_path_factory.mktemp("data") / "reviews")
+
+
+@pytest.fixture(scope="module")
+def in_peace(tmp_path_factory: pytest.TempPathFactory, model: str, reviews: str) -> Path:
+    return finetuned(options_for("classification", model, reviews, tmp_path_factory.mktemp("peace")))
+
+
+def finetuned(options: dict[str, Any]) -> Path:
+    """Run it; returns the folder of the first seed."""
+    config = FinetuneConfig(**options)
+    config.validate()
+    run(config)
+    return Path(options["output_dir"]) / "run" / f"seed-{config.all_seeds()[0]}"
+
+
+def scores(seed: Path) -> dict[str, Any]:
+    found = json.loads((seed / "scores.json").read_text())
+    del found["pretrained"]
+    return found
+
+
+def weights(seed: Path) -> dict[str, torch.Tensor]:
+    return load_file(seed / "model" / "model.safetensors")
+
+
+def assert_same(one: Path, other: Path) -> None:
+    assert scores(one) == scores(other)
+    mine, theirs = weights(one), weights(other)
+    assert mine.keys() == theirs.keys()
+    assert all(torch.equal(mine[name], theirs[name]) for name in mine)
+
+
+def test_it_learns_and_leaves_a_folder_that_loads_anywhere(in_peace: Path, reviews: str):
+    found = scores(in_peace)
+    assert found["scores"]["dev"]["accuracy"] == 100.0
+    assert [epoch["epoch"] for epoch in found["epochs"]] == [1, 2, 3, 4, 5, 6]
+    assert not (in_peace / "checkpoints").exists()
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    loaded = AutoModelForSequenceClassification.from_pretrained(in_peace / "model").eval()
+    tokenizer = AutoTokenizer.from_pretrained(in_peace / "model")
+    said = [line.split("\t")[0] for line in (Path(reviews) / "test.tsv").read_text().splitlines()[1:]]
+    table = (in_peace / "predictions" / "predictions.test.tsv").read_text().splitlines()[1:]
+    for text, line in zip(said, table, strict=True):
+        label = loaded.config.id2label[int(loaded(**tokenizer(text, return_tensors="pt")).logits.argmax())]
+        assert line.split("\t")[1] == label == ("ship" if "ship" in text else "house")
+    task = json.loads((in_peace / "model" / "pmlm_task.json").read_text())
+    assert (task["labels"], task["recipe"]["max_length"], task["epoch"]) == (
+        ["house", "ship"],
+        48,
+        found["best_epoch"],
+    )
+    assert len(task["pretrained"]["sha256"]) == 64
+
+
+@pytest.mark.parametrize("at", [1, 4, "final"])
+def test_a_killed_run_ends_bit_for_bit_as_one_in_peace(
+    at: int | str, tmp_path: Path, model: str, reviews: str, in_peace: Path, monkeypatch: pytest.MonkeyPatch
+):
+    options = options_for("classification", model, reviews, tmp_path, save_steps=3)
+    evaluated = 0
+
+    def pull(*arguments: Any, **named: Any) -> Any:
+        raise Pulled
+
+    def count(self: epochs.Chooser, model: Any) -> dict[str, float]:
+        nonlocal evaluated
+        evaluated += 1
+        return pull() if evaluated > at else really(self, model)  # type: ignore[operator]
+
+    really = epochs.Chooser.scores
+    with monkeypatch.context() as patch:
+        if at == "final":
+            patch.setattr(loop, "conclude", pull)
+        else:
+            patch.setattr(epochs.Chooser, "scores", count)
+        with pytest.raises(Pulled):
+            finetuned(options)
+    seed = tmp_path / "run" / "seed-0"
+    assert not (seed / "scores.json").exists()
+    assert (seed / "checkpoints").exists()
+    assert_same(finetuned(options), in_peace)
+
+
+def test_a_finished_run_says_so_and_does_nothing(in_peace: Path, model: str, reviews: str, capsys: Any):
+    before = (in_peace / "metrics.jsonl").read_bytes()
+    finetuned(options_for("classification", model, reviews, in_peace.parent.parent))
+    printed = capsys.readouterr().out
+    assert "seed 0 is finished" in printed
+    assert "100.00" in printed
+    assert (in_peace / "metrics.jsonl").read_bytes() == before
+
+
+def test_other_options_in_the_same_folder_are_refused(in_peace: Path, model: str, reviews: str):
+    with pytest.raises(ConfigError, match=r"learning_rate was 0\.003 and is 0\.1"):
+        finetuned(options_for("classification", model, reviews, in_peace.parent.parent, learning_rate=0.1))
+
+
+def test_seeds_are_trained_one_after_the_other_and_summed_up(
+    tmp_path: Path, model: str, reviews: str, in_peace: Path, capsys: Any
+):
+    options = options_for("classification", model, reviews, tmp_path)
+    assert_same(finetuned({**options, "seeds": "0,3"}), in_peace)
+    content = json.loads((tmp_path / "run" / "scores.json").read_text())
+    assert list(content["seeds"]) == ["0", "3"]
+    both = [content["seeds"][seed]["dev"]["matthews"] for seed in ("0", "3")]
+    assert content["summary"]["dev"]["matthews"]["mean"] == pytest.approx(sum(both) / 2)
+    zero, three = weights(tmp_path / "run" / "seed-0"), weights(tmp_path / "run" / "seed-3")
+    assert not torch.equal(zero["classifier.weight"], three["classifier.weight"])
+    assert "median" in capsys.readouterr().out
+
+
+def test_from_scratch_has_the_architecture_but_not_the_weights(tmp_path: Path, model: str, reviews: str):
+    frozen = {"num_train_epochs": 1, "learning_rate": 1e-12}
+    options = options_for("classification", model, reviews, tmp_path, **frozen)
+    kept = weights(finetuned(options))
+    fresh = weights(finetuned({**options, "output_dir": str(tmp_path / "fresh"), "from_scratch": True}))
+    start = load_file(Path(model) / "model.safetensors")
+    name = "pmlm.embeddings.word.weight"
+    assert torch.allclose(kept[name], start[name], atol=1e-6)
+    assert fresh[name].shape == start[name].shape
+    assert not torch.allclose(fresh[name], start[name], atol=0.1)
+
+
+def test_early_stopping_takes_the_best_and_says_so(tmp_path: Path, model: str, reviews: str, capsys: Any):
+    options = options_for("classification", model, reviews, tmp_path, num_train_epochs=30, early_stopping_patience=2)
+    found = scores(finetuned(options))
+    assert len(found["epochs"]) == found["best_epoch"] + 2 < 30
+    assert "stopped early" in capsys.readouterr().out
+
+
+def test_bad_rows_are_listed_counted_and_with_strict_refused(tmp_path: Path, model: str, capsys: Any):
+    folder = Path(write_reviews(tmp_path / "data"))
+    with (folder / "train.tsv").open("a") as file:
+        file.write("a row without its label\n")
+    options = options_for("classification", model, str(folder), tmp_path, num_train_epochs=1)
+    with pytest.raises(DataError, match="row 62"):
+        finetuned({**options, "strict": True})
+    finetuned(options)
+    assert "1 bad rows are left out (wrong number of fields 1)" in capsys.readouterr().out.replace("\n", " ")
+    (line,) = (tmp_path / "run" / "rejects.jsonl").read_text().splitlines()
+    assert json.loads(line)["row"] == 62
+
+
+def test_questions(tmp_path: Path, model: str):
+    folder = write_questions(tmp_path / "data")
+    options = options_for("qa", model, folder, tmp_path, num_train_epochs=20, learning_rate=1e-2)
+    seed = finetuned({**options, "max_length": 28, "doc_stride": 8})
+    assert scores(seed)["scores"]["dev"]["f1"] > 60.0
+    answers = json.loads((seed / "predictions" / "predictions.dev.json").read_text())
+    assert set(answers) == {f"dev{number}" for number in range(8)}
+
+
+def test_generation(tmp_path: Path, model: str):
+    folder = write_pairs(tmp_path / "data")
+    options = options_for("seq2seq", model, folder, tmp_path, num_train_epochs=25, learning_rate=1e-2)
+    settings = {"max_target_length": 6, "target_mask_prob": 0.0, "num_beams": 2, "no_repeat_ngram_size": 0}
+    found = scores(finetuned({**options, **settings}))
+    assert found["scores"]["test"]["rouge1"] > 60.0
+    saved = json.loads((tmp_path / "run" / "seed-0" / "model" / "generation_config.json").read_text())
+    assert (saved["num_beams"], saved["max_new_tokens"]) == (2, 6)
+
+
+def test_a_subset_is_drawn_said_and_recorded(tmp_path: Path, model: str, reviews: str, capsys: Any):
+    options = options_for("classification", model, reviews, tmp_path, max_train_rows=20, num_train_epochs=1)
+    found = scores(finetuned(options))
+    assert found["rows"]["train"] == {"used": 20, "in_files": 60}
+    assert "a subset of 20 of 60 examples" in capsys.readouterr().out
+
+
+def test_dry_run_makes_nothing(tmp_path: Path, model: str, reviews: str, capsys: Any):
+    dry_run(FinetuneConfig(**options_for("classification", model, reviews, tmp_path / "out")))
+    assert "parameters" in capsys.readouterr().out
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,74 @@
+"""Fine-tuning in MLflow: figures, where the model came from, predictions and scores; and a server that is away."""
+
+import json
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+from finetuning_data import make_checkpoint, options_for, write_reviews
+
+from pipelines.finetune.config import FinetuneConfig
+from pipelines.finetune.run import run
+from pipelines.sync.config import SyncConfig
+from pipelines.sync.run import run as sync
+from pipelines.tracking.record import Record
+
+
+@pytest.fixture
+def options(tmp_path: Path, sample_tokenizer_dir: str) -> dict[str, Any]:
+    """A run whose checkpoint lies in a pre-training run that MLflow knows."""
+    checkpoint = make_checkpoint(tmp_path / "pretrain" / "checkpoints" / "step-00000001", sample_tokenizer_dir)
+    Record("sqlite:///x.db", "pmlm-pretrain", "pretrain", run_id="abc123").save(tmp_path / "pretrain")
+    data = write_reviews(tmp_path / "data")
+    return options_for("classification", checkpoint, data, tmp_path / "out", num_train_epochs=2)
+
+
+def test_a_run_and_its_files_arrive(tmp_path: Path, options: dict[str, Any]):
+    import mlflow
+
+    store = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    run(FinetuneConfig(**{**options, "tracking_uri": store}))
+    client = mlflow.MlflowClient(store)
+    experiment = client.get_experiment_by_name("pmlm-finetune")
+    (found,) = client.search_runs([experiment.experiment_id])
+    assert found.info.status == "FINISHED"
+    assert found.data.tags["pretrained.mlflow_run_id"] == "abc123"
+    assert len(found.data.tags["pretrained.sha256"]) == 64
+    assert found.data.params["learning_rate"] == "0.003"
+    scores = json.loads((tmp_path / "out" / "run" / "seed-0" / "scores.json").read_text())
+    assert found.data.metrics["final/dev/accuracy"] == scores["scores"]["dev"]["accuracy"]
+    assert len(client.get_metric_history(found.info.run_id, "eval/accuracy")) == 2
+    names = {file.path for file in client.list_artifacts(found.info.run_id)}
+    assert {"scores.json", "predictions", "model"} <= names
+    (table,) = [file.path for file in client.list_artifacts(found.info.run_id, "predictions") if "test" in file.path]
+    sent = Path(client.download_artifacts(found.info.run_id, table, str(tmp_path))).read_text()
+    assert sent == (tmp_path / "out" / "run" / "seed-0" / table).read_text()
+
+
+def test_a_server_that_is_away_stops_nothing_and_gets_the_files_later(
+    tmp_path: Path, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch, capsys: Any
+):
+    import mlflow
+
+    from pipelines.tracking import sink
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        away = f"http://127.0.0.1:{free.getsockname()[1]}"
+    finish = sink.MlflowSink.finish
+    monkeypatch.setattr(sink.MlflowSink, "finish", lambda self, status: finish(self, status, timeout=0.5))
+    run(FinetuneConfig(**{**options, "tracking_uri": away}))
+    seed = tmp_path / "out" / "run" / "seed-0"
+    assert (seed / "model" / "config.json").is_file()
+    assert "pmlm sync --run_dir" in capsys.readouterr().out
+    record = Record.load(seed)
+    assert record is not None
+    assert "scores.json" in record.pending_artifacts
+    store = f"sqlite:///{tmp_path / 'later.db'}"
+    sync(SyncConfig(run_dir=str(seed), tracking_uri=store, timeout=60))
+    client = mlflow.MlflowClient(store)
+    sent = Record.load(seed)
+    assert sent is not None
+    assert not sent.pending_artifacts
+    assert "scores.json" in {file.path for file in client.list_artifacts(str(sent.run_id))}
