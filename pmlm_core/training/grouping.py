@@ -68,8 +68,8 @@ class GroupedBatches:
 def padding_share(lengths: npt.ArrayLike, batches: list[npt.NDArray[np.int64]]) -> float:
     """Share of a batch's slots that is padding, over all batches.
 
-    >>> padding_share([2, 4, 4], [np.array([0, 1]), np.array([2])])
-    0.16666666666666666
+    >>> round(padding_share([2, 4, 4], [np.array([0, 1]), np.array([2])]), 4)
+    0.1667
     """
     tokens = np.asarray(lengths, np.int64)
     slots = sum(int(tokens[rows].max()) * len(rows) for rows in batches if len(rows))
