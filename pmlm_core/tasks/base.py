@@ -164,6 +164,6 @@ class Task:
         return self.splits[0]
 
     @property
-    def dev_split(self) -> str:
-        """The labelled split that epochs are chosen by: the first one that is not trained on."""
-        return next(split for split in self.splits[1:] if split in self.labelled)
+    def dev_split(self) -> str | None:
+        """The labelled split that epochs are chosen by: the first one that is not trained on; None without one."""
+        return next((split for split in self.splits[1:] if split in self.labelled), None)
