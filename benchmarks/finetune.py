@@ -1,11 +1,11 @@
 """Every benchmark from one small checkpoint, beside the same model without pre-training and an ignorant baseline.
 
-    python benchmarks/finetune.py --model outputs/mini/pretrain/final --data DATA --output_dir outputs/finetune-mini [--jobs 2]
+    python benchmarks/finetune.py --model outputs/mini/pretrain/final --data DATA [--output_dir FOLDER] [--jobs 2]
 
 Runs `pmlm finetune` for each task and both kinds of weights, `jobs` at a time on one thread each, and prints a table in
 Markdown. Subsets and lengths are for CPUs; the table says which. Run again, it goes on where it stopped. DATA holds
-`glue/` (official TSV), `squad/`, `question_generation/` (Du et al.'s split) and `summarization/` (JSON lines with src and
-tgt: cnn_dailymail, xsum, scitldr, dialogsum).
+`glue/` (official TSV), `squad/`, `question_generation/` (Du et al.'s split) and `summarization/` (JSON lines with src
+and tgt: cnn_dailymail, xsum, scitldr, dialogsum).
 """
 
 import argparse
@@ -41,12 +41,6 @@ TEXTS = {
     "max_eval_rows": 50,
     "max_predict_rows": 200,
     "max_length": 256,
-}
-    "learning_rate": 5e-4,
-    "num_beams": 3,
-    "max_eval_rows": 50,
-    "max_predict_rows": 200,
-    "rel_pos_lr_scale": 10,
 }
 
 
@@ -224,7 +218,7 @@ def _figure(figures: dict[str, float], name: str) -> str:
 
 
 def baseline(job: Job, given: argparse.Namespace, scored: dict[str, int]) -> dict[str, float]:
-    """Majority label, mean, no answer, or the first sentences of the source, on the examples the models are scored on."""
+    """Majority label, mean, no answer or first sentences of the source, on the examples the models are scored on."""
     data = str(folder_of(job, given))
     files = {name: value for name, value in job.options.items() if name.endswith("_file")}
     task = get_task(job.task, data_dir=data, **files)
