@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The main path on an embedded sample, as `make demo` runs it: text -> tokenizer -> blocks -> model, all in MLflow.
-# Every step can be interrupted and run again: what is finished is not done twice.
+# Every step can be interrupted and run again: preprocessing and training go on where they stopped.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 recipe=recipes/pretrain/demo.yaml
