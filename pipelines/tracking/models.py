@@ -4,6 +4,7 @@ The model carries the checkpoint folder and `pmlm_core` itself; no pickle is wri
 registration nothing but time: it is noted in the run's record, and `pmlm sync` does it later.
 """
 
+import contextlib
 import os
 import tempfile
 import threading
@@ -78,7 +79,7 @@ def register_pending(
         try:
             if not record.run_id:
                 raise RuntimeError("the run itself has not reached MLflow yet")
-            done.append(_log_model(record.run_id, Path(wanted["checkpoint"]), wanted["name"], uri))
+            done.append(_once(record, Path(wanted["checkpoint"]), wanted["name"], uri))
         except Exception as error:
             failure[0] = f"{type(error).__name__}: {redact(' '.join(str(error).split()))[:300]}"
 
@@ -97,8 +98,31 @@ def register_pending(
     return done[0]
 
 
-def _log_model(run_id: str, checkpoint: Path, name: str, uri: str) -> str:
+def _once(record: Record, checkpoint: Path, name: str, uri: str) -> str:
+    """The version of model `name` that this run made before, its answer lost on the way, or a new one."""
     set_client_defaults()
+    import mlflow
+
+    client, run_id = mlflow.MlflowClient(uri, uri), str(record.run_id)
+    versions = [v for v in client.search_model_versions(f"run_id = '{run_id}'") if v.name == name]
+    ready = [int(v.version) for v in versions if v.status == "READY"]
+    try:
+        version = max(ready) if ready else _log_model(run_id, checkpoint, name, uri)
+    except BaseException:
+        with contextlib.suppress(Exception):  # the store may be away; `pmlm sync` comes here again
+            _end_as_before(client, record)
+        raise
+    _end_as_before(client, record)
+    return f"{name} version {version}"
+
+
+def _end_as_before(client: Any, record: Record) -> None:
+    """Give the run the status it ended with: logging a model makes it RUNNING, then FINISHED, or FAILED on an error."""
+    if record.status != "RUNNING":
+        client.set_terminated(record.run_id, status=record.status)
+
+
+def _log_model(run_id: str, checkpoint: Path, name: str, uri: str) -> int:
     import mlflow
     from mlflow.models import ModelSignature
     from mlflow.types.schema import ColSpec, ParamSchema, ParamSpec, Schema
@@ -107,8 +131,6 @@ def _log_model(run_id: str, checkpoint: Path, name: str, uri: str) -> str:
 
     mlflow.set_tracking_uri(uri)
     mlflow.set_registry_uri(uri)
-    client = mlflow.MlflowClient(uri)
-    status = client.get_run(run_id).info.status
     signature = ModelSignature(
         inputs=Schema([ColSpec("string")]),
         outputs=_output_schema(),
@@ -132,9 +154,7 @@ def _log_model(run_id: str, checkpoint: Path, name: str, uri: str) -> str:
             input_example=[f"The old {MASK_TEXT} went into the house."],
             registered_model_name=name,
         )
-    if status not in ("RUNNING", "FINISHED"):
-        client.set_terminated(run_id, status=status)
-    return f"{name} version {info.registered_model_version}"
+    return int(info.registered_model_version)
 
 
 def _output_schema() -> Any:

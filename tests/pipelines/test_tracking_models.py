@@ -105,6 +105,33 @@ def test_a_registration_that_failed_is_done_by_sync(tmp_path: Path, checkpoint: 
     assert [m.step for m in client.get_metric_history(record.run_id, "train/loss")] == [1]
 
 
+def test_a_registration_that_fails_leaves_the_run_as_it_ended(tmp_path: Path, checkpoint: Path, database: Path) -> None:
+    uri = f"sqlite:///{database}"
+    warnings: list[str] = []
+    assert MlflowSink(tmp_path, uri, "pmlm", "good").finish("FINISHED", 60)
+    assert models.register(tmp_path, checkpoint, "no/name:", uri, warn=warnings.append) is None
+    assert "no/name: is not registered" in warnings[-1]
+    record = Record.load(tmp_path)
+    assert record is not None
+    assert MlflowClient(uri, uri).get_run(str(record.run_id)).info.status == "FINISHED"
+
+
+def test_a_registration_whose_answer_was_lost_is_not_done_twice(
+    tmp_path: Path, checkpoint: Path, database: Path
+) -> None:
+    uri = f"sqlite:///{database}"
+    assert MlflowSink(tmp_path, uri, "pmlm", "once").finish("KILLED", 60)
+    assert models.register(tmp_path, checkpoint, "pmlm-once", uri) == "pmlm-once version 1"
+    record = Record.load(tmp_path)
+    assert record is not None
+    record.registered, record.pending_model = None, {"name": "pmlm-once", "checkpoint": str(checkpoint)}
+    record.save(tmp_path)
+    assert models.register_pending(tmp_path, uri) == "pmlm-once version 1"
+    client = MlflowClient(uri, uri)
+    assert len(client.search_model_versions("name = 'pmlm-once'")) == 1
+    assert client.get_run(str(record.run_id)).info.status == "KILLED"
+
+
 def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"no config\.json"):
         models.register(tmp_path, tmp_path, "x", "none")
