@@ -4,6 +4,7 @@ An error that the user must mend would come again after every restart: the worke
 folder, restarted workers of the same attempt end at once, and the driver raises it.
 """
 
+import contextlib
 import json
 import os
 import socket
@@ -104,7 +105,9 @@ def work_in(
         _write_failure(failure, memory_full(error))
         raise
     except NotFinite as error:
-        _write_failure(failure, error)  # every worker is here: none waits for another, so there is nothing to restart
+        # Every worker is here: none waits for another, so there is nothing to restart if the driver can be told.
+        if not _write_failure(failure, error):
+            raise
     except PmlmError as error:
         _write_failure(failure, error)
         raise
@@ -147,20 +150,36 @@ def _in_background(work: Callable[[], object]) -> None:
         raise met[0]
 
 
-def _write_failure(path: Path, error: Exception) -> None:
+def _write_failure(path: Path, error: Exception) -> bool:
+    """Whether the error is now, or was before, where the driver finds it; on a full disk it is not."""
     try:
         with path.open("x", encoding="utf-8") as file:
             json.dump({"error": type(error).__name__, "message": str(error)}, file)
     except FileExistsError:
         pass  # another worker met the same error first
+    except OSError:
+        with contextlib.suppress(OSError):
+            path.unlink(missing_ok=True)
+        return False
+    return True
 
 
 def _raise_failure(group: Group) -> None:
     path = group.run.failure_of(group.attempt)
-    if path.exists():
+    if not path.exists():
+        return
+    try:
         failure = json.loads(path.read_text(encoding="utf-8"))
-        path.unlink()
-        raise getattr(errors, failure["error"], TrainingError)(failure["message"])
+        name, message = failure["error"], failure["message"]
+    except (OSError, ValueError, KeyError, TypeError):
+        raise TrainingError(
+            f"a worker met an error that could not be told: {path} cannot be read (is the disk full?). "
+            f"The same command goes on from the last checkpoint in {group.run.checkpoints}"
+        ) from None
+    finally:
+        with contextlib.suppress(OSError):
+            path.unlink(missing_ok=True)
+    raise getattr(errors, name, TrainingError)(message)
 
 
 def _innermost(error: BaseException) -> str:

@@ -1,0 +1,53 @@
+"""What a worker writes down for the driver, also where the disk is full; without Ray."""
+
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from pipelines.run_folder import RunDir
+from pipelines.train_group import Group, _raise_failure, _write_failure
+from pmlm_core.errors import DataError, TrainingError
+
+
+def group(folder: Path) -> Group:
+    return Group(RunDir(folder), "test", 1, 1, False, max_failures=0)
+
+
+@contextmanager
+def no_room() -> Iterator[None]:
+    """Writing any byte of a file fails, as on a full disk; making an empty one does not."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_the_first_error_is_raised_again_by_the_driver(tmp_path: Path):
+    failure = group(tmp_path).run.failure_of("test")
+    _raise_failure(group(tmp_path))
+    assert _write_failure(failure, DataError("row 7 is odd"))
+    assert _write_failure(failure, TrainingError("another worker's"))
+    with pytest.raises(DataError, match="row 7 is odd"):
+        _raise_failure(group(tmp_path))
+    assert not failure.exists()
+
+
+def test_on_a_full_disk_nothing_half_written_is_left(tmp_path: Path):
+    failure = group(tmp_path).run.failure_of("test")
+    with no_room():
+        assert not _write_failure(failure, DataError("row 7 is odd"))
+    assert not failure.exists()
+
+
+@pytest.mark.parametrize("content", ["", "{}", "[1]"])
+def test_an_error_that_cannot_be_read_is_said_in_a_sentence(tmp_path: Path, content: str):
+    failure = group(tmp_path).run.failure_of("test")
+    failure.write_text(content)
+    with pytest.raises(TrainingError, match=r"could not be told.*disk full.*The same command goes on"):
+        _raise_failure(group(tmp_path))
+    assert not failure.exists()
