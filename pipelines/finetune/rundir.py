@@ -19,6 +19,7 @@ from typing import Any
 
 from pipelines.finetune.job import Job, changed
 from pipelines.run_folder import RUN_FILE, RunDir, check_is_new, write_record
+from pipelines.tracking.redact import redacted
 from pmlm_core import storage
 from pmlm_core.errors import ConfigError
 
@@ -40,7 +41,7 @@ def open_run(job: Job) -> bool:
         write_record(
             job.run,
             {
-                "config": asdict(job.config),
+                "config": redacted(asdict(job.config)),
                 "identity": job.identity(),
                 "source": job.source.described(),
                 "started": time.time(),

@@ -9,6 +9,7 @@ from typing import Any
 
 from pipelines.pretrain.config import PretrainConfig
 from pipelines.run_folder import RUN_FILE, RunDir, check_is_new, write_record
+from pipelines.tracking.redact import redacted
 from pmlm_core.errors import CheckpointError, ConfigError
 
 
@@ -37,7 +38,7 @@ def open_run(config: PretrainConfig, data: DataIdentity) -> tuple[RunDir, bool]:
     check_is_new(path)
     try:
         content = {
-            "config": asdict(config),
+            "config": redacted(asdict(config)),
             "deciding": config.deciding(),
             "data": asdict(data),
             "started": time.time(),

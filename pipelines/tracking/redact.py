@@ -22,6 +22,19 @@ def redact(text: str) -> str:
     return _QUERY.sub(r"\g<name>***", _USER.sub(r"\g<scheme>***@", text))
 
 
+def redacted(value: Any) -> Any:
+    """A configuration as it may be written to a file: the same values, every address in them redacted.
+
+    >>> redacted({"tracking_uri": "postgresql://me:hush@db/mlflow", "seeds": [1, 2], "name": None})
+    {'tracking_uri': 'postgresql://***@db/mlflow', 'seeds': [1, 2], 'name': None}
+    """
+    if isinstance(value, str):
+        return redact(value)
+    if isinstance(value, Mapping):
+        return {name: redacted(inner) for name, inner in value.items()}
+    return [redacted(inner) for inner in value] if isinstance(value, list | tuple) else value
+
+
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
     """Make a nested configuration flat text, as MLflow's parameters want it, with secrets taken out.
 

@@ -11,7 +11,9 @@ from safetensors.torch import load_file
 
 from pipelines.finetune import epochs, loop
 from pipelines.finetune.config import FinetuneConfig
+from pipelines.finetune.job import settle
 from pipelines.finetune.run import dry_run, run
+from pipelines.finetune.rundir import open_run
 from pmlm_core.errors import ConfigError, DataError
 
 
@@ -40,6 +42,15 @@ def finetuned(options: dict[str, Any]) -> Path:
     config.validate()
     run(config)
     return Path(options["output_dir"]) / "run" / f"seed-{config.all_seeds()[0]}"
+
+
+def test_the_stores_password_is_not_written_into_the_run(tmp_path: Path, model: str, reviews: str):
+    options = options_for("classification", model, reviews, tmp_path)
+    job, _ = settle(FinetuneConfig(**{**options, "tracking_uri": "postgresql://me:hush@db/mlflow"}))
+    assert not open_run(job)
+    record = job.run.record.read_text()
+    assert "postgresql://***@db/mlflow" in record
+    assert "hush" not in record
 
 
 def scores(seed: Path) -> dict[str, Any]:

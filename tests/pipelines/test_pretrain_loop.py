@@ -197,6 +197,13 @@ def test_changed_options_under_one_name_are_named(tmp_path, blocks):
     plan_of({**options, "num_workers": 2, "save_steps": 1})
 
 
+def test_the_stores_password_is_not_written_into_the_run(tmp_path, blocks):
+    options = config_for(blocks, tmp_path, **OPTIONS) | {"tracking_uri": "postgresql://me:hush@db/mlflow"}
+    record = plan_of(options).run.record.read_text()
+    assert "postgresql://***@db/mlflow" in record
+    assert "hush" not in record
+
+
 def test_an_unfinished_folder_of_someone_else_is_not_taken_over(tmp_path, blocks):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "thesis.tex").write_text("precious")
