@@ -23,6 +23,7 @@ COMMANDS = {
     "preprocess": Command("PreprocessConfig", "Turn raw text into packed, masked Arrow blocks with Ray Data."),
     "pretrain": Command("PretrainConfig", "Pre-train a pseudo-masked language model on blocks, with Ray Train."),
     "finetune": Command("FinetuneConfig", "Fine-tune a checkpoint for a benchmark or a task of your own."),
+    "predict": Command("PredictConfig", "Predict files of any size with a fine-tuned model, with Ray Data."),
     "fill": Command("FillConfig", "Fill the [MASK]s of a sentence with a pre-trained checkpoint."),
     "sync": Command("SyncConfig", "Send the figures of a run that MLflow has not received yet."),
 }

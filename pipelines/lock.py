@@ -14,8 +14,12 @@ FILE_NAME = ".lock"
 
 
 @contextlib.contextmanager
-def locked(run_dir: str | os.PathLike[str], command: str) -> Iterator[None]:
+def locked(run_dir: str | os.PathLike[str], command: str, named_by: str = "run_name") -> Iterator[None]:
     """Keep others out of `run_dir` while the block runs; a killed process keeps no lock, for the kernel drops it.
+
+    Args:
+        command: who holds it, for the message.
+        named_by: the option that would name another folder.
 
     Raises:
         ConfigError: another process holds it; the message names it.
@@ -32,7 +36,7 @@ def locked(run_dir: str | os.PathLike[str], command: str) -> Iterator[None]:
             holder = os.pread(handle, 500, 0).decode(errors="replace").strip() or "another process"
             raise ConfigError(
                 f"the run in {run_dir} is in use by {holder}: wait until that has ended, or end it, and give the same "
-                "command again; for a run beside it, choose another run_name"
+                "command again; for a run beside it, choose another {named_by}"
             ) from None
         except OSError as error:  # a network file system without locks
             warn(f"{run_dir} cannot be locked ({error.strerror}): see to it that only one command uses it at a time")

@@ -5,7 +5,7 @@ through the object store would cost more than most work on it.
 """
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from pipelines.cluster import verbose
@@ -15,12 +15,23 @@ Row = dict[str, Any]
 
 
 def over_ray(
-    task: Callable[[Row], Row], items: list[Row], *, num_workers: int | None, what: str, kept: str = "try again"
+    task: Callable[[Row], Row] | type,
+    items: list[Row],
+    *,
+    num_workers: int | None,
+    what: str,
+    kept: str = "try again",
+    made_with: Mapping[str, Any] | None = None,
+    num_cpus: int = 1,
+    num_gpus: int = 0,
 ) -> Iterator[Row]:
-    """Do `task` on every item over the connected Ray, one CPU each; yields the results as they come, in any order.
+    """Do `task` on every item over the connected Ray; yields the results as they come, in any order.
 
     Args:
-        num_workers: tasks at a time; None for as many as there are CPUs.
+        task: a function; or a class, of which each worker makes one to call, where there is much to load first.
+        num_workers: tasks at a time; None for as many as there are CPUs, which a class cannot have.
+        made_with: arguments of the class.
+        num_cpus, num_gpus: of each task at a time.
         what: the work's name, for the error: "finish drawing the sample".
         kept: what to do then.
 
@@ -34,7 +45,11 @@ def over_ray(
         logging.getLogger("ray.data").setLevel(logging.ERROR)
     ray.data.DataContext.get_current().enable_progress_bars = False
     mapped = ray.data.from_items(items, override_num_blocks=len(items)).map(
-        task, num_cpus=1, concurrency=min(num_workers, len(items)) if num_workers else None
+        task,
+        num_cpus=num_cpus,
+        num_gpus=num_gpus or None,
+        concurrency=min(num_workers, len(items)) if num_workers else None,
+        fn_constructor_kwargs=dict(made_with) if made_with else None,
     )
     try:
         yield from mapped.iter_rows()

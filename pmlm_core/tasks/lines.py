@@ -32,6 +32,20 @@ def lines(uri: str) -> Iterator[str]:
         raise DataError(f"{uri} cannot be read: {error}") from None
 
 
+def contents(uri: str) -> bytes:
+    """The bytes of a whole file, unpacked.
+
+    Raises:
+        DataError: the file is not there, or is damaged.
+    """
+    file_system, path = resolve(uri)
+    try:
+        with file_system.open_input_stream(path) as stream:
+            return bytes(stream.read())
+    except OSError as error:
+        raise DataError(f"{uri} cannot be read: {error}") from None
+
+
 def without_mark(data: bytes, uri: str) -> bytes:
     """Take a UTF-8 byte-order mark off the beginning of a file.
 

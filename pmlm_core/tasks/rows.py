@@ -97,7 +97,7 @@ def tsv_rows(file: str, required: Sequence[str], header: Sequence[str] | None = 
             names = line.split("\t")
             _check_columns(file, required, names)
         elif line:
-            yield _fields(file, number, names, line.split("\t"))
+            yield table_row(file, number, names, line.split("\t"))
     if names is None:
         raise DataError(f"{file} is empty")
 
@@ -120,7 +120,7 @@ def csv_rows(file: str, required: Sequence[str]) -> Iterator[Row | BadRow]:
             names = values
             _check_columns(file, required, names)
         elif values:
-            yield _fields(file, number, names, values)
+            yield table_row(file, number, names, values)
     if names is None:
         raise DataError(f"{file} is empty")
 
@@ -135,39 +135,63 @@ def json_rows(file: str, required: Sequence[str]) -> Iterator[Row | BadRow]:
             raise DataError(
                 f"{file} is one JSON array; JSON lines are needed, one object a line (jq -c '.[]' makes them)"
             )
-        try:
-            record = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            yield bad_row(file, number, RowError("invalid JSON", f"not JSON: {error}"))
+        row = json_row(file, number, line)
+        if isinstance(row, BadRow):
+            yield row
             continue
-        if not isinstance(record, dict):
-            yield bad_row(file, number, RowError("invalid JSON", f"a {type(record).__name__}, not an object"))
-            continue
-        first = False
+        first, record = False, row.fields
         if lacking >= 0:
             lacking = -1 if all(name in record for name in required) else lacking + 1
             if lacking == _HOPELESS:
                 _check_columns(file, required, list(record), kind="field")
-        yield Row(file, number, record)
+        yield row
     if lacking > 0:
         _check_columns(file, required, list(record), kind="field")
 
 
-def parquet_rows(file: str, required: Sequence[str], optional: Sequence[str] = ()) -> Iterator[Row | BadRow]:
-    """Records of a Parquet file, the wanted columns only."""
+def json_row(file: str, number: int, line: str) -> Row | BadRow:
+    """The row that a line of a JSON-lines file holds."""
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        return bad_row(file, number, RowError("invalid JSON", f"not JSON: {error}"))
+    if not isinstance(record, dict):
+        return bad_row(file, number, RowError("invalid JSON", f"a {type(record).__name__}, not an object"))
+    return Row(file, number, record)
+
+
+def parquet_rows(
+    file: str, required: Sequence[str], optional: Sequence[str] = (), first: int = 1, count: int | None = None
+) -> Iterator[Row | BadRow]:
+    """Records of a Parquet file, the wanted columns only: `count` of them (None for all) from number `first` on."""
     file_system, path = resolve(file)
     try:
         with file_system.open_input_file(path) as source:
             table = pq.ParquetFile(source, pre_buffer=False)
             _check_columns(file, required, table.schema_arrow.names)
             wanted = [name for name in table.schema_arrow.names if name in {*required, *optional}]
-            number = 0
-            for batch in table.iter_batches(_BATCH_ROWS, columns=wanted, use_threads=False):
+            stop = table.metadata.num_rows + 1 if count is None else first + count
+            groups, number = _groups(table.metadata, first, stop)
+            for batch in table.iter_batches(_BATCH_ROWS, groups, columns=wanted, use_threads=False):
                 for i in range(batch.num_rows):
-                    number += 1
-                    yield _record(file, number, batch, i)
+                    if first <= number + i < stop:
+                        yield _record(file, number + i, batch, i)
+                number += batch.num_rows
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"{file} cannot be read as Parquet: {' '.join(str(error).split())[:300]}") from None
+
+
+def _groups(metadata: pq.FileMetaData, first: int, stop: int) -> tuple[list[int], int]:
+    """Row groups that hold records `first` up to `stop`, and the number of the first record in them."""
+    groups: list[int] = []
+    begins, number = first, 1
+    for group in range(metadata.num_row_groups):
+        rows = metadata.row_group(group).num_rows
+        if number < stop and number + rows > first:
+            begins = begins if groups else number
+            groups.append(group)
+        number += rows
+    return groups, begins
 
 
 def _record(file: str, number: int, batch: pa.RecordBatch, i: int) -> Row | BadRow:
@@ -181,7 +205,8 @@ def _record(file: str, number: int, batch: pa.RecordBatch, i: int) -> Row | BadR
     return Row(file, number, fields)
 
 
-def _fields(file: str, number: int, names: Sequence[str], values: Sequence[str]) -> Row | BadRow:
+def table_row(file: str, number: int, names: Sequence[str], values: Sequence[str]) -> Row | BadRow:
+    """The row of a table with these columns, unless it has more or fewer."""
     if len(values) != len(names):
         detail = f"{len(values)} fields where the columns are {len(names)} ({', '.join(names)})"
         return bad_row(file, number, RowError("wrong number of fields", detail))

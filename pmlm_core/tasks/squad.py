@@ -11,13 +11,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from pmlm_core import storage
 from pmlm_core.errors import DataError
 from pmlm_core.tasks import scoring, submission
 from pmlm_core.tasks.base import BadRow, QaExample, Recipe, Task
 from pmlm_core.tasks.fields import text_of
 from pmlm_core.tasks.files import SPLIT_NAMES, find_files, form, name_patterns
-from pmlm_core.tasks.lines import without_mark
+from pmlm_core.tasks.lines import contents, without_mark
 from pmlm_core.tasks.rows import Row, RowError, bad_row, parquet_rows
 
 logger = logging.getLogger(__name__)
@@ -137,7 +136,7 @@ def question_rows(file: str) -> Iterator[Row | BadRow]:
                 )
             yield row
         return
-    text = without_mark(storage.read_bytes(file), file).decode("utf-8", "surrogateescape")
+    text = without_mark(contents(file), file).decode("utf-8", "surrogateescape")
     try:
         data = json.loads(text)
     except (ValueError, RecursionError) as error:

@@ -1,0 +1,166 @@
+"""The fine-tuned folder: what it predicts, how long its inputs may be, and whether it was fine-tuned at all."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from pipelines.finetune.rundir import TASK_FILE
+from pipelines.finetune.source import Source, model_class, open_source
+from pipelines.predict.config import PredictConfig
+from pmlm_core import storage
+from pmlm_core.errors import ConfigError
+from pmlm_core.tasks.base import BadRow, Example, Recipe, Task
+
+_ONLY = {
+    "question_answering": ("question_column", "context_column", "doc_stride", "n_best"),
+    "generation": ("source_column",),
+    "text": ("text_column", "text_pair_column"),
+}
+"""Options that only one kind has."""
+
+
+@dataclass(frozen=True)
+class Finetuned:
+    """A fine-tuned model's folder, looked at but not loaded.
+
+    Attributes:
+        task: kind, labels and name only; it reads and scores nothing.
+        recipe: lengths as in fine-tuning, or as asked for.
+        columns: names of columns in fine-tuning, where it was on data of one's own.
+        generation: the folder's generation config with what was asked for in its place.
+    """
+
+    source: Source
+    task: Task
+    recipe: Recipe
+    columns: Mapping[str, str]
+    generation: Mapping[str, Any]
+
+
+def open_finetuned(config: PredictConfig) -> Finetuned:
+    """Look at the folder.
+
+    Raises:
+        ConfigError: it is no folder, was never fine-tuned, or cannot do what is asked.
+        CheckpointError: its weights are damaged.
+    """
+    if storage.is_remote(config.model):
+        raise ConfigError(f"model {config.model}: copy the folder to a disk that every worker sees, and name that")
+    source = open_source(config.model)
+    folder = Path(source.path)
+    saved = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    told = _description(folder, saved.get("architectures") or [])
+    task = described_task(told)
+    head = model_class(task).__name__
+    if head not in (saved.get("architectures") or []):
+        raise ConfigError(
+            f"model {config.model}: {TASK_FILE} says {task.kind}, which {head} does, but config.json names "
+            f"{', '.join(saved['architectures'])}; give the folder as `pmlm finetune` left it"
+        )
+    _check_options(config, task)
+    recipe = Recipe(**told["recipe"])
+    given = {name: getattr(config, name) for name in ("max_length", "doc_stride") if getattr(config, name) is not None}
+    recipe = replace(recipe, **given)
+    options = told.get("task_options") or {}
+    columns = {name: value for name, value in options.items() if name.endswith("_column") and value}
+    generation = _generation(folder) | config.search() if task.kind == "generation" else {}
+    if task.kind == "generation":
+        recipe = replace(recipe, max_target_length=int(generation.get("max_new_tokens", recipe.max_target_length)))
+        _check_search(config, generation)
+    _check_lengths(config, source, recipe)
+    return Finetuned(source, task, recipe, columns, generation)
+
+
+def described_task(told: Mapping[str, Any]) -> Task:
+    """The task that a folder's description names, as far as prediction needs it."""
+    return Task(
+        name=str(told["task"]),
+        kind=told["kind"],
+        metric=str(told.get("metric", "")),
+        splits=("test",),
+        labelled=(),
+        recipe=Recipe(**told["recipe"]),
+        read=_nothing,
+        score=lambda examples, predictions: {},
+        write_predictions=lambda folder, split, examples, predictions: [],
+        scorers=dict,
+        labels=tuple(told.get("labels") or ()),
+        can_be_unanswerable=bool(told.get("can_be_unanswerable", False)),
+    )
+
+
+def _nothing(data_dir: str, split: str) -> Iterator[Example | BadRow]:
+    return iter(())
+
+
+def _description(folder: Path, architectures: Sequence[str]) -> dict[str, Any]:
+    path = folder / TASK_FILE
+    if not path.is_file():
+        named = ", ".join(architectures) or "no architecture"
+        raise ConfigError(
+            f"model {folder} was not fine-tuned: its config.json names {named}, and there is no {TASK_FILE}; fine-tune "
+            "it first (pmlm finetune --help) and give the folder that comes of it, RUN/seed-0/model"
+        )
+    try:
+        told = json.loads(path.read_text(encoding="utf-8"))
+        described_task(told)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"{path} cannot be read: {error!r}") from None
+    if told["kind"] not in ("classification", "regression", "question_answering", "generation"):
+        raise ConfigError(f"{path}: kind '{told['kind']}' is not known; is it of a newer version?")
+    return told
+
+
+def _generation(folder: Path) -> dict[str, Any]:
+    path = folder / "generation_config.json"
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path} cannot be read: {error}") from None
+
+
+def _check_options(config: PredictConfig, task: Task) -> None:
+    kind = task.kind if task.kind in _ONLY else "text"
+    others = [name for other, names in _ONLY.items() if other != kind for name in names]
+    given = [name for name in others if getattr(config, name) not in (None, 0)]
+    if kind != "generation":
+        given += [name for name, value in vars(config).items() if name in _GENERATION and value is not None]
+    if given:
+        raise ConfigError(
+            f"{given[0]} has no meaning for a model of {task.kind} ('{task.name}'); leave it out, or see --model"
+        )
+
+
+_GENERATION = frozenset(
+    {
+        *("max_target_length", "min_target_length", "num_beams", "length_penalty", "no_repeat_ngram_size"),
+        *("do_sample", "temperature", "top_k", "top_p"),
+    }
+)
+
+
+def _check_search(config: PredictConfig, generation: Mapping[str, Any]) -> None:
+    if not generation.get("do_sample"):
+        given = [name for name in ("temperature", "top_k", "top_p") if getattr(config, name) is not None]
+        if given:
+            raise ConfigError(f"{given[0]} is for sampling; give --do_sample with it")
+    if config.length_penalty is not None and int(generation.get("num_beams") or 1) == 1:
+        raise ConfigError("length_penalty is for a search with beams; give --num_beams with it")
+    least, most = generation.get("min_new_tokens") or 0, generation.get("max_new_tokens")
+    if most is not None and least >= most:
+        raise ConfigError(f"min_target_length {least} leaves no room for [EOS] below max_target_length {most}")
+
+
+def _check_lengths(config: PredictConfig, source: Source, recipe: Recipe) -> None:
+    needed = recipe.max_length + recipe.max_target_length
+    if needed > source.positions:
+        what = f"max_length {recipe.max_length}" + (
+            f" and max_target_length {recipe.max_target_length}" if recipe.max_target_length else ""
+        )
+        raise ConfigError(
+            f"{what} need {needed} positions and the model in {config.model} has {source.positions}; lower one"
+        )

@@ -1,0 +1,105 @@
+"""The end of a run: all pieces joined, the list of what was left out, and what the user is told."""
+
+import json
+import os
+import shutil
+import tempfile
+import uuid
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from pipelines.console import made, next_command, say, warn
+from pipelines.predict.config import PredictConfig
+from pipelines.predict.finetuned import Finetuned
+from pipelines.predict.piece import LEDGER, PREDICTIONS, Done, file_of, load_done
+from pipelines.predict.plan import Plan
+from pmlm_core import storage
+from pmlm_core.errors import DataError
+
+MERGED, REJECTS, SUMMARY = "predictions.jsonl", "rejects.jsonl", "summary.json"
+
+
+def finish(plan: Plan, config: PredictConfig, finetuned: Finetuned, output_dir: str, done: Mapping[int, Done]) -> None:
+    """Write `rejects.jsonl`, `predictions.jsonl` and `summary.json`, and say what came."""
+    counts: Counter[str] = Counter(entry["reason"] for entry in plan.broken)
+    for each in done.values():
+        counts.update(entry["reason"] for entry in each.rejects)
+    rejects = storage.join(output_dir, REJECTS)
+    entries = (json.dumps(entry, ensure_ascii=False) for entry in _rejects(plan, done))
+    storage.write_lines(rejects, entries)
+    predictions, nbytes = (sum(getattr(each, name) for each in done.values()) for name in ("predictions", "bytes"))
+    merged = storage.join(output_dir, MERGED)
+    if config.merge and storage.size(merged) != nbytes:
+        _merge(plan, output_dir, merged)
+    summary: dict[str, Any] = {
+        "task": finetuned.task.name,
+        "kind": finetuned.task.kind,
+        "model": finetuned.source.described(),
+        "files": len(plan.inputs),
+        "rows": plan.rows,
+        "predictions": predictions,
+        "pieces": len(plan.pieces),
+        "rejects": dict(sorted(counts.items())),
+    }
+    text = json.dumps(summary, indent=1, ensure_ascii=False) + "\n"
+    storage.write_bytes(storage.join(output_dir, SUMMARY), text.encode())
+    _remove_leftovers(output_dir)
+    say(f"{predictions:,} predictions for {plan.rows:,} rows of {len(plan.inputs):,} files")
+    if counts:
+        reasons = ", ".join(f"{reason} {count:,}" for reason, count in counts.most_common())
+        warn(f"{counts.total():,} bad rows were set aside ({reasons}); they are listed in {rejects}")
+    parts = storage.join(output_dir, PREDICTIONS)
+    made("predictions", merged if config.merge else f"{parts} (in the order of their names)")
+    if not storage.is_remote(output_dir):
+        next_command(f"head -n 3 {merged if config.merge else file_of(output_dir, 0)}")
+
+
+def refuse_known_rejects(plan: Plan, done: Mapping[int, Done]) -> None:
+    """Under --strict, what an earlier run without it set aside.
+
+    Raises:
+        DataError: there is something.
+    """
+    entry = next(iter(_rejects(plan, done)), None)
+    if entry is not None:
+        raise DataError(f"{entry['detail']}; mend it, or leave out --strict to go on without it")
+
+
+def _rejects(plan: Plan, done: Mapping[int, Done]) -> Iterator[Mapping[str, Any]]:
+    yield from plan.broken
+    for number in sorted(done):
+        yield from done[number].rejects
+
+
+def _merge(plan: Plan, output_dir: str, merged: str) -> None:
+    folder = tempfile.gettempdir() if storage.is_remote(output_dir) else storage.absolute(output_dir)
+    temporary = Path(folder) / f".{MERGED}.{os.getpid()}.{uuid.uuid4().hex[:8]}.tmp"
+    try:
+        with open(temporary, "wb") as sink:
+            for piece in plan.pieces:
+                file_system, path = storage.resolve(file_of(output_dir, piece.number))
+                with file_system.open_input_stream(path, compression=None) as source:
+                    shutil.copyfileobj(source, sink, 8 << 20)
+            sink.flush()
+            os.fsync(sink.fileno())
+        storage.publish(temporary, merged)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _remove_leftovers(output_dir: str) -> None:
+    """Delete half-written files of killed runs; this one holds the lock."""
+    if not storage.is_remote(output_dir):
+        for folder in ("", PREDICTIONS, LEDGER):
+            for path in Path(storage.absolute(output_dir), folder).glob(".*.tmp"):
+                path.unlink(missing_ok=True)
+
+
+def known(plan: Plan, output_dir: str) -> dict[int, Done]:
+    """What is finished already, by number."""
+    if not any(True for _ in storage.names_in(storage.join(output_dir, LEDGER))):
+        return {}
+    found = ((piece.number, load_done(output_dir, piece.number)) for piece in plan.pieces)
+    return {number: done for number, done in found if done is not None}

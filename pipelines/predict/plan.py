@@ -1,0 +1,138 @@
+"""The plan of a run, written once: a restart takes it as it is, and other inputs, options or models are refused.
+
+OUTPUT_DIR/
+    plan.json                   model, options, files, pieces
+    predictions/part-00000.jsonl ...  one file a piece; in the order of their names they are in the order of the input
+    ledger/part-00000.json ...  written after it: the piece is done; what was left out of it
+    predictions.jsonl           all of them joined
+    rejects.jsonl               every row that was left out: file, row, field, reason
+    summary.json                written last: it says that everything is done
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from pipelines.predict.config import PredictConfig
+from pipelines.predict.fields import wanted
+from pipelines.predict.finetuned import Finetuned
+from pipelines.predict.inputs import Input, Piece
+from pipelines.predict.scan import Columns, Scan
+from pmlm_core import storage
+from pmlm_core.errors import ConfigError, DataError
+
+PLAN = "plan.json"
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be predicted.
+
+    Attributes:
+        identity: all that decides the output.
+        broken: entries of `rejects.jsonl` for files that end early.
+    """
+
+    identity: Mapping[str, Any]
+    inputs: Sequence[Input]
+    pieces: Sequence[Piece]
+    broken: Sequence[Mapping[str, Any]]
+
+    @property
+    def rows(self) -> int:
+        return sum(each.rows for each in self.inputs)
+
+    def save(self, output_dir: str) -> None:
+        content = {
+            "format_version": FORMAT,
+            "identity": self.identity,
+            "inputs": [asdict(each) for each in self.inputs],
+            "pieces": [piece.as_list() for piece in self.pieces],
+            "broken": self.broken,
+        }
+        storage.write_bytes(storage.join(output_dir, PLAN), (json.dumps(content, ensure_ascii=False) + "\n").encode())
+
+
+def identity_of(config: PredictConfig, finetuned: Finetuned, inputs: Sequence[Input]) -> dict[str, Any]:
+    """All that decides the output: weights, tokenizer, options, files and their states."""
+    content = {
+        "model": {"weights": finetuned.source.sha256, "tokenizer": finetuned.source.tokenizer},
+        "options": config.deciding(),
+        "generation": {k: v for k, v in finetuned.generation.items() if k != "transformers_version"},
+        "recipe": vars(finetuned.recipe),
+        "inputs": [each.state for each in inputs],
+    }
+    return json.loads(json.dumps(content))
+
+
+def load_plan(output_dir: str) -> Plan | None:
+    """The plan in the folder, None if there is none.
+
+    Raises:
+        ConfigError: it cannot be read.
+    """
+    where = storage.join(output_dir, PLAN)
+    if not storage.exists(where):
+        return None
+    try:
+        raw = json.loads(storage.read_bytes(where))
+        if raw["format_version"] != FORMAT:
+            raise ValueError(f"format_version {raw['format_version']}, not {FORMAT}")
+        return Plan(
+            raw["identity"],
+            [Input.from_dict(each) for each in raw["inputs"]],
+            [Piece.from_list(number, piece) for number, piece in enumerate(raw["pieces"])],
+            raw["broken"],
+        )
+    except (DataError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"{where} cannot be read ({error!r}): choose another output_dir") from None
+
+
+def check_same(output_dir: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Refuse another run in the folder of one.
+
+    Raises:
+        ConfigError: with what is different.
+    """
+    if before == now:
+        return
+    differences = [
+        f"{name} was {before[group].get(name)!r} and is {now[group].get(name)!r}"
+        for group in ("options", "recipe", "generation")
+        for name in sorted({*before[group], *now[group]})
+        if before[group].get(name) != now[group].get(name)
+    ]
+    if before["model"] != now["model"]:
+        differences.append("the model's weights or tokenizer are others")
+    old, new = ({state[0]: state for state in each["inputs"]} for each in (before, now))
+    for uri in sorted({*old, *new}):
+        if old.get(uri) != new.get(uri):
+            what = "is new" if uri not in old else "is not there any more" if uri not in new else "has changed"
+            differences.append(f"input {uri} {what}")
+    shown = "; ".join(differences[:5]) + (f"; and {len(differences) - 5} more" if len(differences) > 5 else "")
+    raise ConfigError(
+        f"output_dir {output_dir} holds predictions that were made otherwise: {shown}. To go on with them, give the "
+        "same; for others, choose another output_dir"
+    )
+
+
+def make_plan(config: PredictConfig, finetuned: Finetuned, inputs: Sequence[Input]) -> Plan:
+    """Read all files through and cut them.
+
+    Raises:
+        DataError: a file cannot be used, or there is not a row.
+    """
+    usual, needed = wanted(config, finetuned)
+    columns = Columns(usual, frozenset(needed), finetuned.task.name)
+    scan = Scan(config.piece_rows, config.max_row_bytes, columns)
+    for each in inputs:
+        scan.add(each)
+    scan.finish()
+    if not scan.pieces:
+        broken = f": {scan.broken[0]['detail']}" if scan.broken else ""
+        raise DataError(
+            f"{inputs[0].uri}{' and the others' * (len(inputs) > 1)}: there is not a row to predict{broken}"
+        )
+    return Plan(identity_of(config, finetuned, inputs), scan.inputs, scan.pieces, scan.broken)
