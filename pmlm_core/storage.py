@@ -184,6 +184,56 @@ def copy_folder(source: str | Path, uri: str) -> None:
             write_bytes(join(uri, file.name), file.read_bytes())
 
 
+def copy_file(local: str | Path, uri: str) -> None:
+    """Copy a local file of any size to `uri`, making the folders above it; a local target is whole or not there."""
+    if is_remote(uri):
+        file_system, path = resolve(uri)
+        with open(local, "rb") as source, file_system.open_output_stream(path, compression=None) as sink:
+            shutil.copyfileobj(source, sink, 8 << 20)
+        return
+    target = Path(absolute(uri))
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.{uuid.uuid4().hex[:8]}.tmp")
+    try:
+        with open(local, "rb") as source, open(temporary, "wb") as sink:
+            shutil.copyfileobj(source, sink, 8 << 20)
+            sink.flush()
+            os.fsync(sink.fileno())
+        os.replace(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def fetch_file(uri: str, local: str | Path) -> None:
+    """Copy the file `uri`, of any size, to a local path and force it to disk; OSError if that fails midway."""
+    file_system, path = resolve(uri)
+    with file_system.open_input_stream(path, compression=None) as source, open(local, "wb") as sink:
+        shutil.copyfileobj(source, sink, 8 << 20)
+        sink.flush()
+        os.fsync(sink.fileno())
+
+
+def remove_folder(uri: str) -> None:
+    """Remove a folder and all that is in it; nothing if it is not there."""
+    file_system, path = resolve(uri)
+    if file_system.get_file_info(path).type == pafs.FileType.Directory:
+        file_system.delete_dir(path)
+
+
+def remove_file(uri: str) -> None:
+    """Remove a file; nothing if it is not there."""
+    file_system, path = resolve(uri)
+    if file_system.get_file_info(path).type == pafs.FileType.File:
+        file_system.delete_file(path)
+
+
+def folders_in(uri: str) -> Iterator[str]:
+    """Names of the folders directly in a folder, sorted; nothing if there is no such folder."""
+    file_system, path = resolve(uri)
+    infos = file_system.get_file_info(pafs.FileSelector(path, allow_not_found=True))
+    yield from sorted(info.base_name for info in infos if info.type == pafs.FileType.Directory)
+
+
 def names_in(uri: str) -> Iterator[str]:
     """Names of the files directly in a folder, sorted; nothing if there is no such folder."""
     file_system, path = resolve(uri)

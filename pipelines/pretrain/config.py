@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
@@ -13,6 +14,7 @@ _OPERATIONAL = frozenset(
     {
         "data_dir",
         "output_dir",
+        "upload_dir",
         "run_name",
         "micro_batch_size",
         "torch_compile",
@@ -42,6 +44,8 @@ class PretrainConfig:
     """Folder of blocks that `pmlm preprocess` made."""
     output_dir: str
     """Folder for runs: each gets a folder of its own; on several machines it must be one that all of them see."""
+    upload_dir: str | None = None
+    """s3://, gs:// or folder to copy checkpoints to; where output_dir was lost, the run goes on from there."""
     run_name: str | None = None
     """Folder of this run below output_dir; left out, a name is derived from the options that decide the result."""
 
@@ -173,8 +177,11 @@ class PretrainConfig:
         if "://" in self.output_dir:
             raise ConfigError(
                 f"output_dir {self.output_dir} must be a folder (on several machines a shared one, such as NFS): "
-                "checkpoints are renamed into place, which object stores cannot do"
+                "checkpoints are renamed into place, which object stores cannot do. "
+                "For copies in an object store give upload_dir as well"
             )
+        if self.upload_dir is not None and os.path.abspath(self.upload_dir) == os.path.abspath(self.output_dir):
+            raise ConfigError("upload_dir is output_dir: give another place, or leave it out")
         micro_batch_size(self.batch_size, self.num_workers, self.micro_batch_size, limit=self.batch_size)
 
     def _validate_numbers(self) -> None:

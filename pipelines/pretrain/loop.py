@@ -14,6 +14,7 @@ from pipelines.pretrain.setup import (
     trainee,
     training_loader,
 )
+from pipelines.pretrain.upload import Uploads
 from pipelines.run_folder import Events
 from pipelines.team import Team, finite
 from pipelines.tracking.journal import Journal
@@ -61,12 +62,19 @@ def train(plan: WorkPlan, team: Team) -> None:
     model = distribute(trained.model, plan, precision, team.world)
     loader = training_loader(plan, precision, team.rank, team.world, trained.step)
     held_out = HeldOut(plan, precision, team.rank, team.world) if config.eval_rows else None
+    uploads = _uploads(plan, team, events)
+
+    def published(step: int, folder: Path) -> None:
+        events.add("checkpoint", str(folder), step=step)
+        if uploads is not None:
+            uploads.wake()
+
     writer = CheckpointWriter(
         plan.run.checkpoints,
         tokenizer_files(config.data_dir) if team.leads else {},
         keep=config.keep_checkpoints,
         say=lambda text: events.add("warning", text),
-        published=lambda step, folder: events.add("checkpoint", str(folder), step=step),
+        published=published,
     )
     meter = Meter(plan, precision, trained.model.config, team.world)
     if trained.step < config.max_steps:
@@ -122,7 +130,16 @@ def train(plan: WorkPlan, team: Team) -> None:
     finally:
         writer.wait()
         journal.close()
+        if uploads is not None:
+            uploads.close()
     writer.close()
+
+
+def _uploads(plan: WorkPlan, team: Team, events: Events) -> Uploads | None:
+    """The copying of checkpoints, where it is asked for; only rank 0 does it."""
+    if plan.config.upload_dir is None or not team.leads:
+        return None
+    return Uploads(plan.run, plan.config.upload_dir, plan.config.keep_checkpoints, events)
 
 
 def _start(plan: WorkPlan, team: Team, events: Events) -> Path | None:

@@ -41,6 +41,7 @@ def plan_for(config: PretrainConfig, run: RunDir, manifest: Any, *, attempt: str
     config = replace(
         config,
         data_dir=_absolute(config.data_dir),
+        upload_dir=None if config.upload_dir is None else _absolute(config.upload_dir),
         init_checkpoint=None if config.init_checkpoint is None else _absolute(config.init_checkpoint),
     )
     size = settled_micro_batch(config, manifest.max_length, slots)

@@ -13,8 +13,8 @@ from pipelines.lock import locked
 from pipelines.pretrain.config import PretrainConfig
 from pipelines.pretrain.plan import WorkPlan, identity, plan_for, settled_micro_batch
 from pipelines.pretrain.progress import Progress
-from pipelines.pretrain.rundir import check_unless_new, open_run
-from pipelines.run_folder import RunDir
+from pipelines.pretrain.rundir import check_unless_new, open_run, refuse_other_run
+from pipelines.run_folder import Events, RunDir
 from pipelines.train_group import Group, fit
 from pmlm_core.corpus.manifest import Manifest
 from pmlm_core.errors import CheckpointError, DataError
@@ -44,11 +44,13 @@ def _run_alone(config: PretrainConfig, manifest: Manifest, run_dir: RunDir, know
 
     checkpoint.sweep(run_dir.checkpoints)
     newest = checkpoint.newest_valid(run_dir.checkpoints, lambda text: say(f"warning: {text}"))
+    newest = fetch_upload(plan, newest)
     if newest is not None and checkpoint.read_manifest(newest)["step"] >= config.max_steps:
         say(f"run {run_dir.name} is finished: all {config.max_steps} steps were done before")
         if _has_news(plan, newest):  # killed after its last checkpoint, or given another store or model name now
             _open_sink(plan, manifest).finish("FINISHED")
             _register(plan, newest)
+        _catch_up(plan)
         _conclude(plan, newest, before=True)
         return
     sink = _open_sink(plan, manifest)
@@ -70,6 +72,35 @@ def _run_alone(config: PretrainConfig, manifest: Manifest, run_dir: RunDir, know
     sink.finish(status)
     _register(plan, folder)
     _conclude(plan, folder, before=False)
+
+
+def fetch_upload(plan: WorkPlan, newest: Path | None) -> Path | None:
+    """The newest checkpoint: `newest`, or one fetched from upload_dir if that holds a newer one of this run."""
+    config = plan.config
+    if config.upload_dir is None:
+        return newest
+    from pipelines.pretrain import upload
+
+    home = Path(config.upload_dir, plan.run.name)  # only to be named
+    return upload.fetch(
+        plan.run,
+        config.upload_dir,
+        newest,
+        lambda known: refuse_other_run(known["deciding"], known["data"], home, config, plan.data),
+        say,
+    )
+
+
+def _catch_up(plan: WorkPlan) -> None:
+    """Upload what a finished run could not."""
+    if plan.config.upload_dir is not None:
+        from pipelines.pretrain.upload import Uploads
+
+        events = Events(plan.run)
+        before = events.read()[1]
+        Uploads(plan.run, plan.config.upload_dir, plan.config.keep_checkpoints, events).close()
+        for event in events.read(before)[0]:
+            say(event["text"])
 
 
 def _fit(plan: WorkPlan) -> None:

@@ -63,6 +63,13 @@ def check_same_run(path: Path, config: PretrainConfig, data: DataIdentity) -> No
         before, blocks = known["deciding"], known["data"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"{path / RUN_FILE} cannot be read ({error!r}): choose another run_name") from None
+    refuse_other_run(before, blocks, path, config, data)
+
+
+def refuse_other_run(
+    before: Mapping[str, Any], blocks: Mapping[str, Any], path: Path, config: PretrainConfig, data: DataIdentity
+) -> None:
+    """Refuse a configuration, or blocks, other than the run `path` has in its record as `deciding` and `data`."""
     now = json.loads(json.dumps(config.deciding()))
     changed = [
         f"{name} was {before.get(name)!r} and is {now.get(name)!r}"

@@ -49,6 +49,17 @@ def folder_of(root: Path, step: int) -> Path:
     return root / f"step-{step:08d}"
 
 
+def step_of(name: str) -> int | None:
+    """The step that a checkpoint folder of this name holds, None if it is another folder's name."""
+    match = _NAME.fullmatch(name)
+    return int(match[1]) if match else None
+
+
+def partial_of(final: Path) -> Path:
+    """Where a checkpoint is put together before it is renamed; what a kill leaves there, `sweep` removes."""
+    return final.with_name(f"{_WRITING}{final.name}-{os.getpid()}")
+
+
 def write(root: Path, contents: Contents, write_model: Callable[[Path], None]) -> Path:
     """Write a checkpoint below `root`; `write_model(folder)` adds the Hugging Face files. Returns its folder.
 
@@ -56,7 +67,7 @@ def write(root: Path, contents: Contents, write_model: Callable[[Path], None]) -
         CheckpointError: it could not be written (disk full, no permission); nothing half-written is left in view.
     """
     final = folder_of(root, contents.step)
-    partial = root / f"{_WRITING}{final.name}-{os.getpid()}"
+    partial = partial_of(final)
     try:
         root.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(partial, ignore_errors=True)
@@ -180,7 +191,7 @@ def all_steps(root: Path) -> list[Path]:
     """Checkpoint folders below `root`, oldest first, damaged or not."""
     if not root.is_dir():
         return []
-    found = [(int(match[1]), path) for path in root.iterdir() if (match := _NAME.fullmatch(path.name))]
+    found = [(step, path) for path in root.iterdir() if (step := step_of(path.name)) is not None]
     return [path for _, path in sorted(found)]
 
 

@@ -1,0 +1,218 @@
+"""Checkpoints copied to a real S3 server or a folder, and a run that goes on from them after its disk was lost."""
+
+import json
+import shutil
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+import torch
+from moto.server import ThreadedMotoServer
+
+from pipelines.pretrain import run as stage
+from pipelines.pretrain import upload
+from pipelines.pretrain.config import PretrainConfig
+from pipelines.pretrain.loop import train
+from pipelines.run_folder import Events, RunDir
+from pipelines.team import Team
+from pmlm_core import storage
+from pmlm_core.errors import CheckpointError, ConfigError
+from pmlm_core.training import checkpoint
+from tests.pipelines.test_pretrain_loop import OPTIONS, Pulled, weights
+from tests.pipelines.tiny_blocks import make_blocks
+from tests.pipelines.training_without_ray import config_for, curve, plan_of, train_here
+
+
+@pytest.fixture(scope="module")
+def blocks(tmp_path_factory, sample_texts, sample_tokenizer_dir) -> str:
+    return make_blocks(tmp_path_factory.mktemp("data") / "blocks", sample_texts, sample_tokenizer_dir)
+
+
+@pytest.fixture(scope="module")
+def in_peace(tmp_path_factory, blocks) -> Path:
+    return train_here(config_for(blocks, tmp_path_factory.mktemp("peace"), **OPTIONS))
+
+
+@pytest.fixture(scope="module")
+def bucket() -> Iterator[str]:
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+        patch.setenv("AWS_ACCESS_KEY_ID", "test")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        boto3.client("s3", endpoint_url=f"http://{host}:{port}").create_bucket(Bucket="runs")
+        yield "s3://runs"
+    server.stop()
+
+
+@pytest.fixture(params=["folder", "s3"])
+def place(request, tmp_path) -> str:
+    if request.param == "folder":
+        return str(tmp_path / "elsewhere")
+    return f"{request.getfixturevalue('bucket')}/{tmp_path.name}"
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(upload.Uploads.__init__, "__defaults__", ((0.01,),))
+    monkeypatch.setattr(upload.fetch, "__defaults__", ((0.01,),))
+
+
+def start(options: dict[str, Any], pull_at: int | None = None) -> Path:
+    """`pmlm pretrain`, with the worker in this process instead of Ray's; the plug is pulled at the report of a step."""
+
+    def report(figures) -> None:
+        if figures["step"] == pull_at:
+            raise Pulled
+
+    config = PretrainConfig(**options)
+    config.validate()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stage, "_fit", lambda plan: train(plan, Team(report=report)))
+        if pull_at is None:
+            stage.run(config)
+        else:
+            with pytest.raises(Pulled):
+                stage.run(config)
+    return Path(options["output_dir"]) / "run"
+
+
+def uploaded(place: str) -> list[int]:
+    """Steps of the checkpoints that are whole there."""
+    return [checkpoint.step_of(name) or 0 for name in upload._whole(storage.join(place, "run", "checkpoints"))]
+
+
+def options_with(blocks: str, output: Path, place: str, **more: Any) -> dict[str, Any]:
+    return config_for(blocks, output, **{**OPTIONS, "cpus_per_worker": 1, "upload_dir": place, **more})
+
+
+def test_a_run_whose_disk_was_lost_goes_on_from_the_upload_bitwise(tmp_path, blocks, in_peace, place, capsys):
+    options = options_with(blocks, tmp_path / "out", place)
+    run = start(options, pull_at=16)
+    assert uploaded(place) == [5, 10, 15]
+    shutil.rmtree(tmp_path / "out")
+    assert start(options) == run
+    out = " ".join(capsys.readouterr().out.split())
+    assert "fetched step-00000015 of this run from" in out
+    assert any("resumed from the checkpoint of step 15" in event["text"] for event in Events(RunDir(run)).read()[0])
+    assert curve(run) == curve(in_peace)
+    assert curve(run, "eval/") == curve(in_peace, "eval/")
+    here, there = weights(run, 24), weights(in_peace, 24)
+    assert all(torch.equal(here[name], there[name]) for name in there)
+    assert uploaded(place) == [5, 10, 15, 20, 24]
+    shutil.rmtree(tmp_path / "out")
+    start(options)
+    assert "finished: all 24 steps were done before" in capsys.readouterr().out
+    assert checkpoint.damage(checkpoint.folder_of(run / "checkpoints", 24)) is None
+
+
+def test_a_half_uploaded_checkpoint_is_passed_over_and_a_damaged_one_said(tmp_path, blocks, place, capsys):
+    options = options_with(blocks, tmp_path / "out", place)
+    start(options, pull_at=16)
+    home = storage.join(place, "run", "checkpoints")
+    storage.remove_file(storage.join(home, "step-00000015", "checkpoint.json"))
+    storage.write_bytes(storage.join(home, "step-00000010", "optimizer.safetensors"), b"rotten")
+    shutil.rmtree(tmp_path / "out")
+    plan = plan_of(options)
+    fetched = stage.fetch_upload(plan, None)
+    assert fetched == checkpoint.folder_of(plan.run.checkpoints, 5)
+    assert [path.name for path in plan.run.checkpoints.iterdir()] == ["step-00000005"]
+    assert "step-00000010" in (out := capsys.readouterr().out)
+    assert "is damaged (optimizer.safetensors has 6 bytes" in out
+    for name in ("step-00000010", "step-00000005"):
+        storage.write_bytes(storage.join(home, name, "config.json"), b"rotten")
+    shutil.rmtree(tmp_path / "out")
+    with pytest.raises(CheckpointError, match=r"no checkpoint of this run in .* is whole"):
+        stage.fetch_upload(plan_of(options), None)
+
+
+def test_only_the_newest_and_the_best_stay_there(tmp_path, blocks, place):
+    run = start(options_with(blocks, tmp_path / "out", place, keep_checkpoints=1, eval_steps=5))
+    best = checkpoint.best(run / "checkpoints")
+    assert best is not None
+    assert set(uploaded(place)) == {24, checkpoint.step_of(best.name)}
+    assert set(storage.folders_in(storage.join(place, "run", "checkpoints"))) == {
+        path.name for path in checkpoint.all_steps(run / "checkpoints")
+    }
+
+
+def test_the_best_stays_there_when_it_is_lost_here(tmp_path, blocks, place):
+    run = RunDir(train_here(config_for(blocks, tmp_path / "out", **OPTIONS)))
+    steps = checkpoint.all_steps(run.checkpoints)
+    for folder, score in zip(steps, (3.0, 1.0, 2.0, None, None), strict=True):
+        manifest = checkpoint.read_manifest(folder) | {"score": score}
+        (folder / checkpoint.MANIFEST).write_text(json.dumps(manifest))
+    home = upload.home_of(run, place)
+    assert upload.mirror(run, home, keep=9) == [folder.name for folder in reversed(steps)]
+    assert upload.mirror(run, home, keep=9) == []
+    for folder in steps[:-1]:
+        shutil.rmtree(folder)
+    (steps[-1] / checkpoint.MANIFEST).write_text((steps[-1] / checkpoint.MANIFEST).read_text() + "\n")  # written anew
+    assert upload.mirror(run, home, keep=2) == [steps[-1].name]
+    assert uploaded(place) == [10, 20, 24]
+
+
+def test_a_store_that_is_away_costs_a_warning_and_the_end_of_the_run_catches_up(tmp_path, blocks, in_peace):
+    place = tmp_path / "elsewhere"
+    options = options_with(blocks, tmp_path / "out", str(place))
+    run = start(options, pull_at=8)
+    shutil.move(place, tmp_path / "away")
+    place.write_text("in the way")  # nothing can be made below a file
+
+    def back(figures) -> None:
+        if figures["step"] == 20:
+            place.unlink()
+            shutil.move(tmp_path / "away", place)
+
+    plan = plan_of(options)
+    newest = checkpoint.newest_valid(run / "checkpoints", print)
+    assert stage.fetch_upload(plan, newest) == newest
+    train(plan, Team(report=back))
+    warnings = [event["text"] for event in Events(plan.run).read()[0] if event["kind"] == "warning"]
+    assert any("cannot be uploaded" in text and "the next upload catches up" in text for text in warnings)
+    assert curve(run) == curve(in_peace)
+    assert uploaded(str(place)) == [5, 10, 15, 20, 24]
+    assert not (run / ".uploading").exists()
+
+
+def test_a_finished_run_is_uploaded_by_the_same_command(tmp_path, blocks, place, capsys):
+    options = options_with(blocks, tmp_path / "out", place, max_steps=2, eval_steps=2)
+    start({**options, "upload_dir": None})
+    start(options)
+    assert uploaded(place) == [2]
+    assert "step-00000002 uploaded to" in " ".join(capsys.readouterr().out.split())
+
+
+def test_without_checkpoint_here_a_store_that_is_away_is_refused(tmp_path, blocks):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    away = f"s3://runs?endpoint_override=127.0.0.1:{port}&scheme=http&region=us-east-1"
+    with pytest.raises(CheckpointError, match="when the store is back, or leave upload_dir out"):
+        stage.fetch_upload(plan_of(options_with(blocks, tmp_path / "out", away)), None)
+
+
+def test_another_run_in_its_place_is_refused(tmp_path, blocks, place):
+    start(options_with(blocks, tmp_path / "a", place, max_steps=2))
+    with pytest.raises(ConfigError, match=r"seed was 0 and is 3.*another run_name"):
+        start(options_with(blocks, tmp_path / "b", place, max_steps=2, seed=3))
+    storage.write_bytes(storage.join(place, "run", "run.json"), b"{}")
+    with pytest.raises(ConfigError, match="is no record of a run"):
+        start(options_with(blocks, tmp_path / "c", place, max_steps=2))
+
+
+def test_an_upload_outlives_the_pruning_of_its_folder(tmp_path):
+    folder, held = tmp_path / "step-00000001", tmp_path / "held"
+    folder.mkdir()
+    (folder / "model.safetensors").write_bytes(b"weights")
+    upload._hold(folder, held)
+    shutil.rmtree(folder)
+    assert (held / "model.safetensors").read_bytes() == b"weights"
+    assert not upload._send(RunDir(tmp_path), folder.name, str(tmp_path / "there"))  # pruned before: nothing to copy
+    assert not (tmp_path / "there").exists()
