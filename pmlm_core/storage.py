@@ -9,10 +9,12 @@ import os
 import re
 import shutil
 import tempfile
+import time
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path
+from typing import TypeVar
 from urllib.parse import parse_qsl, urlsplit
 
 import pyarrow.fs as pafs
@@ -20,6 +22,8 @@ import pyarrow.fs as pafs
 from pmlm_core.errors import ConfigError, DataError
 
 SCHEMES = ("s3", "gs", "gcs")
+T = TypeVar("T")
+_RETRY_SECONDS = (1.0, 4.0, 16.0)  # between attempts; pyarrow makes some of its own at each
 _QUERY = re.compile(r"\?\w+=[^&/?]*(&\w+=[^&/?]*)*$")
 
 
@@ -70,8 +74,10 @@ def _file_system(scheme: str, bucket: str, query: str, _pid: int) -> pafs.FileSy
             region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"
             return pafs.S3FileSystem(endpoint_override=parts.netloc, scheme=parts.scheme, region=region)
         return pafs.FileSystem.from_uri(with_query(f"{scheme}://{bucket}", query))[0]
-    except (OSError, ValueError) as error:
+    except ValueError as error:
         raise DataError(f"{scheme}://{bucket}: the object store cannot be opened: {error}") from None
+    except OSError as error:  # it may be away for a while
+        raise OSError(f"{scheme}://{bucket}: the object store cannot be opened: {error}") from error
 
 
 def absolute(path: str) -> str:
@@ -117,12 +123,19 @@ def read_bytes(uri: str) -> bytes:
 
     Raises:
         DataError: there is no such file, or it cannot be read.
+        OSError: the object store failed again and again.
     """
-    file_system, path = resolve(uri)
-    try:
+
+    def read() -> bytes:
+        file_system, path = resolve(uri)
         with file_system.open_input_stream(path, compression=None) as stream:
             return bytes(stream.read())
+
+    try:
+        return retried(read) if is_remote(uri) else read()
     except OSError as error:
+        if is_remote(uri) and is_store_error(error):
+            raise OSError(f"{uri} cannot be read: {error}") from error
         raise DataError(f"{uri} cannot be read: {error}") from None
 
 
@@ -247,3 +260,24 @@ def is_transport_error(error: OSError) -> bool:
     pyarrow raises `OSError` for both; only the first carries an error number or the store's name.
     """
     return error.errno is not None or "AWS Error" in str(error) or "google::cloud" in str(error)
+
+
+def is_store_error(error: OSError) -> bool:
+    """Tell an object store that failed from the local disk, whose errors carry a number (so does a missing object)."""
+    return error.errno is None or isinstance(error, (ConnectionError, TimeoutError))
+
+
+def retried(work: Callable[[], T]) -> T:
+    """Call `work` again, after longer and longer waits, as long as the object store fails.
+
+    Raises:
+        OSError: it still failed at the last attempt.
+    """
+    for seconds in _RETRY_SECONDS:
+        try:
+            return work()
+        except OSError as error:
+            if not is_store_error(error):
+                raise
+            time.sleep(seconds)
+    return work()

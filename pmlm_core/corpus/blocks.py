@@ -1,16 +1,14 @@
 """A set of blocks, read by global row index: the immutable output of preprocessing, as training sees it."""
 
 import os
-import shutil
 import threading
 from collections import OrderedDict
-from hashlib import sha256
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from pmlm_core import storage
+from pmlm_core.corpus import shard_cache
 from pmlm_core.corpus.manifest import FORMAT_VERSION, MANIFEST, Manifest, ShardEntry
 from pmlm_core.corpus.shard_reader import Rows, Shard, open_shard
 from pmlm_core.corpus.shards import BATCH_ROWS, ShardWriter
@@ -27,15 +25,13 @@ __all__ = [
     "ShardWriter",
 ]
 
-CACHE_VARIABLE = "PMLM_CACHE"  # folder for shards fetched from object stores; default ~/.cache/pmlm
-
 
 class BlockSet:
     """Rows 0..len-1 of one split, in the order of the manifest's shards.
 
     Opening reads the manifest alone; a shard is mapped and checked when a row of it is first wanted, and the `max_open`
-    used last stay mapped. Shards on an object store are fetched whole into a local cache, named by their digest. Safe
-    to use from several threads, and cheap to pickle (a copy maps its own shards).
+    used last stay mapped. Shards on an object store are fetched whole into a local cache (`shard_cache`). Safe to use
+    from several threads, and cheap to pickle (a copy maps its own shards).
     """
 
     def __init__(self, folder: str, manifest: Manifest, split: str, max_open: int = 4096) -> None:
@@ -46,6 +42,8 @@ class BlockSet:
         self._starts = np.zeros(len(self._entries) + 1, np.int64)
         np.cumsum([entry.rows for entry in self._entries], out=self._starts[1:])
         self._max_open = max_open
+        self._remote = storage.is_remote(folder)
+        self._bounded = self._remote and shard_cache.limit() is not None
         self._open: OrderedDict[int, Shard] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -126,7 +124,7 @@ class BlockSet:
         """
         for entry in self._entries:
             path = self._local(entry)
-            digest = _digest(path) if os.path.exists(path) else "a missing file"
+            digest = shard_cache.digest_of(path) if os.path.exists(path) else "a missing file"
             if digest != entry.sha256:
                 raise DataError(f"{path} has digest {digest[:14]}, the manifest says {entry.sha256[:14]}; remake it.")
 
@@ -144,50 +142,27 @@ class BlockSet:
         with self._lock:
             shard = self._open.get(number)
             if shard is None:
-                entry = self._entries[number]
-                shard = self._open[number] = open_shard(self._local(entry), entry, self.manifest)
+                shard = self._open[number] = self._mapped(self._entries[number])
                 if len(self._open) > self._max_open:
                     self._open.popitem(last=False)  # unmapped once no batch holds it
             else:
                 self._open.move_to_end(number)
+                if self._remote:
+                    shard_cache.touch(shard.where)
             return shard
+
+    def _mapped(self, entry: ShardEntry) -> Shard:
+        path = self._local(entry)
+        if self._bounded:  # what was evicted takes up the disk until nobody maps it
+            for number in [n for n, shard in self._open.items() if not os.path.exists(shard.where)]:
+                del self._open[number]
+        try:
+            return open_shard(path, entry, self.manifest)
+        except DataError:
+            if not self._bounded or os.path.exists(path):
+                raise
+            return open_shard(self._local(entry), entry, self.manifest)  # evicted before it was mapped
 
     def _local(self, entry: ShardEntry) -> str:
         uri = storage.join(self.folder, entry.path)
-        return _fetch(uri, entry) if storage.is_remote(uri) else storage.absolute(uri)
-
-
-def _fetch(uri: str, entry: ShardEntry) -> str:
-    """Local copy of a remote shard; fetched once a machine, since the name is the digest of the content."""
-    cache = Path(os.environ.get(CACHE_VARIABLE) or Path.home() / ".cache" / "pmlm") / "blocks"
-    target = cache / f"{entry.sha256}.arrow"
-    if target.exists() and target.stat().st_size == entry.bytes:
-        return str(target)
-    cache.mkdir(parents=True, exist_ok=True)
-    temporary = cache / f"{entry.sha256}.{os.getpid()}.{threading.get_ident()}.part"
-    file_system, path = storage.resolve(uri)
-    try:
-        with file_system.open_input_stream(path, compression=None) as source, open(temporary, "wb") as sink:
-            shutil.copyfileobj(source, sink, 8 << 20)
-        if _digest(temporary) != entry.sha256:
-            raise DataError(f"{uri} is not what the manifest says (its digest differs); run `pmlm preprocess` again.")
-        os.replace(temporary, target)
-    except FileNotFoundError:
-        raise DataError(
-            f"{uri}: the manifest names this shard, but it is missing; run `pmlm preprocess` again."
-        ) from None
-    except OSError as error:
-        raise DataError(
-            f"{uri} cannot be fetched into {cache}: {error}. Set {CACHE_VARIABLE} to a larger disk?"
-        ) from None
-    finally:
-        temporary.unlink(missing_ok=True)
-    return str(target)
-
-
-def _digest(path: str | Path) -> str:
-    digest = sha256()
-    with open(path, "rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
+        return shard_cache.fetch(uri, entry) if self._remote else storage.absolute(uri)
