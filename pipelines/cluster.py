@@ -31,6 +31,9 @@ _WORKER_ENVIRONMENT = {
     "MALLOC_TRIM_THRESHOLD_": "8589934592",
 }
 
+# Where workers keep shards of an object store, and how much of them (pmlm_core.corpus.shard_cache); if the user set it.
+_HANDED_ON = ("PMLM_CACHE", "PMLM_CACHE_GB")
+
 _VERBOSE = "PMLM_RAY_LOGS"
 
 
@@ -105,7 +108,8 @@ def _start(options: dict[str, Any], retries: int) -> None:
 
 def worker_environment() -> dict[str, str]:
     """Environment of every worker process; what the user has set himself wins."""
-    return {name: os.environ.get(name, value) for name, value in _WORKER_ENVIRONMENT.items()}
+    handed_on = {name: os.environ[name] for name in _HANDED_ON if name in os.environ}
+    return handed_on | {name: os.environ.get(name, value) for name, value in _WORKER_ENVIRONMENT.items()}
 
 
 def available_cpus() -> int:
@@ -127,17 +131,22 @@ def cpus_to_start(needed: int) -> int:
 
 
 def require(workers: int, cpus_per_worker: int, use_gpu: bool) -> None:
-    """Refuse at once what Ray would wait for without end.
+    """Refuse at once what Ray would wait for without end, and say what it will wait for.
 
     Raises:
         ConfigError: the cluster has too few CPUs or GPUs. With an autoscaler (RAY_ADDRESS set) it is only a warning.
     """
     import ray
 
-    have = ray.cluster_resources()
+    have, free = ray.cluster_resources(), ray.available_resources()
     for kind, needed in (("CPU", workers * cpus_per_worker), ("GPU", workers * use_gpu)):
         if have.get(kind, 0) < needed:
             text = f"{workers} workers need {needed} {kind}s, Ray has {have.get(kind, 0):g}"
             if not is_remote():
                 raise ConfigError(f"{text}; lower num_workers or cpus_per_worker{', or use_gpu' * (kind == 'GPU')}")
             warn(f"{text}; waiting for more nodes")
+        elif free.get(kind, 0) < needed:
+            say(
+                f"{workers} workers need {needed} {kind}s, {free.get(kind, 0):g} of Ray's {have[kind]:g} are free; "
+                "waiting for the others"
+            )

@@ -1,10 +1,12 @@
 """Ray in one place: settings reach the workers, and what can never fit is refused instead of waited for."""
 
 import os
+import time
 
 import pytest
 
 from pipelines import cluster
+from pmlm_core.corpus import shard_cache
 from pmlm_core.errors import ConfigError
 
 
@@ -25,12 +27,48 @@ def test_what_the_user_has_set_wins(monkeypatch):
     assert cluster.worker_environment()[name] == "12345"
 
 
+def test_workers_keep_fetched_shards_where_the_user_said(monkeypatch):
+    for name, value in ((shard_cache.CACHE_VARIABLE, "/big/disk"), (shard_cache.LIMIT_VARIABLE, "200")):
+        monkeypatch.delenv(name, raising=False)
+        assert name not in cluster.worker_environment()
+        monkeypatch.setenv(name, value)
+        assert cluster.worker_environment()[name] == value
+
+
 def test_too_much_is_refused_at_once(ray_session):
     with pytest.raises(ConfigError, match="3 workers need 3 CPUs, Ray has 2; lower num_workers"):
         cluster.require(3, 1, use_gpu=False)
     with pytest.raises(ConfigError, match="GPUs, Ray has 0"):
         cluster.require(1, 1, use_gpu=True)
     cluster.require(2, 1, use_gpu=False)
+
+
+def test_what_has_to_wait_says_so(ray_session, capsys):
+    import ray
+
+    @ray.remote(num_cpus=1)
+    class Busy:
+        def here(self) -> bool:
+            return True
+
+    _until_free(2)
+    cluster.require(2, 1, use_gpu=False)
+    assert "waiting" not in capsys.readouterr().out
+    busy = Busy.remote()
+    assert ray.get(busy.here.remote())
+    _until_free(1)
+    cluster.require(2, 1, use_gpu=False)
+    assert "2 workers need 2 CPUs, 1 of Ray's 2 are free; waiting" in capsys.readouterr().out
+    ray.kill(busy)
+
+
+def _until_free(cpus: int) -> None:
+    import ray
+
+    deadline = time.monotonic() + 20
+    while ray.available_resources().get("CPU", 0) != cpus:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def test_more_workers_than_cpus_share_them_with_a_warning(capsys):
