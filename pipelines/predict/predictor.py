@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from torch import nn
 
 from pipelines.finetune.families import Batch, Family, Feature, Generations, family_of
@@ -70,7 +71,7 @@ class Predictor:
             found = open_source(path)
             tokenizer = TextTokenizer.load(path)
             model = model_class(task).from_pretrained(path, dtype=torch.float32)
-        except (OSError, RuntimeError, ValueError) as error:
+        except (OSError, RuntimeError, ValueError, SafetensorError) as error:
             if isinstance(error, PmlmError):
                 raise
             text = " ".join(str(error).split())[:300]

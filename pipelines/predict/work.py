@@ -3,10 +3,12 @@
 Texts and predictions never pass through Ray's object store: a worker reads a piece's rows itself and writes its file.
 """
 
+import pickle
 import platform
 import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import lru_cache, partial
 from typing import Any
 
 from pipelines import cluster
@@ -46,8 +48,6 @@ class Worker:
         self._told = told
 
     def __call__(self, item: dict[str, Any]) -> dict[str, Any]:
-        import pickle
-
         piece, inputs = pickle.loads(item["piece"])
         error, fatal = "", False
         try:
@@ -78,6 +78,17 @@ class Worker:
         return self._predictor, self._finetuned.task.kind
 
 
+@lru_cache(maxsize=1)
+def _worker(told: bytes) -> Worker:
+    """The worker of this process, which does one piece after the other."""
+    return Worker(**pickle.loads(told))
+
+
+def do_item(item: dict[str, Any], *, told: bytes) -> dict[str, Any]:
+    """A piece as a task of Ray: Ray uses a process again for the next, so the model is loaded once in each."""
+    return _worker(told)(item)
+
+
 def over_workers(
     pieces: Sequence[Piece], inputs: Sequence[Input], config: PredictConfig, finetuned: Finetuned, output_dir: str
 ) -> Iterator[Done]:
@@ -86,8 +97,6 @@ def over_workers(
     Raises:
         DataError: pieces could not be done; the others are kept.
     """
-    import pickle
-
     from pipelines.ray_map import over_ray
 
     workers = config.num_workers
@@ -101,14 +110,19 @@ def over_workers(
         cluster.require(workers, config.cpus_per_worker, config.use_gpu)
         say(f"{workers} workers of {config.cpus_per_worker} CPU(s){' and a GPU' * config.use_gpu}")
         items = [{"number": piece.number, "piece": pickle.dumps(_with_its_inputs(piece, inputs))} for piece in pieces]
-        told = vars(finetuned.source) | {"mlflow_run_id": None}
+        told = {
+            "config": replace(config, model=finetuned.source.path),
+            "told": vars(finetuned.source) | {"mlflow_run_id": None},
+            "output_dir": output_dir,
+        }
         rows = over_ray(
-            Worker,
+            # Of a task with a GPU, Ray ends the process to have the memory back; an actor keeps its model.
+            Worker if config.use_gpu else partial(do_item, told=pickle.dumps(told)),
             items,
             num_workers=workers,
             what="finish predicting",
             kept="what is done is kept, the same command goes on from there",
-            made_with={"config": replace(config, model=finetuned.source.path), "told": told, "output_dir": output_dir},
+            made_with=told if config.use_gpu else None,
             num_cpus=config.cpus_per_worker,
             num_gpus=int(config.use_gpu),
         )

@@ -1,0 +1,331 @@
+"""`pmlm predict` in this process: what it writes for each kind, sets aside, resumes, and refuses."""
+
+import gzip
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from finetuning_data import make_checkpoint
+from predicting_data import LABELS, files, make_finetuned, predict, records, write_texts
+
+from pipelines.predict import piece as piece_module
+from pipelines.predict.config import PredictConfig
+from pipelines.predict.run import dry_run
+from pmlm_core.corpus.tokenizer import TextTokenizer
+from pmlm_core.errors import CheckpointError, ConfigError, DataError
+from pmlm_core.model import PmlmForConditionalGeneration, PmlmForQuestionAnswering, PmlmForSequenceClassification
+
+
+class Pulled(Exception):
+    """The plug."""
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory, sample_tokenizer_dir: str) -> dict[str, str]:
+    folder = tmp_path_factory.mktemp("models")
+    kinds = ("classification", "regression", "question_answering", "generation")
+    return {kind: make_finetuned(folder / kind, sample_tokenizer_dir, kind) for kind in kinds}
+
+
+@pytest.fixture(scope="module")
+def tokenizer(sample_tokenizer_dir: str) -> TextTokenizer:
+    return TextTokenizer.load(sample_tokenizer_dir)
+
+
+@pytest.fixture
+def texts(sample_texts: list[str]) -> list[str]:
+    """Of very different lengths."""
+    return [text[: 10 + 37 * n % 150] for n, text in enumerate(sample_texts[:50])]
+
+
+def ids_of(tokenizer: TextTokenizer, *texts: str, length: int = 40) -> torch.Tensor:
+    """[SOS] A [EOS] (B [EOS]), one row, shortened as a single text is."""
+    special, ids = tokenizer.special_ids, [tokenizer.special_ids.sos]
+    for text in texts:
+        ids += [*tokenizer.encode([text])[0].tolist()[: length - 2], special.eos]
+    return torch.tensor([ids])
+
+
+def test_classification_row_by_row_as_the_model_alone(
+    tmp_path: Path, models: dict[str, str], texts: list[str], tokenizer: TextTokenizer
+):
+    path = write_texts(tmp_path / "in.jsonl", texts)
+    found = predict(models["classification"], [path], tmp_path / "out", piece_rows=16, batch_size=5)
+    model = PmlmForSequenceClassification.from_pretrained(models["classification"]).eval()
+    for number, (text, line) in enumerate(zip(texts, found, strict=True), 1):
+        with torch.inference_mode():
+            shares = model(ids_of(tokenizer, text)).logits.softmax(-1)[0].tolist()
+        assert (line["id"], line["row"], line["file"]) == (str(number), number, str(path))
+        assert line["label"] == LABELS[int(np.argmax(shares))]
+        assert list(line["probabilities"].values()) == pytest.approx(shares, abs=1e-5)
+        assert list(line["probabilities"]) == LABELS
+    parts = sorted((tmp_path / "out" / "predictions").iterdir())
+    assert [len(records(part)) for part in parts] == [16, 16, 16, 2]
+    assert b"".join(part.read_bytes() for part in parts) == (tmp_path / "out" / "predictions.jsonl").read_bytes()
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert (summary["rows"], summary["predictions"], summary["rejects"]) == (50, 50, {})
+
+
+def test_pairs_and_ids_from_named_columns_over_several_forms(tmp_path: Path, models: dict[str, str], texts: list[str]):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    names = {"text_column": "first", "text_pair_column": "second", "id_column": "key"}
+    rows = [{"key": f"k{n}", "first": text[:20], "second": text[20:50]} for n, text in enumerate(texts[:6])]
+    rows = [{name: value.replace("\n", " ") for name, value in row.items()} for row in rows]
+    with gzip.open(folder / "a.jsonl.gz", "wt") as file:
+        file.writelines(json.dumps(row) + "\n" for row in rows)
+    table = ["key\tsecond\tfirst", *(f"{row['key']}\t{row['second']}\t{row['first']}" for row in rows)]
+    (folder / "b.tsv").write_text("\n".join(table))
+    (folder / "README").write_text("not data")
+    found = predict(models["classification"], [folder], tmp_path / "out", piece_rows=4, **names)
+    assert [line["id"] for line in found] == [f"k{n}" for n in range(6)] * 2
+    assert [line["row"] for line in found] == [*range(1, 7), *range(2, 8)]
+    labels = [line["label"] for line in found]
+    assert labels[:6] == labels[6:]
+    alone = predict(models["classification"], [folder / "b.tsv"], tmp_path / "alone", text_column="first")
+    assert [line["probabilities"] for line in alone] != [line["probabilities"] for line in found[6:]]
+
+
+def test_regression(tmp_path: Path, models: dict[str, str], texts: list[str], tokenizer: TextTokenizer):
+    found = predict(models["regression"], [write_texts(tmp_path / "in.jsonl", texts)], tmp_path / "out")
+    model = PmlmForSequenceClassification.from_pretrained(models["regression"]).eval()
+    with torch.inference_mode():
+        expected = [float(model(ids_of(tokenizer, text)).logits) for text in texts]
+    assert [line["value"] for line in found] == pytest.approx(expected, abs=1e-4)
+
+
+def test_questions_in_json_lines_and_in_squads_form(
+    tmp_path: Path, models: dict[str, str], sample_texts: list[str], tokenizer: TextTokenizer
+):
+    contexts = [text[:60] for text in sample_texts[:3]] + [sample_texts[3]]  # the last takes several windows
+    lines = [{"id": f"q{n}", "question": "Who was it?", "context": context} for n, context in enumerate(contexts)]
+    (tmp_path / "in.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    paragraphs = [
+        {"context": line["context"], "qas": [{"id": line["id"], "question": line["question"]}]} for line in lines
+    ]
+    (tmp_path / "in.json").write_text(json.dumps({"data": [{"paragraphs": paragraphs}]}))
+    model = models["question_answering"]
+    options = {"null_threshold": 1e9, "n_best": 2}
+    found = predict(model, [tmp_path / "in.jsonl"], tmp_path / "a", **options)
+    squad = predict(model, [tmp_path / "in.json"], tmp_path / "b", **options)
+    assert [{**line, "file": ""} for line in squad] == [{**line, "file": ""} for line in found]
+    head = PmlmForQuestionAnswering.from_pretrained(model).eval()
+    for line, context in zip(found, contexts, strict=True):
+        assert line["answer"]
+        assert context[line["start"] :].startswith(line["answer"])
+        assert len({each["text"] for each in line["n_best"]}) == 2
+    for line, context in zip(found[:3], contexts[:3], strict=True):  # of one window each
+        question = tokenizer.encode(["Who was it?"])[0].tolist()
+        passage, starts, ends = tokenizer.encode_with_offsets(context)
+        ids = ids_of(tokenizer, "Who was it?", context)
+        assert ids.shape[1] <= 40
+        types = torch.tensor([[0] * (len(question) + 2) + [1] * (len(passage) + 1)])
+        with torch.inference_mode():
+            output = head(ids, token_type_ids=types)
+        first, second = output.start_logits[0].numpy(), output.end_logits[0].numpy()
+        assert line["null_score"] == pytest.approx(float(first[0] + second[0]), abs=1e-4)
+        before = len(question) + 2
+        scores = {
+            (i, j): float(first[before + i] + second[before + j])
+            for i in range(len(passage))
+            for j in range(i, min(i + 30, len(passage)))
+            if ends[j] > starts[i]
+        }
+        assert line["score"] == pytest.approx(max(scores.values()), abs=1e-4)
+    never = predict(model, [tmp_path / "in.jsonl"], tmp_path / "c", null_threshold=-1e9)
+    assert all((line["answer"], line["start"]) == ("", -1) for line in never)
+
+
+def test_generation_as_the_folder_says_and_as_asked(
+    tmp_path: Path, models: dict[str, str], texts: list[str], tokenizer: TextTokenizer
+):
+    path = tmp_path / "in.jsonl"
+    path.write_text("".join(json.dumps({"src": text}) + "\n" for text in texts[:12]))
+    model = models["generation"]
+    head = PmlmForConditionalGeneration.from_pretrained(model).eval()
+
+    def alone(**search: Any) -> list[str]:
+        rows = (head.generate(ids_of(tokenizer, text), **search)[0].tolist() for text in texts[:12])
+        eos = tokenizer.special_ids.eos
+        return [tokenizer.decode(row[: row.index(eos)] if eos in row else row) for row in rows]
+
+    beams = predict(model, [path], tmp_path / "beams", batch_size=4)
+    assert [line["text"] for line in beams] == alone()
+    greedy = predict(model, [path], tmp_path / "greedy", num_beams=1, max_target_length=4)
+    assert [line["text"] for line in greedy] == alone(num_beams=1, max_new_tokens=4)
+    assert [line["text"] for line in greedy] != [line["text"] for line in beams]
+    sampling = {"do_sample": True, "num_beams": 1, "temperature": 2.0}
+    drawn = [predict(model, [path], tmp_path / f"s{n}", seed=seed, **sampling) for n, seed in enumerate((1, 1, 2))]
+    assert drawn[0] == drawn[1]
+    assert drawn[0] != drawn[2]
+
+
+def test_a_model_of_question_generation_takes_passages_and_answers(
+    tmp_path: Path, sample_tokenizer_dir: str, sample_texts: list[str]
+):
+    model = make_finetuned(tmp_path / "qg", sample_tokenizer_dir, "generation", task="squad_qg")
+    context = sample_texts[0][:60]
+    answer = context[10:16].strip()
+    qas = [{"id": "1", "question": "?", "answers": [{"text": answer, "answer_start": context.index(answer)}]}]
+    (tmp_path / "a.json").write_text(json.dumps({"data": [{"paragraphs": [{"context": context, "qas": qas}]}]}))
+    (tmp_path / "b.jsonl").write_text(json.dumps({"answer": answer, "context": context}) + "\n")
+    (tmp_path / "c.jsonl").write_text(json.dumps({"src": f"{answer} [SEP] {context}"}) + "\n")
+    found = [predict(model, [tmp_path / name], tmp_path / name[0]) for name in ("a.json", "b.jsonl", "c.jsonl")]
+    assert found[0][0]["text"] == found[1][0]["text"] == found[2][0]["text"] != ""
+
+
+def test_bad_rows_are_set_aside_counted_and_with_strict_refused(tmp_path: Path, models: dict[str, str], capsys: Any):
+    path = tmp_path / "in.jsonl"
+    lines = [b'{"question": "who?", "context": "a man"}'] * 3
+    lines[1:1] = [
+        b"{",
+        b'{"question": "who?"}',
+        b'{"question": 3, "context": "x"}',
+        b'{"question": "\xff", "context": "x"}',
+    ]
+    lines.append(b'{"question": " ", "context": "x"}')
+    path.write_bytes(b"\n".join(lines))
+    found = predict(models["question_answering"], [path], tmp_path / "out")
+    assert [line["row"] for line in found] == [1, 6, 7]
+    rejects = records(tmp_path / "out" / "rejects.jsonl")
+    assert [(each["row"], each["field"], each["reason"]) for each in rejects] == [
+        (2, None, "invalid JSON"),
+        (3, "context", "missing field"),
+        (4, "question", "not text"),
+        (5, "question", "invalid UTF-8"),
+        (8, "question", "empty text"),
+    ]
+    assert all(each["file"] == str(path) and str(path) in each["detail"] for each in rejects)
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "5 bad rows were set aside" in printed
+    assert "next: head" in printed
+    for out in ("out", "new"):  # what was set aside before, and what is met now
+        with pytest.raises(DataError, match=r"in\.jsonl, row 2: not JSON.*--strict"):
+            predict(models["question_answering"], [path], tmp_path / out, strict=True)
+    assert not list((tmp_path / "new" / "predictions").glob("*.jsonl"))
+
+
+def test_interrupted_it_does_only_what_is_missing(
+    tmp_path: Path, models: dict[str, str], texts: list[str], monkeypatch: pytest.MonkeyPatch, capsys: Any
+):
+    path = write_texts(tmp_path / "in.jsonl", texts)
+    model = models["classification"]
+    predict(model, [path], tmp_path / "whole", piece_rows=10)
+    really, done = piece_module.example_of, 0
+
+    def count(*arguments: Any) -> Any:
+        nonlocal done
+        done += 1
+        if done == 27:
+            raise Pulled
+        return really(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(piece_module, "example_of", count)
+        with pytest.raises(Pulled):
+            predict(model, [path], tmp_path / "out", piece_rows=10)
+    assert len(list((tmp_path / "out" / "predictions").iterdir())) == 2
+    assert not (tmp_path / "out" / "predictions.jsonl").exists()
+    (tmp_path / "out" / "predictions" / ".part-0000002.jsonl.1.a.tmp").write_text("half")
+    with open(tmp_path / "out" / "predictions" / "part-0000000.jsonl", "a") as file:
+        file.write("not as it was written")
+    done = 100
+    with monkeypatch.context() as patch:
+        patch.setattr(piece_module, "example_of", count)
+        predict(model, [path], tmp_path / "out", piece_rows=10)
+    assert done == 100 + 40
+    assert "1 are finished already" in capsys.readouterr().out
+    assert files(tmp_path / "out") == files(tmp_path / "whole")
+    assert not list(tmp_path.rglob("*.tmp"))
+
+
+def test_other_input_options_or_models_are_refused(
+    tmp_path: Path, models: dict[str, str], texts: list[str], sample_tokenizer_dir: str
+):
+    path, out = write_texts(tmp_path / "in" / "a.jsonl", texts[:3]), tmp_path / "out"
+    model = shutil.copytree(models["classification"], tmp_path / "model")
+    before = predict(str(model), [path.parent], out)
+    with pytest.raises(ConfigError, match="max_length was None and is 20"):
+        predict(str(model), [path.parent], out, max_length=20)
+    write_texts(path.parent / "b.jsonl", texts[:3])
+    with pytest.raises(ConfigError, match=r"input .*b\.jsonl is new"):
+        predict(str(model), [path.parent], out)
+    assert predict(str(model), [path], out) == before
+    write_texts(path, texts[:4])
+    with pytest.raises(ConfigError, match=r"input .*a\.jsonl has changed"):
+        predict(str(model), [path], out)
+    torch.manual_seed(5)
+    other = PmlmForSequenceClassification.from_pretrained(model)
+    torch.nn.init.normal_(other.classifier.weight)
+    other.save_pretrained(model)
+    with pytest.raises(ConfigError, match="weights or tokenizer are others"):
+        predict(str(model), [path], out)
+
+
+def test_folders_that_cannot_predict_are_refused(
+    tmp_path: Path, models: dict[str, str], texts: list[str], sample_tokenizer_dir: str
+):
+    path = write_texts(tmp_path / "in.jsonl", texts[:3])
+    pretrained = make_checkpoint(tmp_path / "final", sample_tokenizer_dir)
+    with pytest.raises(ConfigError, match=r"was not fine-tuned: .*PmlmForPreTraining.*pmlm finetune"):
+        predict(pretrained, [path], tmp_path / "out")
+    shutil.copy(Path(models["classification"]) / "pmlm_task.json", pretrained)
+    with pytest.raises(
+        ConfigError, match=r"PmlmForSequenceClassification does, but config\.json names PmlmForPreTraining"
+    ):
+        predict(pretrained, [path], tmp_path / "out")
+    with pytest.raises(ConfigError, match="no checkpoint folder"):
+        predict(str(tmp_path / "nowhere"), [path], tmp_path / "out")
+    broken = shutil.copytree(models["classification"], tmp_path / "broken")
+    (broken / "model.safetensors").write_bytes(b"nothing")
+    with pytest.raises(CheckpointError, match="cannot be loaded"):
+        predict(str(broken), [path], tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "message"),
+    [
+        ("classification", {"num_beams": 2}, "num_beams has no meaning for a model of classification"),
+        ("classification", {"question_column": "q"}, "question_column has no meaning"),
+        ("generation", {"text_column": "text"}, "text_column has no meaning for a model of generation"),
+        ("generation", {"top_k": 5}, "top_k is for sampling"),
+        ("generation", {"num_beams": 1, "length_penalty": 1.0}, "length_penalty is for a search with beams"),
+        ("generation", {"max_target_length": 30}, "need 70 positions and the model in .* has 64"),
+        ("generation", {"min_target_length": 8}, "leaves no room"),
+        ("classification", {"max_length": 65}, "need 65 positions"),
+        ("classification", {"max_length": 4}, "max_length must be 5 or more"),
+        ("classification", {"batch_size": 0}, "batch_size must be 1 or more"),
+        ("generation", {"top_p": 1.5}, "top_p must be"),
+    ],
+)
+def test_options_that_cannot_be_are_refused(
+    tmp_path: Path, models: dict[str, str], kind: str, options: dict[str, Any], message: str
+):
+    path = write_texts(tmp_path / "in.jsonl", ["a text"])
+    with pytest.raises(ConfigError, match=message):
+        predict(models[kind], [path], tmp_path / "out", **options)
+    assert not (tmp_path / "out" / "plan.json").exists()
+
+
+def test_empty_input_and_output_beside_input(tmp_path: Path, models: dict[str, str]):
+    (tmp_path / "in.jsonl").write_text("\n")
+    with pytest.raises(DataError, match=r"in\.jsonl: there is not a row to predict"):
+        predict(models["classification"], [tmp_path / "in.jsonl"], tmp_path / "out")
+    with pytest.raises(ConfigError, match="keep input and output apart"):
+        predict(models["classification"], [tmp_path / "in.jsonl"], tmp_path)
+
+
+def test_dry_run_makes_nothing(tmp_path: Path, models: dict[str, str], texts: list[str], capsys: Any):
+    path = write_texts(tmp_path / "in.jsonl", texts)
+    out = tmp_path / "out"
+    dry_run(PredictConfig(model=models["generation"], inputs=[str(path)], output_dir=str(out), piece_rows=20))
+    printed = capsys.readouterr().out
+    assert "50 rows in 1 files" in printed
+    assert "in 3 pieces" in printed
+    assert "GB a worker" in printed
+    assert "in this process" in printed
+    assert not out.exists()
