@@ -1,5 +1,6 @@
 """From a plan to a model, its optimizer and its data, fresh or as the newest good checkpoint left them."""
 
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,11 +11,12 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 
-from pipelines.pretrain.plan import WorkPlan
+from pipelines.pretrain.plan import WorkPlan, identity
 from pipelines.pretrain.rundir import refuse_other_blocks
 from pmlm_core import storage
 from pmlm_core.corpus.blocks import BlockSet
 from pmlm_core.corpus.order import batch_rows, permute
+from pmlm_core.corpus.tokenizer import CONFIG_FILE
 from pmlm_core.errors import CheckpointError
 from pmlm_core.model.collate import collate
 from pmlm_core.model.config import PmlmConfig
@@ -73,8 +75,25 @@ def trainee(plan: WorkPlan, precision: Precision, folder: Path | None) -> Traine
     return Trainee(model, optimizer, int(state["step"]), Window.from_json(state["window"]), state)
 
 
+def blocks_of(plan: WorkPlan, split: str) -> BlockSet:
+    """The blocks the run was started on.
+
+    Raises:
+        CheckpointError: others lie in their place now.
+    """
+    blocks = BlockSet.open(plan.config.data_dir, split)
+    found = identity(blocks.manifest)
+    if found != plan.data:
+        raise CheckpointError(
+            f"the blocks in {plan.config.data_dir} were replaced while the run went on: it is trained on "
+            f"{plan.data.fingerprint[:12]}, they are {found.fingerprint[:12]} now. Preprocess the old inputs there "
+            "again and the same command goes on, or preprocess the new ones into another folder, for a new run on them"
+        )
+    return blocks
+
+
 def _model_config(plan: WorkPlan) -> PmlmConfig:
-    config, blocks = plan.config, BlockSet.open(plan.config.data_dir).manifest
+    config, blocks = plan.config, blocks_of(plan, "train").manifest
     settings: dict[str, Any] = dict(config.size())
     settings |= {f"{name}_token_id": token for name, token in blocks.special_ids.as_dict().items()}
     return PmlmConfig(
@@ -100,6 +119,7 @@ def _from_other_run(plan: WorkPlan, folder: Path) -> PmlmForPreTraining:
         known = checkpoint.read_state(folder).get("data", {})
         if known.get("tokenizer_fingerprint") != plan.data.tokenizer_fingerprint:
             refuse_other_blocks(known, plan.data, f"init_checkpoint {folder}", config.data_dir)
+    _refuse_other_tokenizer(plan, folder)
     try:
         model = PmlmForPreTraining.from_pretrained(
             folder,
@@ -122,6 +142,23 @@ def _from_other_run(plan: WorkPlan, folder: Path) -> PmlmForPreTraining:
             f"{config.data_dir} have rows of {plan.data.max_length}: preprocess with a smaller max_length"
         )
     return model
+
+
+def _refuse_other_tokenizer(plan: WorkPlan, folder: Path) -> None:
+    """For a folder of weights alone, whose tokenizer is all that tells what its embeddings mean."""
+    try:
+        settings = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return  # nothing to tell by, but for the size of the vocabulary
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"init_checkpoint {folder / CONFIG_FILE} cannot be read: {error}") from None
+    its = settings.get("pmlm_fingerprint") if isinstance(settings, dict) else None
+    if its not in (None, plan.data.tokenizer_fingerprint):
+        raise CheckpointError(
+            f"init_checkpoint {folder} has tokenizer {str(its)[:12]}, but the blocks in {plan.config.data_dir} were "
+            f"made with tokenizer {plan.data.tokenizer_fingerprint[:12]}: its embeddings would mean other words. "
+            "Preprocess the text with the checkpoint's tokenizer"
+        )
 
 
 def distribute(model: nn.Module, plan: WorkPlan, precision: Precision, world: int) -> nn.Module:
@@ -155,7 +192,7 @@ def batch_maker(
 def training_loader(plan: WorkPlan, precision: Precision, rank: int, world: int, first_step: int) -> Loader:
     """This worker's micro-batches from `first_step` on."""
     config = plan.config
-    blocks = BlockSet.open(config.data_dir, split="train")
+    blocks = blocks_of(plan, "train")
     n_rows, views = len(blocks), blocks.manifest.views
     return Loader(
         lambda step: batch_rows(n_rows, config.batch_size, config.seed, step, views),
@@ -179,7 +216,7 @@ class HeldOut:
     """
 
     def __init__(self, plan: WorkPlan, precision: Precision, rank: int, world: int) -> None:
-        self._blocks = BlockSet.open(plan.config.data_dir, split="validation")
+        self._blocks = blocks_of(plan, "validation")
         self._make, self._device = batch_maker(self._blocks, plan, all_masked=True), precision.device
         self.rows = min(plan.config.eval_rows, len(self._blocks))
         everywhere = len(self._blocks)

@@ -1,5 +1,7 @@
 """Held-out rows: AE and PAR are asked the same question, and workers share it out."""
 
+import json
+import shutil
 import socket
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from pipelines.pretrain.run import run as start
 from pipelines.pretrain.setup import HeldOut, trainee, training_loader
 from pipelines.train_group import Group, check_run_folder, given_up
 from pmlm_core.corpus.blocks import BlockSet
+from pmlm_core.corpus.tokenizer import CONFIG_FILE
 from pmlm_core.errors import CheckpointError, TrainingError
 from pmlm_core.training import checkpoint
 from pmlm_core.training.step import Precision
@@ -97,6 +100,36 @@ def test_a_damaged_start_is_refused_in_a_sentence(tmp_path: Path, sample_texts: 
     with pytest.raises(CheckpointError, match=r"no checkpoint folder: it has no config\.json"):
         start(PretrainConfig(**start_from(folder, blocks, tmp_path / "third")))
     assert not (tmp_path / "third").exists()
+
+
+def test_blocks_replaced_under_a_run_are_refused(tmp_path: Path, sample_texts: list[str], sample_tokenizer_dir: str):
+    blocks = make_blocks(tmp_path / "blocks", sample_texts[:40], sample_tokenizer_dir)
+    plan = plan_of(config_for(blocks, tmp_path / "out", eval_rows=10))
+    shutil.rmtree(blocks)
+    make_blocks(tmp_path / "blocks", sample_texts[:40], sample_tokenizer_dir, stream_key=6)  # masked otherwise
+    for use in (
+        lambda: training_loader(plan, CPU, 0, 1, 0),
+        lambda: HeldOut(plan, CPU, 0, 1),
+        lambda: trainee(plan, CPU, None),
+    ):
+        with pytest.raises(CheckpointError, match=r"were replaced while the run went on.* into another folder"):
+            use()
+
+
+def test_a_start_with_another_tokenizer_is_refused_although_its_sizes_fit(
+    tmp_path: Path, sample_texts: list[str], sample_tokenizer_dir: str
+):
+    blocks = make_blocks(tmp_path / "blocks", sample_texts[:40], sample_tokenizer_dir)
+    run = train_here(config_for(blocks, tmp_path / "out", max_steps=1, warmup_steps=0, eval_rows=0))
+    folder = checkpoint.folder_of(run / "checkpoints", 1)
+    for name in (checkpoint.MANIFEST, checkpoint.STATE):  # weights alone, as someone might pass them on
+        (folder / name).unlink()
+    plan = plan_of(start_from(folder, blocks, tmp_path / "next"))
+    assert trainee(plan, CPU, None).step == 0
+    settings = json.loads((folder / CONFIG_FILE).read_text())
+    (folder / CONFIG_FILE).write_text(json.dumps(settings | {"pmlm_fingerprint": "0" * 64}))
+    with pytest.raises(CheckpointError, match=r"has tokenizer 000000000000, but the blocks .* other words"):
+        trainee(plan, CPU, None)
 
 
 def test_workers_in_other_folders_find_what_the_command_named(
