@@ -4,6 +4,7 @@ Nothing here knows of Ray: a task, a process pool or a test calls `run_piece`. I
 batches, so that memory is bounded by the longest document.
 """
 
+import contextlib
 import hashlib
 import os
 import tempfile
@@ -93,7 +94,7 @@ def run_piece(
         strict: stop at the first thing that would be left out.
 
     Raises:
-        DataError: under `strict`, with file, row and reason.
+        DataError: under `strict`, with file, row and reason; or a file has changed since it was listed.
         OSError: the disk or the network failed.
     """
     digest = piece_digest(piece)
@@ -101,6 +102,7 @@ def run_piece(
     name = hashlib.sha256(f"{digest} {fingerprint}".encode()).hexdigest()[:32]
     known = load_row(output_dir, name)
     if known is not None and not (strict and known.rejects["counts"]) and is_finished(output_dir, known):
+        _require_unchanged(piece)
         mine = known.for_piece(piece)
         if not known.describes(piece):  # the same bytes under another name: the next run must find them by it
             save_row(output_dir, mine)
@@ -115,6 +117,7 @@ def run_piece(
                 splits[split_name].packer.add(ids)
             for split in splits.values():
                 split.write()
+        _require_unchanged(piece)  # before anything bears the digest's name
         entries = {split.name: entry for split in splits.values() if (entry := split.finish(name)) is not None}
     finally:
         for split in splits.values():
@@ -137,6 +140,23 @@ def run_piece(
     )
     save_row(output_dir, row)
     return row
+
+
+def _require_unchanged(piece: Piece) -> None:
+    """Refuse files that are not what was planned for: a piece is read twice, for its digest and for its text."""
+    for source in {span.source for span in piece.spans}:
+        file_system, path = storage.resolve(source.uri)
+        try:
+            info = file_system.get_file_info(path)
+        except PermissionError:  # the reader has set it aside
+            continue
+        # A store tells the time of one object in whole seconds, of listed ones it may tell fractions.
+        unit = 10**9 if storage.is_remote(source.uri) else 1
+        if (info.size, int(info.mtime_ns or 0) // unit) != (source.size, source.mtime_ns // unit):
+            raise DataError(
+                f"{source.uri} has changed since this run listed it ({source.size:,} bytes then, {info.size or 0:,} "
+                "now); when nothing writes to it any more, the same command reads it as it is"
+            )
 
 
 def _batches(
@@ -235,8 +255,10 @@ class _Split:
     def discard(self) -> None:
         """Remove what an error left behind."""
         if self._temporary is not None and self._file is not None:
-            self._file.close()
-            self._temporary.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # closing writes what is left, which a full disk refuses once more
+                self._file.close()
+            with contextlib.suppress(OSError):
+                self._temporary.unlink()
 
     def _open(self) -> ShardWriter:
         if storage.is_remote(self._output_dir):

@@ -1,6 +1,8 @@
 """One piece to shards: what the shards hold, that equal input gives equal bytes, that nothing half-made is left."""
 
 import json
+import os
+import resource
 import subprocess
 import sys
 import textwrap
@@ -129,6 +131,72 @@ def test_an_error_leaves_neither_shard_nor_ledger_row(tmp_path, corpus, tokenize
 
     monkeypatch.setattr(shard_job.os, "fsync", disk_full)
     with pytest.raises(OSError, match="No space"):
+        run_piece(piece, ShardOptions(max_length=32), tokenizer, str(tmp_path / "out"))
+    assert [path for path in (tmp_path / "out").rglob("*") if path.is_file()] == []
+
+
+def test_a_full_disk_leaves_no_half_written_shard(tmp_path, corpus, tokenizer):
+    """The limit on file sizes stands for the disk's: writing fails, and so does closing, which writes what is left."""
+    ((piece,), _) = pieces_of(corpus)
+    options = ShardOptions(max_length=32, validation_fraction=0.3)
+    run_piece(piece, options, tokenizer, str(tmp_path / "whole"))  # compiles first
+    assert all(path.stat().st_size > 10_000 for path in (tmp_path / "whole/shards").iterdir())
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            run_piece(piece, options, tokenizer, str(tmp_path / "out"))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert [path for path in (tmp_path / "out").rglob("*") if path.is_file()] == []
+
+
+def _longer(path: Path) -> None:
+    with path.open("ab") as file:
+        file.write(jsonl(["more " * 30]))
+
+
+def _of_equal_length(path: Path) -> None:
+    path.write_bytes(path.read_bytes().replace(b"the", b"eht"))
+    os.utime(path, ns=(0, path.stat().st_mtime_ns + 1))
+
+
+@pytest.mark.parametrize("change", [_longer, _of_equal_length])
+@pytest.mark.parametrize("known", [False, True])
+def test_a_file_that_changes_after_it_was_listed_fails_its_piece(tmp_path, corpus, tokenizer, change, known):
+    options, out = ShardOptions(max_length=32, views=1), tmp_path / "out"
+    if known:  # the same bytes were read before
+        change(Path(corpus))
+        ((piece,), _) = pieces_of(corpus)
+        run_piece(piece, options, tokenizer, str(out))
+    ((piece,), _) = pieces_of(corpus)
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    if known:
+        os.utime(corpus, (1, 1))
+    else:
+        change(Path(corpus))
+    with pytest.raises(DataError, match=rf"{corpus} has changed since this run listed it"):
+        run_piece(piece, options, tokenizer, str(out))
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+    ((piece,), _) = pieces_of(corpus)
+    assert run_piece(piece, options, tokenizer, str(out)).counts["documents"] >= 239
+
+
+def test_a_change_between_the_digest_and_the_text_does_not_bear_the_digests_name(
+    tmp_path, corpus, tokenizer, monkeypatch
+):
+    from pmlm_core.corpus import shard_job
+
+    ((piece,), _) = pieces_of(corpus)
+    digest_of = shard_job.piece_digest
+
+    def then_change(piece):
+        digest = digest_of(piece)
+        _longer(Path(corpus))
+        return digest
+
+    monkeypatch.setattr(shard_job, "piece_digest", then_change)
+    with pytest.raises(DataError, match="has changed since"):
         run_piece(piece, ShardOptions(max_length=32), tokenizer, str(tmp_path / "out"))
     assert [path for path in (tmp_path / "out").rglob("*") if path.is_file()] == []
 
