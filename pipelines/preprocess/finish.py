@@ -60,7 +60,7 @@ def finish(job: Job) -> Manifest:
         rejects=rejects,
     )
     manifest.save(job.output_dir)
-    _remove_leftovers(job.output_dir)
+    remove_leftovers(job.output_dir)
     return manifest
 
 
@@ -166,7 +166,7 @@ def _listed(rejects: dict[str, int]) -> str:
     return ", ".join(f"{count:,} {reason}" for reason, count in sorted(rejects.items()))
 
 
-def _remove_leftovers(output_dir: str) -> None:
+def remove_leftovers(output_dir: str) -> None:
     """Delete half-written files of killed runs; one younger than an hour may be another run's work."""
     if storage.is_remote(output_dir):
         return

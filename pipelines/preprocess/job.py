@@ -109,6 +109,7 @@ def _tokenizer_in(folder: str) -> TextTokenizer | None:
 
 
 def _check_apart(output_dir: str, sources: list[Source]) -> None:
-    inside = next((source.uri for source in sources if source.uri.startswith(output_dir + "/")), None)
+    folder = (storage.split_query(output_dir)[0] if storage.is_remote(output_dir) else output_dir) + "/"
+    inside = next((source.uri for source in sources if source.uri.startswith(folder)), None)
     if inside:
         raise ConfigError(f"the input {inside} lies inside output_dir {output_dir}; keep input and output apart")

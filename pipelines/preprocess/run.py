@@ -5,7 +5,7 @@ import time
 from pipelines.cluster import connected, cpus_to_start
 from pipelines.console import say, warn
 from pipelines.preprocess.config import PreprocessConfig
-from pipelines.preprocess.finish import finish, tell
+from pipelines.preprocess.finish import finish, remove_leftovers, tell
 from pipelines.preprocess.job import TOKENIZER, Job, prepare
 from pipelines.preprocess.progress import Progress
 from pmlm_core import storage
@@ -24,6 +24,7 @@ def run(config: PreprocessConfig) -> None:
     _announce(job)
     if config.strict:
         _refuse_known_rejects(job)
+    remove_leftovers(job.output_dir)  # they may be what fills the disk
     # Workers read the tokenizer from the output folder, which every machine of a cluster must see anyway.
     job.tokenizer.save(storage.join(job.output_dir, TOKENIZER), model_max_length=config.max_length)
     if job.missing:

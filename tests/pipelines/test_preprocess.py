@@ -15,11 +15,12 @@ import pytest
 
 from pipelines.cli import main
 from pipelines.preprocess.config import PreprocessConfig
-from pipelines.preprocess.job import prepare
+from pipelines.preprocess.job import _check_apart, prepare
 from pipelines.preprocess.ray_stage import do_piece
 from pipelines.preprocess.run import dry_run, run
 from pmlm_core.corpus.blocks import BlockSet
 from pmlm_core.corpus.manifest import Manifest
+from pmlm_core.corpus.sources import Source
 from pmlm_core.corpus.tokenizer import TextTokenizer
 from pmlm_core.errors import ConfigError, DataError
 from tests.corpus.corpus_makers import jsonl, write, write_parquet
@@ -192,6 +193,21 @@ def test_what_killed_runs_left_behind_is_no_obstacle(config, tmp_path, capsys):
     young.unlink()
     assert files_of(options.output_dir) == first
     assert TextTokenizer.load(str(blocks / "tokenizer")).vocab_size == 1000
+
+
+def test_room_is_made_before_anything_is_written(config, tmp_path, monkeypatch):
+    old = tmp_path / "blocks" / "shards" / ".pmlm-1-old.tmp"
+    old.parent.mkdir(parents=True)
+    old.write_bytes(b"x")
+    os.utime(old, (1, 1))
+
+    def disk_full(*_: object, **__: object) -> None:
+        assert not old.exists()
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(TextTokenizer, "save", disk_full)
+    with pytest.raises(OSError, match="No space"):
+        run(config())
 
 
 def test_with_nothing_missing_ray_is_not_asked(config, monkeypatch):
@@ -376,6 +392,14 @@ def test_output_inside_the_input_is_refused(config, corpus, tmp_path):
         run(config(output_dir=str(tmp_path / "file")))
     with pytest.raises(ConfigError, match="file is not a folder"):
         run(config(output_dir=str(tmp_path / "file" / "x")))
+
+
+def test_output_inside_the_input_is_refused_in_a_bucket_too():
+    query = "?endpoint_override=localhost:1&scheme=http"
+    inside, beside = (Source(f"s3://b/{name}/a.jsonl{query}", 1, 0, "jsonl") for name in ("out", "out2"))
+    _check_apart(f"s3://b/out{query}", [beside])
+    with pytest.raises(ConfigError, match="lies inside output_dir"):
+        _check_apart(f"s3://b/out{query}", [beside, inside])
 
 
 def test_the_command_line_refuses_unknown_options(capsys):
