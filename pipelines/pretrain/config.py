@@ -34,6 +34,11 @@ _OPERATIONAL = frozenset(
     }
 )
 """Options that may differ when a run is resumed: where it runs, how often it looks and saves, not what it computes."""
+_ADDED = frozenset({"initializer_range", "rel_pos_lr_scale"})
+"""Options younger than the first runs. At its default, which does what was done before there was one, each is left out
+of what decides, so that older runs keep their names and go on; an option added from now on belongs here too."""
+_OF_THE_START = ("initializer_range", "rel_pos_bins", "max_rel_pos")
+"""What a checkpoint to start from has settled."""
 
 
 @dataclass(frozen=True)
@@ -153,6 +158,16 @@ class PretrainConfig:
             for value in (self.num_hidden_layers, self.hidden_size, self.num_attention_heads, self.intermediate_size)
         ):
             raise ConfigError("init_checkpoint brings its own architecture: leave out layers, sizes and heads")
+        changed = [name for name in _OF_THE_START if getattr(self, name) != DEFAULTS[name]]
+        if self.init_checkpoint is not None and changed:
+            raise ConfigError(
+                f"init_checkpoint brings its own weights and position bias: leave out {' and '.join(changed)}"
+            )
+        if not self.rel_pos_bins and self.rel_pos_lr_scale != 1.0:
+            raise ConfigError(
+                f"rel_pos_lr_scale {self.rel_pos_lr_scale} is for a position bias, and with rel_pos_bins 0 there is "
+                "none: leave out one of them"
+            )
         if self.preset is not None:
             preset(self.preset)
         if self.init_checkpoint is None and self.size()["hidden_size"] % self.size()["num_attention_heads"]:
@@ -240,6 +255,9 @@ class PretrainConfig:
         # Two ways to say the same are the same.
         sizes = self.size() if self.init_checkpoint is None else {}
         del values["preset"], values["warmup_ratio"]
+        for name in _ADDED:
+            if values[name] == DEFAULTS[name]:
+                del values[name]
         return {**values, **sizes, "warmup_steps": self.warmup()}
 
     def name_for(self, data_fingerprint: str) -> str:
@@ -249,3 +267,7 @@ class PretrainConfig:
         text = json.dumps([self.deciding(), data_fingerprint], sort_keys=True)
         digest = hashlib.sha256(text.encode()).hexdigest()[:8]
         return f"{self.preset or 'model'}-{self.objective.lower().replace('+', '_')}-{digest}"
+
+
+DEFAULTS: dict[str, Any] = {field.name: field.default for field in fields(PretrainConfig)}
+"""What each option is when it is not given."""

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from pipelines.pretrain.config import PretrainConfig
+from pipelines.pretrain.config import DEFAULTS, PretrainConfig
 from pipelines.run_folder import RUN_FILE, RunDir, check_is_new, write_record
 from pipelines.tracking.redact import redacted
 from pmlm_core.errors import CheckpointError, ConfigError
@@ -72,9 +72,10 @@ def refuse_other_run(
     """Refuse a configuration, or blocks, other than the run `path` has in its record as `deciding` and `data`."""
     now = json.loads(json.dumps(config.deciding()))
     changed = [
-        f"{name} was {before.get(name)!r} and is {now.get(name)!r}"
+        f"{name} was {was!r} and is {is_now!r}"
         for name in sorted({*before, *now})
-        if before.get(name) != now.get(name)
+        # What is not there had its default.
+        if (was := before.get(name, DEFAULTS.get(name))) != (is_now := now.get(name, DEFAULTS.get(name)))
     ]
     if changed:
         raise ConfigError(

@@ -1,9 +1,12 @@
 """Options of `pmlm pretrain`: contradictions are refused in a sentence; what decides the result names the run."""
 
+import json
+
 import pytest
 
 from pipelines.pretrain.config import PretrainConfig
 from pipelines.pretrain.run import never_together
+from pipelines.pretrain.rundir import DataIdentity, open_run
 from pmlm_core.errors import ConfigError
 
 
@@ -19,6 +22,10 @@ def config(**options) -> PretrainConfig:
         ({"preset": None, "hidden_size": 64}, "num_attention_heads"),
         ({"init_checkpoint": "folder"}, "not both"),
         ({"preset": None, "init_checkpoint": "folder", "hidden_size": 64}, "brings its own architecture"),
+        ({"preset": None, "init_checkpoint": "folder", "rel_pos_bins": 8}, "leave out rel_pos_bins"),
+        ({"preset": None, "init_checkpoint": "folder", "max_rel_pos": 64}, "leave out max_rel_pos"),
+        ({"preset": None, "init_checkpoint": "folder", "initializer_range": 0.1}, "leave out initializer_range"),
+        ({"rel_pos_bins": 0, "rel_pos_lr_scale": 30.0}, "leave out one of them"),
         ({"num_attention_heads": 3}, "hidden_size 128 is not divisible by num_attention_heads 3"),
         ({"batch_size": 0}, "batch_size must be above 0, not 0"),
         ({"batch_size": 10, "num_workers": 4}, "num_workers may be 1, 2 or 5"),
@@ -65,6 +72,21 @@ def test_where_a_run_happens_does_not_rename_it():
 @pytest.mark.parametrize("changed", [{"learning_rate": 2e-4}, {"seed": 1}, {"objective": "AE"}, {"hidden_size": 256}])
 def test_what_a_run_computes_renames_it(changed):
     assert config().name_for("blocks") != config(**changed).name_for("blocks")
+
+
+def test_options_added_later_leave_older_runs_what_they_were(tmp_path):
+    data, options = DataIdentity("a", "b", 10, 32), {"output_dir": str(tmp_path), "run_name": "run"}
+    younger = {"initializer_range": 0.02, "rel_pos_lr_scale": 1.0}
+    assert not younger.keys() & config().deciding().keys()
+    assert config(rel_pos_lr_scale=30.0).name_for("blocks") != config().name_for("blocks")
+    run, _ = open_run(config(**options), data)
+    # Records as they were before such an option, and while its default was still written down.
+    record = json.loads(run.record.read_text())
+    for deciding in (record["deciding"], record["deciding"] | younger):
+        run.record.write_text(json.dumps(record | {"deciding": deciding}))
+        assert open_run(config(**options), data) == (run, True)
+        with pytest.raises(ConfigError, match=r"rel_pos_lr_scale was 1\.0 and is 30\.0"):
+            open_run(config(**options, rel_pos_lr_scale=30.0), data)
 
 
 def test_two_ways_to_say_the_same_are_the_same_run():
