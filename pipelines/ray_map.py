@@ -1,7 +1,7 @@
 """A function over a list of small items by Ray Data, in one place for every stage that works by pieces.
 
-What an item stands for is read and written by the task itself: rows in and out are a few bytes, for moving the data
-through the object store would cost more than most work on it.
+What an item stands for is read and written by the task itself, for moving it through the object store would cost more
+than most work on it. Rows out are small beside it: what was done, or (tokenizer training) the sample drawn of a share.
 """
 
 import logging
@@ -55,6 +55,10 @@ def over_ray(
         yield from mapped.iter_rows()
     except ray.exceptions.RayError as error:
         raise DataError(
-            f"Ray could not {what}: {str(error).strip().splitlines()[-1]}; {kept} (with fewer --num_workers if memory "
-            "was short)"
+            f"Ray could not {what}: {_last_line(error)}; {kept} (with fewer --num_workers if memory was short)"
         ) from error
+
+
+def _last_line(error: BaseException) -> str:
+    """Where Ray puts the cause; some of its errors say nothing but their name."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[-1]
