@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: help demo test test-slow lint format figures clean
+.PHONY: help demo test test-slow lint format figures clean clean-caches
 
 help:
 	@echo "make demo       set-up, then the main job on an embedded sample: tokenizer, preprocessing, pre-training, MLflow"
@@ -12,7 +12,7 @@ help:
 	@echo "make test-slow  the tests that take minutes too"
 	@echo "make lint       style, types, import direction"
 	@echo "make figures    draw the figures of the documentation anew"
-	@echo "make clean      remove the environment and the demo's output"
+	@echo "make clean      remove the environment, the demo's output and all caches"
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "pmlm needs Python 3.11 or newer: make PYTHON=/path/to/python3.11"; exit 1; }
@@ -50,5 +50,10 @@ format: $(VENV)/.dev
 figures: $(VENV)/.dev
 	$(BIN)/python docs/figures/draw_attention.py
 
-clean:
+clean: clean-caches
 	rm -rf $(VENV) outputs/demo
+
+# Compiled loops among them, which numba does not compile anew when only what they call has changed.
+clean-caches:
+	find pmlm_core pipelines tune_spaces benchmarks tests -name __pycache__ -prune -exec rm -rf {} +
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

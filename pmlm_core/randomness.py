@@ -2,6 +2,9 @@
 
 `key` folds names and numbers into 64 bits; `mix64` and `draw` are the counter-based generator (splitmix64 finaliser)
 that compiled loops call. Equal arguments give equal draws on every machine and with any number of workers.
+
+Compiled loops of other modules (masking, packing, order) have these functions inlined, and numba caches the loops by
+their own file alone: after a change here, `make clean-caches`, or the old draws go on.
 """
 
 import hashlib
