@@ -12,7 +12,6 @@ import json
 import os
 import shutil
 import threading
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -27,7 +26,6 @@ from pmlm_core.errors import CheckpointError, ConfigError, DataError
 from pmlm_core.training import checkpoint
 
 _BESIDE = (RUN_FILE, JOURNAL, MLFLOW_RECORD)
-_DELAYS_S = (1.0, 4.0, 16.0)
 _HELD = ".uploading"
 
 
@@ -39,9 +37,9 @@ def home_of(run: RunDir, upload_dir: str) -> str:
 class Uploads:
     """Keeps `upload_dir` up to date from a background thread, which `wake` starts and `close` ends."""
 
-    def __init__(self, run: RunDir, upload_dir: str, keep: int, events: Events, delays: tuple[float, ...] = _DELAYS_S):
+    def __init__(self, run: RunDir, upload_dir: str, keep: int, events: Events):
         self._run, self._home, self._keep = run, home_of(run, upload_dir), keep
-        self._events, self._delays = events, delays
+        self._events = events
         self._wanted, self._closing = threading.Event(), threading.Event()
         self._thread: threading.Thread | None = None
         self._away = False
@@ -71,7 +69,7 @@ class Uploads:
 
     def _mirror(self, last: bool) -> None:
         try:
-            for name in retried(lambda: mirror(self._run, self._home, self._keep), self._delays):
+            for name in storage.retried(lambda: mirror(self._run, self._home, self._keep)):
                 self._events.add("uploaded", f"{name} uploaded to {redact(self._home)}")
             self._away = False
         except Exception as error:
@@ -81,18 +79,6 @@ class Uploads:
                     "warning", f"checkpoints cannot be uploaded to {redact(self._home)} ({_short(error)}); {then}"
                 )
             self._away = True
-
-
-def retried(work: Callable[[], Any], delays: tuple[float, ...] = _DELAYS_S) -> Any:
-    """`work()`, again after each of `delays` (seconds) if it fails; the last failure is raised."""
-    for delay in delays:
-        try:
-            return work()
-        except (ConfigError, CheckpointError):
-            raise
-        except Exception:
-            time.sleep(delay)
-    return work()
 
 
 def mirror(run: RunDir, home: str, keep: int) -> list[str]:
@@ -129,7 +115,6 @@ def fetch(
     newest: Path | None,
     check: Callable[[dict[str, Any]], None],
     say: Callable[[str], None],
-    delays: tuple[float, ...] = _DELAYS_S,
 ) -> Path | None:
     """Fetch the newest whole checkpoint of this run that is newer than `newest`, the run's own.
 
@@ -145,18 +130,18 @@ def fetch(
         ConfigError, CheckpointError: what lies in upload_dir is another run's; or there is no checkpoint here and the
             store is away, has only damaged ones, or cannot be written.
     """
-    home, delays = home_of(run, upload_dir), delays if newest is None else delays[:1]
+    home = home_of(run, upload_dir)
     try:
-        known = retried(lambda: _claim(run, home), delays)
+        known = storage.retried(lambda: _claim(run, home))
         try:
             check(known)
         except (KeyError, TypeError):
             raise ConfigError(f"{redact(home)}/{RUN_FILE} is no record of a run: choose another run_name") from None
-        names = retried(lambda: list(_whole(storage.join(home, CHECKPOINTS))), delays)
+        names = storage.retried(lambda: list(_whole(storage.join(home, CHECKPOINTS))))
         after = -1 if newest is None else checkpoint.step_of(newest.name) or 0
         wanted = sorted((name for name in names if _step(name) > after), key=_step, reverse=True)
         for name in wanted:
-            reason = retried(partial(_take, run, home, name), delays)
+            reason = storage.retried(partial(_take, run, home, name))
             if reason is None:
                 say(f"fetched {name} of this run from {redact(home)}")
                 return run.checkpoints / name

@@ -60,8 +60,7 @@ def place(request, tmp_path) -> str:
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(upload.Uploads.__init__, "__defaults__", ((0.01,),))
-    monkeypatch.setattr(upload.fetch, "__defaults__", ((0.01,),))
+    monkeypatch.setattr(storage, "_RETRY_SECONDS", (0.01,))
 
 
 def start(options: dict[str, Any], pull_at: int | None = None) -> Path:
