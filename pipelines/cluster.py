@@ -4,6 +4,7 @@ import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from pipelines.console import say, warn
@@ -113,8 +114,22 @@ def worker_environment() -> dict[str, str]:
 
 
 def available_cpus() -> int:
-    """CPUs of this machine that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """CPUs of this machine that this process may use: those it is bound to, or a container's share if that is less."""
+    bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    share = _container_share(Path("/sys/fs/cgroup"))
+    return bound if share is None else max(1, min(bound, int(share)))
+
+
+def _container_share(root: Path) -> float | None:
+    """The CPU limit of the control group, in CPUs (`docker --cpus`), of version 2 or 1; None without one."""
+    try:
+        if (root / "cpu.max").is_file():
+            quota, period = (root / "cpu.max").read_text().split()
+        else:
+            quota, period = ((root / "cpu" / f"cpu.cfs_{name}_us").read_text().strip() for name in ("quota", "period"))
+        return None if quota in ("max", "-1") else int(quota) / int(period)
+    except (OSError, ValueError):
+        return None
 
 
 def is_remote() -> bool:

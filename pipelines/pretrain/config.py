@@ -129,7 +129,7 @@ class PretrainConfig:
     num_workers: int = 1
     """Worker processes that share each batch; a run may be resumed with another number."""
     cpus_per_worker: int | None = None
-    """CPU threads of a worker; left out, an even share of the machine."""
+    """CPU threads of a worker; left out, an even share of this machine, and 1 on a cluster that is joined."""
     use_gpu: bool = False
     """One GPU for each worker."""
     max_failures: int = 3

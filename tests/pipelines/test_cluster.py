@@ -85,3 +85,21 @@ def test_a_ray_that_was_there_before_is_left_running(ray_session):
     with cluster.connected():
         assert ray.is_initialized()
     assert ray.is_initialized()
+
+
+@pytest.mark.parametrize(
+    ("files", "share"),
+    [
+        ({"cpu.max": "150000 100000\n"}, 1.5),
+        ({"cpu.max": "max 100000\n"}, None),
+        ({"cpu/cpu.cfs_quota_us": "400000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 4.0),
+        ({"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, None),
+        ({}, None),
+        ({"cpu.max": "nonsense\n"}, None),
+    ],
+)
+def test_a_container_is_given_its_share_of_the_machine(tmp_path, files, share):
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    assert cluster._container_share(tmp_path) == share
