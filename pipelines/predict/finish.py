@@ -13,22 +13,22 @@ from typing import Any
 from pipelines.console import made, next_command, say, warn
 from pipelines.predict.config import PredictConfig
 from pipelines.predict.finetuned import Finetuned
-from pipelines.predict.piece import LEDGER, PREDICTIONS, Done, file_of, load_done
+from pipelines.predict.piece import LEDGER, PREDICTIONS, REJECTS, Done, file_of, load_done
 from pipelines.predict.plan import Plan
 from pmlm_core import storage
 from pmlm_core.errors import DataError
+from pmlm_core.tasks.lines import lines
 
-MERGED, REJECTS, SUMMARY = "predictions.jsonl", "rejects.jsonl", "summary.json"
+MERGED, SUMMARY = "predictions.jsonl", "summary.json"
 
 
 def finish(plan: Plan, config: PredictConfig, finetuned: Finetuned, output_dir: str, done: Mapping[int, Done]) -> None:
     """Write `rejects.jsonl`, `predictions.jsonl` and `summary.json`, and say what came."""
     counts: Counter[str] = Counter(entry["reason"] for entry in plan.broken)
     for each in done.values():
-        counts.update(entry["reason"] for entry in each.rejects)
-    rejects = storage.join(output_dir, REJECTS)
-    entries = (json.dumps(entry, ensure_ascii=False) for entry in _rejects(plan, done))
-    storage.write_lines(rejects, entries)
+        counts.update(each.rejects)
+    rejects = storage.join(output_dir, f"{REJECTS}.jsonl")
+    storage.write_lines(rejects, _rejects(plan, output_dir, done))
     predictions, nbytes = (sum(getattr(each, name) for each in done.values()) for name in ("predictions", "bytes"))
     merged = storage.join(output_dir, MERGED)
     if config.merge and storage.size(merged) != nbytes:
@@ -56,21 +56,24 @@ def finish(plan: Plan, config: PredictConfig, finetuned: Finetuned, output_dir: 
         next_command(f"head -n 3 {merged if config.merge else file_of(output_dir, 0)}")
 
 
-def refuse_known_rejects(plan: Plan, done: Mapping[int, Done]) -> None:
+def refuse_known_rejects(plan: Plan, output_dir: str, done: Mapping[int, Done]) -> None:
     """Under --strict, what an earlier run without it set aside.
 
     Raises:
         DataError: there is something.
     """
-    entry = next(iter(_rejects(plan, done)), None)
-    if entry is not None:
-        raise DataError(f"{entry['detail']}; mend it, or leave out --strict to go on without it")
+    line = next(iter(_rejects(plan, output_dir, done)), None)
+    if line is not None:
+        raise DataError(f"{json.loads(line)['detail']}; mend it, or leave out --strict to go on without it")
 
 
-def _rejects(plan: Plan, done: Mapping[int, Done]) -> Iterator[Mapping[str, Any]]:
-    yield from plan.broken
+def _rejects(plan: Plan, output_dir: str, done: Mapping[int, Done]) -> Iterator[str]:
+    """Lines of `rejects.jsonl`: files that end early, then rows in the order of the input."""
+    for entry in plan.broken:
+        yield json.dumps(entry, ensure_ascii=False)
     for number in sorted(done):
-        yield from done[number].rejects
+        if done[number].rejects:
+            yield from lines(file_of(output_dir, number, REJECTS))
 
 
 def _merge(plan: Plan, output_dir: str, merged: str) -> None:
@@ -92,7 +95,7 @@ def _merge(plan: Plan, output_dir: str, merged: str) -> None:
 def _remove_leftovers(output_dir: str) -> None:
     """Delete half-written files of killed runs; this one holds the lock."""
     if not storage.is_remote(output_dir):
-        for folder in ("", PREDICTIONS, LEDGER):
+        for folder in ("", PREDICTIONS, REJECTS, LEDGER):
             for path in Path(storage.absolute(output_dir), folder).glob(".*.tmp"):
                 path.unlink(missing_ok=True)
 

@@ -1,6 +1,7 @@
 """One piece: its rows read, predicted and written, whole or not at all; then its line of the ledger."""
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -14,7 +15,7 @@ from pmlm_core.errors import DataError
 from pmlm_core.randomness import key
 from pmlm_core.tasks.base import BadRow, Example
 
-PREDICTIONS, LEDGER = "predictions", "ledger"
+PREDICTIONS, REJECTS, LEDGER = "predictions", "rejects", "ledger"
 _CHUNK_ROWS = 1024
 _CHUNK_CHARACTERS = 1 << 20
 
@@ -27,20 +28,23 @@ class Done:
 
     Attributes:
         predictions: lines of its file, `bytes` long.
-        rejects: rows that were left out: file, row, field, reason, detail.
+        rejects: how many rows were left out, by reason; listed in a file `reject_bytes` long, if there are any.
     """
 
     number: int
     predictions: int
     bytes: int
-    rejects: list[dict[str, Any]]
+    rejects: dict[str, int]
+    reject_bytes: int
 
     def save(self, output_dir: str) -> None:
         where = storage.join(output_dir, LEDGER, f"{name_of(self.number)}.json")
         storage.write_bytes(where, (json.dumps(asdict(self), ensure_ascii=False) + "\n").encode())
 
     def is_whole(self, output_dir: str) -> bool:
-        """Whether the piece's file is there, as long as it was."""
+        """Whether the piece's files are there, as long as they were."""
+        if self.rejects and storage.size(file_of(output_dir, self.number, REJECTS)) != self.reject_bytes:
+            return False
         return storage.size(file_of(output_dir, self.number)) == self.bytes
 
 
@@ -53,8 +57,9 @@ def name_of(number: int) -> str:
     return f"part-{number:07d}"
 
 
-def file_of(output_dir: str, number: int) -> str:
-    return storage.join(output_dir, PREDICTIONS, f"{name_of(number)}.jsonl")
+def file_of(output_dir: str, number: int, folder: str = PREDICTIONS) -> str:
+    """The piece's file of predictions, or of rejects."""
+    return storage.join(output_dir, folder, f"{name_of(number)}.jsonl")
 
 
 def load_done(output_dir: str, number: int) -> Done | None:
@@ -90,9 +95,13 @@ def do_piece(
             written += 1
             yield line
 
-    where = file_of(output_dir, piece.number)
-    storage.write_lines(where, counted())
-    done = Done(piece.number, written, storage.size(where) or 0, rejects)
+    storage.write_lines(file_of(output_dir, piece.number), counted())
+    if rejects:
+        listed = (json.dumps(entry, ensure_ascii=False) for entry in rejects)
+        storage.write_lines(file_of(output_dir, piece.number, REJECTS), listed)
+    counts = Counter(entry["reason"] for entry in rejects)
+    nbytes = [storage.size(file_of(output_dir, piece.number, folder)) or 0 for folder in (PREDICTIONS, REJECTS)]
+    done = Done(piece.number, written, nbytes[0], dict(sorted(counts.items())), nbytes[1] if rejects else 0)
     done.save(output_dir)
     return done
 

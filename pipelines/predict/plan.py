@@ -1,12 +1,12 @@
 """The plan of a run, written once: a restart takes it as it is, and other inputs, options or models are refused.
 
 OUTPUT_DIR/
-    plan.json                   model, options, files, pieces
-    predictions/part-00000.jsonl ...  one file a piece; in the order of their names they are in the order of the input
-    ledger/part-00000.json ...  written after it: the piece is done; what was left out of it
-    predictions.jsonl           all of them joined
-    rejects.jsonl               every row that was left out: file, row, field, reason
-    summary.json                written last: it says that everything is done
+    plan.json                           model, options, files, pieces
+    predictions/part-0000000.jsonl ...  a file for each piece; the order of their names is that of the input
+    rejects/part-0000000.jsonl ...      of pieces with bad rows: file, row, field, reason of each
+    ledger/part-0000000.json ...        written after those: the piece is done
+    predictions.jsonl, rejects.jsonl    all of them joined
+    summary.json                        written last: it says that everything is done
 """
 
 import json

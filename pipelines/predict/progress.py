@@ -40,7 +40,7 @@ class Progress:
         """Note a finished piece."""
         self._done_rows += rows
         self._done_pieces += 1
-        self._rejects += len(done.rejects)
+        self._rejects += sum(done.rejects.values())
         note = f"{self._done_pieces}/{self._pieces} pieces" + (f", {self._rejects:,} rejects" if self._rejects else "")
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, advance=rows, note=note)

@@ -47,7 +47,7 @@ def run(config: PredictConfig) -> None:
         done = known(plan, output_dir)
         _announce(plan, finetuned, done)
         if config.strict:
-            refuse_known_rejects(plan, done)
+            refuse_known_rejects(plan, output_dir, done)
         missing = [piece for piece in plan.pieces if piece.number not in done]
         if missing:
             _do(config, finetuned, plan, output_dir, done)

@@ -25,6 +25,7 @@ from pmlm_core.tasks.squad import question_rows
 
 _SAMPLE = 20
 _PIECE_BYTES = 32 << 20
+_NEAR, _REREAD = 64 << 20, 64
 _BROKEN = ("truncated_file", "corrupt_file")
 
 
@@ -65,13 +66,18 @@ class Scan:
             DataError: it cannot be used.
         """
         reader = _Rows(each, self.columns, self.max_bytes)
-        first, start, rows, since, last = 0, 0, 0, 0, (0, 0)
+        first, start, rows, since, ahead, last = 0, 0, 0, 0, 0, (0, 0)
         for begin, offset, after, end, nbytes in reader.marks():
             if not since:
                 first, start = begin, offset
             rows, since = rows + 1, since + 1
             self._rows, self._bytes = self._rows + 1, self._bytes + nbytes
-            if self._rows >= self.piece_rows or self._bytes >= _PIECE_BYTES:
+            ahead += nbytes
+            # A packed file is unpacked from its beginning for every piece: pieces grow with what lies before them, so
+            # that this is about _REREAD times the file in all, however long it is.
+            least = (ahead - _NEAR) // _REREAD if each.compression or each.form == SQUAD else 0
+            full = self._rows >= self.piece_rows or self._bytes >= _PIECE_BYTES
+            if full and self._bytes >= least:
                 self._parts.append(Part(len(self.inputs), first, after - first, start, end))
                 self._close()
                 since = 0
@@ -123,6 +129,7 @@ class _Rows:
 
     def _lines(self) -> Iterator[Line]:
         """Lines up to the end or the break; where they start is kept until a row has been told."""
+        position = 0
         for line in file_lines(self.each, 0, self.each.size, self._max_bytes):
             if line.reason in _BROKEN:
                 detail = f"{self.each.uri}, row {line.row}: the file ends early or is damaged ({line.detail})"
@@ -135,7 +142,8 @@ class _Rows:
                 raise DataError(f"{self.each.uri} may not be read: {line.detail}")
             if line.row == 1:
                 without_mark(line.data, self.each.uri)  # refuses UTF-16
-            self._starts[line.row] = line.offset or 0
+            self._starts[line.row] = position if line.offset is None else line.offset
+            position += len(line.data) + 1
             yield line
 
     def _with_ends(self, rows: Iterator[tuple[int, int]]) -> Iterator[Mark]:
@@ -152,7 +160,7 @@ class _Rows:
 
     def _mark(self, first: int, last: int, end: int) -> Mark:
         start = self._starts[first]
-        return first, start, last + 1, end, end - start
+        return first, start, last + 1, end, max(0, end - start)
 
     def _one_line_each(self) -> Iterator[tuple[int, int]]:
         found = self._lines()

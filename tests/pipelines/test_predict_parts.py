@@ -14,6 +14,7 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipelines.predict import scan as scan_module
 from pipelines.predict.inputs import Input, Piece, list_inputs
 from pipelines.predict.read import read_part
 from pipelines.predict.scan import Columns, Scan
@@ -130,6 +131,21 @@ def test_a_worker_reads_only_its_bytes_of_plain_text(tmp_path: Path):
     assert [fields["text"] for _, _, fields in rows_of(scan.pieces[1], scan.inputs)] == [
         f"row {n}" for n in range(4, 8)
     ]
+
+
+def test_pieces_of_a_packed_file_grow_so_that_it_is_not_unpacked_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(scan_module, "_NEAR", 0)
+    monkeypatch.setattr(scan_module, "_REREAD", 8)
+    lines = [json.dumps({"text": f"row {n:04d}"}) + "\n" for n in range(2000)]
+    path = packed(tmp_path / "a.jsonl.zst", "".join(lines).encode())
+    scan = scanned([path], 2)
+    found = [row for piece in scan.pieces for row in rows_of(piece, scan.inputs)]
+    assert found == whole(path)
+    assert scan.pieces[0].rows == 2
+    assert sum(part.first + part.count for piece in scan.pieces for part in piece.parts) < 2000 * 12
+    assert all(piece.rows == 2 for piece in scanned([packed(tmp_path / "b.jsonl", "".join(lines).encode())], 2).pieces)
 
 
 def test_a_packed_file_that_ends_early_keeps_its_rows(tmp_path: Path):

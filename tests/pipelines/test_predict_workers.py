@@ -14,6 +14,7 @@ from predicting_data import files, make_finetuned, predict, write_texts
 
 from pipelines.predict.config import PredictConfig
 from pipelines.predict.run import run
+from pipelines.ray_map import over_ray
 from pmlm_core import storage
 from pmlm_core.errors import DataError
 
@@ -37,6 +38,25 @@ def test_two_workers_write_the_bytes_of_one(tmp_path: Path, model: str, sample_t
     assert files(tmp_path / "one") == files(tmp_path / "two")
     with pytest.raises(DataError, match=r"b\.jsonl, row 41: not JSON"):
         predict(model, [tmp_path / "in"], tmp_path / "strict", num_workers=2, strict=True, **options)
+
+
+class Adder:
+    """What a worker with something to load looks like to `over_ray`."""
+
+    def __init__(self, start: int) -> None:
+        self.start, self.calls = start, 0
+
+    def __call__(self, item: dict[str, int]) -> dict[str, int]:
+        self.calls += 1
+        return {"sum": self.start + item["number"], "calls": self.calls}
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_a_class_is_made_once_in_each_worker():
+    items = [{"number": number} for number in range(4)]
+    rows = list(over_ray(Adder, items, num_workers=1, what="add", made_with={"start": 10}))
+    assert sorted(row["sum"] for row in rows) == [10, 11, 12, 13]
+    assert sorted(row["calls"] for row in rows) == [1, 2, 3, 4]
 
 
 def test_kill_9_half_way_and_the_same_command_again(tmp_path: Path, model: str, sample_texts: list[str]):
