@@ -40,19 +40,16 @@ def test_two_workers_write_the_bytes_of_one(tmp_path: Path, model: str, sample_t
         predict(model, [tmp_path / "in"], tmp_path / "strict", num_workers=2, strict=True, **options)
 
 
-class Adder:
-    """What a worker with something to load looks like to `over_ray`."""
-
-    def __init__(self, start: int) -> None:
-        self.start, self.calls = start, 0
-
-    def __call__(self, item: dict[str, int]) -> dict[str, int]:
-        self.calls += 1
-        return {"sum": self.start + item["number"], "calls": self.calls}
-
-
 @pytest.mark.usefixtures("ray_session")
 def test_a_class_is_made_once_in_each_worker():
+    class Adder:  # in here it travels to the worker by value
+        def __init__(self, start: int) -> None:
+            self.start, self.calls = start, 0
+
+        def __call__(self, item: dict[str, int]) -> dict[str, int]:
+            self.calls += 1
+            return {"sum": self.start + item["number"], "calls": self.calls}
+
     items = [{"number": number} for number in range(4)]
     rows = list(over_ray(Adder, items, num_workers=1, what="add", made_with={"start": 10}))
     assert sorted(row["sum"] for row in rows) == [10, 11, 12, 13]
