@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pipelines import lock
 from pmlm_core.errors import ConfigError
 
 RUN_FILE, EVENTS_FILE, CHECKPOINTS = "run.json", "events.jsonl", "checkpoints"
@@ -63,7 +64,9 @@ def check_is_new(path: Path) -> None:
     Raises:
         ConfigError: it is there, not empty, and has no record of a run.
     """
-    if path.exists() and any(not left.name.startswith(f".{RUN_FILE}-") for left in path.iterdir()):
+    if path.exists() and any(
+        not left.name.startswith(f".{RUN_FILE}-") and left.name != lock.FILE_NAME for left in path.iterdir()
+    ):
         raise ConfigError(f"{path} is not empty and holds no {RUN_FILE}: choose another run_name, or remove the folder")
 
 

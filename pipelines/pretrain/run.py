@@ -13,7 +13,7 @@ from pipelines.lock import locked
 from pipelines.pretrain.config import PretrainConfig
 from pipelines.pretrain.plan import WorkPlan, identity, plan_for, settled_micro_batch
 from pipelines.pretrain.progress import Progress
-from pipelines.pretrain.rundir import check_unless_new, open_run, refuse_other_run
+from pipelines.pretrain.rundir import check_unless_new, make_folder, open_run, refuse_other_run
 from pipelines.run_folder import Events, RunDir
 from pipelines.train_group import Group, fit
 from pmlm_core.corpus.manifest import Manifest
@@ -32,8 +32,9 @@ def run(config: PretrainConfig) -> None:
     """
     manifest = _blocks(config)
     _check_start(config)
-    run_dir, known = open_run(config, identity(manifest))
-    with locked(run_dir.path, "pmlm pretrain"):
+    data = identity(manifest)
+    with locked(make_folder(config, data), "pmlm pretrain"):  # before the record: of two at once, one may make it
+        run_dir, known = open_run(config, data)
         _run_alone(config, manifest, run_dir, known)
 
 

@@ -23,6 +23,21 @@ class DataIdentity:
     max_length: int
 
 
+def make_folder(config: PretrainConfig, data: DataIdentity) -> Path:
+    """The folder to lock before `open_run`; it refuses what `open_run` would, for a lock leaves a file in there.
+
+    Raises:
+        ConfigError, CheckpointError: as `open_run`.
+    """
+    check_unless_new(config, data)
+    path = Path(config.output_dir).absolute() / config.name_for(data.fingerprint)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"output_dir: {path} cannot be made: {error.strerror}") from None
+    return path
+
+
 def open_run(config: PretrainConfig, data: DataIdentity) -> tuple[RunDir, bool]:
     """Find or make the folder of the run that `config` on these blocks is; also says whether it was there before.
 
@@ -54,6 +69,8 @@ def check_unless_new(config: PretrainConfig, data: DataIdentity) -> None:
     path = Path(config.output_dir).absolute() / config.name_for(data.fingerprint)
     if (path / RUN_FILE).exists():
         check_same_run(path, config, data)
+    else:
+        check_is_new(path)
 
 
 def check_same_run(path: Path, config: PretrainConfig, data: DataIdentity) -> None:

@@ -15,6 +15,15 @@ from tests.pipelines.training_without_ray import config_for, train_here
 OPTIONS = {"max_steps": 2, "eval_rows": 0, "logging_steps": 1, "run_name": "run"}
 
 
+def test_of_two_that_start_at_once_one_writes_the_record(tmp_path: Path, sample_texts, sample_tokenizer_dir):
+    blocks = make_blocks(tmp_path / "blocks", sample_texts[:40], sample_tokenizer_dir)
+    options = PretrainConfig(**config_for(blocks, tmp_path / "out", **OPTIONS))
+    (tmp_path / "out" / "run").mkdir(parents=True)
+    with locked(tmp_path / "out" / "run", "pmlm pretrain"), pytest.raises(ConfigError, match="in use by"):
+        run(options)
+    assert [path.name for path in (tmp_path / "out" / "run").iterdir()] == [".lock"]
+
+
 def test_a_run_killed_after_its_last_checkpoint_is_finished(tmp_path: Path, sample_texts, sample_tokenizer_dir, capsys):
     blocks = make_blocks(tmp_path / "blocks", sample_texts[:40], sample_tokenizer_dir)
     store = f"sqlite:///{tmp_path / 'mlflow.db'}"
