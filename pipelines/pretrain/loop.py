@@ -177,6 +177,7 @@ def _computed_by(plan: WorkPlan, team: Team, precision: str) -> dict[str, Any]:
         "micro_batch_size": plan.micro_batch_size,
         "precision": precision,
         "use_gpu": plan.config.use_gpu,
+        "torch_compile": plan.config.torch_compile,
     }
 
 
@@ -189,7 +190,7 @@ def _tell_start(plan: WorkPlan, team: Team, trained: Trainee, precision: str, dr
         "resumed", f"resumed from the checkpoint of step {trained.step} in {precision}{again}", step=trained.step
     )
     before, now = trained.state.get("computed_by", {}), {**_computed_by(plan, team, precision), **hardware.versions()}
-    changed = [f"{name} was {before.get(name)}, is {now[name]}" for name in now if before.get(name) != now[name]]
+    changed = [f"{name} was {was}, is {now[name]}" for name, was in before.items() if now.get(name, was) != was]
     if changed:
         events.add(
             "warning",

@@ -1,13 +1,15 @@
 """The worker's loop, without Ray: exact resumption, other numbers of workers, damage, refusals."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from pipelines.pretrain.loop import train
+from pipelines.pretrain.loop import _computed_by, _tell_start, train
 from pipelines.run_folder import Events, RunDir
 from pipelines.team import Team
 from pmlm_core.errors import CheckpointError, ConfigError, TrainingError
@@ -126,6 +128,18 @@ def test_one_worker_goes_on_where_two_stopped_and_says_what_that_means(tmp_path,
     train_here(options)
     assert "num_workers was 2, is 1" in said(tmp_path / "run")
     assert checkpoint.folder_of(checkpoint_root, 24).is_dir()
+
+
+def test_what_computes_otherwise_than_before_is_said(tmp_path, blocks):
+    plan = plan_of(config_for(blocks, tmp_path, **OPTIONS))
+    told = {**_computed_by(plan, Team(), "fp32"), "torch": torch.__version__}
+    compiled = replace(plan, config=replace(plan.config, torch_compile=True))
+    for before in (told, {name: told[name] for name in told if name != "torch_compile"}):
+        trained = SimpleNamespace(step=5, state={"computed_by": before})
+        _tell_start(plan, Team(), trained, "fp32", 0, Events(plan.run))
+    assert "warning" not in {event["kind"] for event in Events(plan.run).read()[0]}
+    _tell_start(compiled, Team(), SimpleNamespace(step=5, state={"computed_by": told}), "fp32", 0, Events(plan.run))
+    assert said(plan.run.path).endswith("run: torch_compile was False, is True")
 
 
 def test_damaged_newest_checkpoint_is_said_and_the_one_before_it_taken(tmp_path, blocks, in_peace):
