@@ -1,6 +1,6 @@
 """`pmlm fill`: print the likeliest tokens for each [MASK], and each sentence with its masks filled."""
 
-from pipelines.console import say
+from pipelines.console import say, warn
 from pipelines.fill.config import FillConfig
 from pmlm_core.model.filling import Candidate, Filler
 
@@ -15,7 +15,7 @@ def run(config: FillConfig) -> None:
     import transformers
 
     transformers.utils.logging.disable_progress_bar()
-    for filled in Filler(config.model).fill(config.text, top_k=config.top_k):
+    for filled in Filler(config.model, warn=warn).fill(config.text, top_k=config.top_k):
         say(filled.text)
         for number, candidates in enumerate(filled.masks, 1):
             say(f"  [MASK] {number}  " + "  ".join(_shown(candidate) for candidate in candidates))

@@ -5,7 +5,8 @@ A model whose objective has no AE is read where it was trained: at pseudo masks 
 The text is split at the literal "[MASK]" here and nowhere else: the tokenizer itself never makes a special id of text.
 """
 
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pmlm_core.corpus.tokenizer import TextTokenizer
+from pmlm_core.corpus.tokenizer import CONFIG_FILE, TextTokenizer
 from pmlm_core.errors import CheckpointError, ConfigError
 from pmlm_core.model.masked_lm import PmlmForMaskedLM
 from pmlm_core.model.objectives import Objective
@@ -48,16 +49,18 @@ class Filler:
     Args:
         folder: a Hugging Face folder with its tokenizer, as pre-training writes it.
         device: where to compute.
+        warn: is told of texts longer than those the model was trained on.
 
     Raises:
         CheckpointError: the folder holds no model, or no tokenizer that fits it.
     """
 
-    def __init__(self, folder: str, device: str = "cpu") -> None:
+    def __init__(self, folder: str, device: str = "cpu", warn: Callable[[str], None] = lambda text: None) -> None:
         _check_folder(Path(folder))
         self.tokenizer = TextTokenizer.load(folder)
         self.model = PmlmForMaskedLM.from_pretrained(folder, local_files_only=True).eval().to(device)
-        self._device = device
+        self._device, self._warn = device, warn
+        self._trained_length = _trained_length(Path(folder))
         config = self.model.config
         if self.tokenizer.vocab_size > config.vocab_size or self.tokenizer.special_ids != config.special_ids:
             raise CheckpointError(
@@ -100,6 +103,11 @@ class Filler:
         positions = self.model.config.max_position_embeddings
         if len(ids) > positions:
             raise ConfigError(f"text {number} has {len(ids)} tokens, the model knows {positions} positions: shorten it")
+        if self._trained_length is not None and len(ids) > self._trained_length:
+            self._warn(
+                f"text {number} has {len(ids)} tokens, the model was trained on rows of {self._trained_length}: it has "
+                "not learned the positions beyond; shorten it if what it fills there makes no sense"
+            )
         return ids
 
     @torch.inference_mode()
@@ -149,6 +157,15 @@ def _continuation(tokenizer: TextTokenizer, part: str) -> np.ndarray:
         if 0 < len(alone) < len(joined) and np.array_equal(joined[: len(alone)], alone):
             return joined[len(alone) :]
     return tokenizer.encode([part])[0]
+
+
+def _trained_length(folder: Path) -> int | None:
+    """Tokens of a row in training, which preprocessing writes down beside the tokenizer; None where it is not said."""
+    try:
+        length = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8")).get("model_max_length")
+    except (OSError, ValueError, AttributeError):
+        return None
+    return length if isinstance(length, int) else None
 
 
 def _check_folder(folder: Path) -> None:

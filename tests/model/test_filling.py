@@ -159,6 +159,18 @@ def test_texts_that_cannot_be_filled(filler: Filler) -> None:
         filler.fill(["[MASK]"], top_k=10**6)
 
 
+def test_a_text_longer_than_those_of_training_is_said(tmp_path: Path, tokenizer: TextTokenizer) -> None:
+    folder, heard = checkpoint(tmp_path, tokenizer), []
+    tokenizer.save(str(folder), model_max_length=16)
+    filler = Filler(str(folder), warn=heard.append)
+    filler.fill(["[MASK] house"])
+    assert heard == []
+    filler.fill(["[MASK] house", "[MASK] " + "house " * 20])
+    assert len(heard) == 1
+    assert heard[0].startswith("text 2 has ")
+    assert "trained on rows of 16" in heard[0]
+
+
 def test_folders_that_hold_no_model(tmp_path: Path, tokenizer: TextTokenizer) -> None:
     with pytest.raises(CheckpointError, match="is not a folder"):
         Filler("bert-base-uncased")
