@@ -235,7 +235,7 @@ def test_going_on_from_the_weights_of_another_run(tmp_path, blocks, in_peace):
 
 
 def test_checkpoints_by_the_clock(tmp_path, blocks):
-    options = config_for(blocks, tmp_path, **{**OPTIONS, "save_steps": 1000, "save_minutes": 1e-6, "max_steps": 4})
+    options = config_for(blocks, tmp_path, **{**OPTIONS, "save_steps": 1000, "save_minutes": 1e-12, "max_steps": 4})
     train(plan_of(options), Team())
     assert len(checkpoint.all_steps(tmp_path / "run" / "checkpoints")) == 4
 
