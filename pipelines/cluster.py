@@ -73,6 +73,7 @@ def connect(num_cpus: int | None = None) -> None:
     if address:
         say(f"joining the Ray cluster at {address}")
     else:
+        say("starting Ray on this machine (some seconds)")
         # "local", or Ray would join whatever was started on this machine before, and refuse num_cpus.
         options |= {"address": "local", "num_cpus": num_cpus, "include_dashboard": False}
     _start(options, retries=0 if address else 2)

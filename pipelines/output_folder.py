@@ -23,3 +23,13 @@ def check_output_dir(output_dir: str) -> None:
         raise ConfigError(f"output_dir {output_dir}: {above} is not a folder; name another place")
     if not os.access(above, os.W_OK | os.X_OK):
         raise ConfigError(f"output_dir {output_dir}: {above} may not be written to; name another place")
+
+
+def beside(folder: str, name: str) -> str:
+    """Another folder next to this one, for the command that comes next.
+
+    >>> beside("outputs/mine/tokenizer", "blocks"), beside("tokenizer", "blocks")
+    ('outputs/mine/blocks', 'blocks')
+    """
+    parent, slash, _ = folder.rstrip("/").rpartition("/")
+    return f"{parent}{slash}{name}"

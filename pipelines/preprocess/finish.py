@@ -11,6 +11,7 @@ from typing import Any
 from rich.table import Table
 
 from pipelines.console import console, made, next_command, say, warn
+from pipelines.output_folder import beside
 from pipelines.preprocess.job import TOKENIZER, Job
 from pipelines.tracking.code_version import code_version
 from pmlm_core import storage
@@ -95,8 +96,11 @@ def tell(job: Job, manifest: Manifest) -> None:
         where = storage.join(job.output_dir, "shards")
         say(f"{stale:,} shards of earlier runs lie in {where} and are not used any more")
     made("blocks", job.config.output_dir)
+    blocks = job.config.output_dir
+    runs = "outputs/pretrain" if storage.is_remote(blocks) else beside(blocks, "pretrain")
     next_command(
-        f"pmlm pretrain --data_dir {job.config.output_dir} --output_dir outputs/pretrain --preset mini --dry_run"
+        f"pmlm pretrain --data_dir {blocks} --output_dir {runs} --preset mini --dry_run "
+        "(or with the --config of this command)"
     )
 
 

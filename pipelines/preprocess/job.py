@@ -70,6 +70,7 @@ def prepare(config: PreprocessConfig) -> Job:
         found = pool.map(lambda number: _finished(pieces[number], fingerprint, known, output_dir), range(len(pieces)))
         finished = {number: row for number, row in enumerate(found) if row is not None}
     earlier = _earlier_manifest(output_dir)
+    _check_same_blocks(earlier, options, config.output_dir)
     return Job(config, options, tokenizer, fingerprint, output_dir, sources, pieces, finished, skipped, earlier)
 
 
@@ -86,6 +87,17 @@ def _earlier_manifest(output_dir: str) -> Manifest | None:
     except DataError as error:  # it is about to be written anew, so it need not be readable
         warn(str(error))
         return None
+
+
+def _check_same_blocks(earlier: Manifest | None, options: ShardOptions, output_dir: str) -> None:
+    """A run may be training on the blocks that are there: more input is welcome beside them, another form is not."""
+    if earlier is None:
+        return
+    ours = {name: value for name, value in vars(options).items() if name != "fmt"}
+    changed = [name for name in ours if name in earlier.config and earlier.config[name] != ours[name]]
+    if changed:
+        told = ", ".join(f"{name} was {earlier.config[name]} and is {ours[name]}" for name in changed)
+        raise ConfigError(f"output_dir {output_dir} holds blocks made with other options ({told}); choose another one")
 
 
 def _check_output(output_dir: str, tokenizer: TextTokenizer, config: PreprocessConfig) -> None:

@@ -56,7 +56,7 @@ def _announce(job: Job) -> None:
         if whole and source.size > _WHOLE_FILE_WARNING:
             warn(f"{source.uri} cannot be cut and will occupy one worker for long; store it as several files")
     if job.earlier and not _same_as_earlier(job):
-        say("the manifest there is of other input or options; it stays valid until this run replaces it")
+        say("the manifest there is of other input; it stays valid until this run replaces it")
 
 
 def _same_as_earlier(job: Job) -> bool:

@@ -253,7 +253,10 @@ def _conclude(plan: WorkPlan, folder: Path, *, before: bool) -> None:
 
     link = Path(plan.config.output_dir).absolute() / "final"
     if not before or not link.exists():
+        was = link.resolve() if link.exists() else None
         _point(link, folder)
+        if was is not None and was.parent != folder.parent:
+            say(f"{link} leads to this run now; it led to {was}")
     held_out = checkpoint.read_state(folder).get("held_out")
     if held_out:
         names = (("AE", "ae"), ("PAR", "par"))

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 
 from pipelines.console import made, next_command, say, warn
-from pipelines.output_folder import check_output_dir
+from pipelines.output_folder import beside, check_output_dir
 from pipelines.tokenizer.config import TokenizerConfig
 from pmlm_core import storage
 from pmlm_core.corpus.formats import InputFormat
@@ -69,9 +69,10 @@ def run(config: TokenizerConfig) -> None:
     _say_how_good(tokenizer, passages)
     inputs = " ".join(shlex.quote(text) for text in config.inputs)
     form = "" if config.input_format == "auto" else f" --input_format {config.input_format}"
+    blocks = shlex.quote(beside(config.output_dir, "blocks"))
     next_command(
-        f"pmlm preprocess --inputs {inputs}{form} --tokenizer {shlex.quote(config.output_dir)} --output_dir blocks "
-        "(or with the --config of this run)"
+        f"pmlm preprocess --inputs {inputs}{form} --tokenizer {shlex.quote(config.output_dir)} --output_dir {blocks} "
+        "(or with the --config of this command)"
     )
 
 

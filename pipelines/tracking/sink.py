@@ -91,6 +91,8 @@ class MlflowSink:
         with self._condition:
             self._delivery.record.status = status
             self._goal = EVERYTHING
+        if self._warned:
+            self._warn(f"waiting up to {timeout:.0f} s for MLflow, which did not answer before")
         arrived = self.flush(timeout)
         with self._condition:
             self._closed = True

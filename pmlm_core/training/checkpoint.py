@@ -14,7 +14,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -75,6 +75,7 @@ def write(root: Path, contents: Contents, write_model: Callable[[Path], None]) -
         write_model(partial)
         save_file(dict(contents.optimizer), partial / OPTIMIZER)
         _write_json(partial / STATE, {"step": contents.step, **contents.state})
+        _open_as(partial / STATE, partial.glob("*.safetensors"))
         files = {
             path.relative_to(partial).as_posix(): {"bytes": path.stat().st_size, "sha256": sha256(path)}
             for path in sorted(partial.rglob("*"))
@@ -272,6 +273,13 @@ def _score(folder: Path) -> float | None:
         return read_manifest(folder).get("score")
     except CheckpointError:
         return None
+
+
+def _open_as(ordinary: Path, files: Iterable[Path]) -> None:
+    """Give files the mode of an ordinary one: safetensors lets nobody but the owner read, whatever the umask says."""
+    mode = ordinary.stat().st_mode & 0o777
+    for path in files:
+        path.chmod(mode)
 
 
 def _write_json(path: Path, value: Mapping[str, Any]) -> None:

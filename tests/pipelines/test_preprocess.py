@@ -216,7 +216,7 @@ def test_with_nothing_missing_ray_is_not_asked(config, monkeypatch):
     run(config())
 
 
-def test_added_input_and_other_options_give_a_new_manifest_and_mix_nothing(config, corpus, sample_texts, capsys):
+def test_added_and_removed_input_give_a_new_manifest_and_mix_nothing(config, corpus, sample_texts, capsys):
     run(config())
     before = Manifest.load(config().output_dir)
     write(corpus / "zz.jsonl", jsonl([text.upper() for text in sample_texts]))
@@ -226,12 +226,13 @@ def test_added_input_and_other_options_give_a_new_manifest_and_mix_nothing(confi
     assert len(shared) >= len(before.splits["train"]) - 1
     assert grown.rows("train") > before.rows("train")
     assert len({each.config["input_fingerprint"] for each in (before, grown)}) == 2
-    run(config(seed=1))
-    other = Manifest.load(config().output_dir)
-    assert other.config["input_fingerprint"] == grown.config["input_fingerprint"]
-    assert not {e.path for e in grown.splits["train"]} & {e.path for e in other.splits["train"]}
+    (corpus / "zz.jsonl").unlink()
+    run(config())
+    again = Manifest.load(config().output_dir)
+    assert again.fingerprint == before.fingerprint
+    assert again.splits == before.splits
     assert "are not used any more" in capsys.readouterr().out
-    assert len(BlockSet.open(config().output_dir)) == other.rows("train")
+    assert len(BlockSet.open(config().output_dir)) == before.rows("train")
 
 
 def test_another_tokenizer_is_refused(config, tmp_path, sample_texts):
@@ -382,6 +383,15 @@ def test_what_cannot_work_is_refused_before_ray(config, changes, message, monkey
     monkeypatch.setattr("pipelines.preprocess.run.connected", lambda *a: pytest.fail("Ray was started"))
     with pytest.raises((ConfigError, DataError), match=message):
         run(config(**changes))
+
+
+def test_blocks_of_another_form_are_not_replaced_under_a_run(config):
+    options = config()
+    run(options)
+    before = files_of(options.output_dir)
+    with pytest.raises(ConfigError, match=r"max_length was 32 and is 64, seed was 0 and is 1\); choose another one"):
+        run(config(max_length=64, seed=1))
+    assert files_of(options.output_dir) == before
 
 
 def test_output_inside_the_input_is_refused(config, corpus, tmp_path):

@@ -37,6 +37,11 @@ def test_what_was_written_is_read(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["step-00000128"]
 
 
+def test_whoever_may_read_files_here_may_read_the_weights(tmp_path):
+    folder = write(tmp_path, 1)
+    assert (folder / "optimizer.safetensors").stat().st_mode == (folder / "training_state.json").stat().st_mode
+
+
 def flip(path: Path, at: int) -> None:
     raw = bytearray(path.read_bytes())
     raw[at % len(raw)] ^= 1
