@@ -23,7 +23,7 @@ from pmlm_core.errors import TrainingError
 from pmlm_core.model.objectives import Objective
 from pmlm_core.training import checkpoint, hardware
 from pmlm_core.training.optimizer import optimizer_tensors, set_learning_rate
-from pmlm_core.training.pretraining import count_tokens, evaluate, pretraining_task
+from pmlm_core.training.pretraining import evaluate, pretraining_task
 from pmlm_core.training.schedule import learning_rate
 from pmlm_core.training.snapshot import CheckpointWriter
 from pmlm_core.training.step import train_step
@@ -92,7 +92,7 @@ def train(plan: WorkPlan, team: Team) -> None:
             )
             set_learning_rate(trained.optimizer, rate)
             overdue = config.save_minutes is not None and time.monotonic() - saved_at > 60 * config.save_minutes
-            tokens = sum(count_tokens(batch) for _, batch in micro_batches)
+            predictions, tokens = loader.measured
             result = train_step(
                 model,
                 trained.optimizer,
@@ -103,6 +103,7 @@ def train(plan: WorkPlan, team: Team) -> None:
                 precision=precision,
                 max_grad_norm=config.max_grad_norm,
                 share=[tokens, float(team.leads and overdue)],
+                counted=predictions,
             )
             trained.step = done = step + 1
             trained.window.add(result.figures, result.count)

@@ -26,6 +26,7 @@ from pmlm_core.randomness import key
 from pmlm_core.training import checkpoint
 from pmlm_core.training.loader import Batch, Loader, Share
 from pmlm_core.training.optimizer import build_adamw, load_optimizer_tensors
+from pmlm_core.training.pretraining import measure
 from pmlm_core.training.step import Precision
 from pmlm_core.training.together import together
 from pmlm_core.training.window import Window
@@ -171,20 +172,27 @@ def distribute(model: nn.Module, plan: WorkPlan, precision: Precision, world: in
 def batch_maker(
     blocks: BlockSet, plan: WorkPlan, *, all_masked: bool = False
 ) -> Callable[[np.ndarray, np.ndarray], Batch]:
-    """Rows by index -> tensors of fixed shape; `all_masked` puts [MASK] at every predicted position."""
+    """Rows by index -> tensors of fixed shape, no `attention_mask` if all rows are full.
+
+    `all_masked` puts [MASK] at every predicted position.
+    """
     objective = Objective(plan.config.objective)
 
     def make(rows: np.ndarray, views: np.ndarray) -> Batch:
         wanted = blocks.rows(rows, views)
         if all_masked:
             wanted = wanted.all_shown_as(blocks.manifest.special_ids.mask)
-        return collate(
+        batch = collate(
             wanted,
             objective=objective,
             max_length=plan.data.max_length,
             max_predictions=plan.slots,
             special_ids=blocks.manifest.special_ids,
         )
+        if bool(batch["attention_mask"].all()):
+            # Nearly always. Seen here, on the CPU, it costs nothing; a GPU would add a bias for padding to all scores.
+            del batch["attention_mask"]
+        return batch
 
     return make
 
@@ -201,6 +209,7 @@ def training_loader(plan: WorkPlan, precision: Precision, rank: int, world: int,
         first_step=first_step,
         max_steps=config.max_steps,
         device=precision.device,
+        measure=measure,
     )
 
 

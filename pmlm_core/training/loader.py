@@ -7,7 +7,7 @@ from s on: there is no other state to save.
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,9 +39,11 @@ class Loader:
         make: (rows, views) -> tensors of a micro-batch, on the CPU.
         device: where to put them.
         ahead: steps prepared in advance.
+        measure: numbers of a micro-batch, taken while it is on the CPU: asking a GPU for them would make it wait.
 
-    `waited` grows by the seconds the consumer had to wait. An exception in the background thread is raised to the
-    consumer at the step it concerns.
+    `waited` grows by the seconds the consumer had to wait, copying to the device included; `measured` holds the sums of
+    `measure` over the micro-batches of the step that was yielded last. An exception in the background thread is raised
+    to the consumer at the step it concerns.
     """
 
     def __init__(
@@ -54,11 +56,13 @@ class Loader:
         max_steps: int,
         device: torch.device,
         ahead: int = 4,
+        measure: Callable[[Batch], Sequence[int]] = lambda batch: (),
     ) -> None:
         self.waited = 0.0
+        self.measured: list[int] = []
         self._rows_of_step, self._make, self._share = rows_of_step, make, share
         self._steps = range(first_step, max_steps)
-        self._device = device
+        self._device, self._measure = device, measure
         self._queue: queue.Queue = queue.Queue(maxsize=ahead)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._fill, name="pmlm-loader", daemon=True)
@@ -69,10 +73,12 @@ class Loader:
             for step in self._steps:
                 begun = time.perf_counter()
                 item = self._queue.get()
-                self.waited += time.perf_counter() - begun
                 if isinstance(item, BaseException):
                     raise item
-                yield step, [(index, self._to_device(batch)) for index, batch in item]
+                prepared, self.measured = item
+                micro_batches = [(index, self._to_device(batch)) for index, batch in prepared]
+                self.waited += time.perf_counter() - begun
+                yield step, micro_batches
         finally:
             self._stop.set()
 
@@ -88,12 +94,22 @@ class Loader:
     def _to_device(self, batch: Batch) -> Batch:
         if self._device.type == "cpu":
             return batch
-        return {name: tensor.pin_memory().to(self._device, non_blocking=True) for name, tensor in batch.items()}
+        return {name: tensor.to(self._device, non_blocking=True) for name, tensor in batch.items()}
+
+    def _pinned(self, batch: Batch) -> Batch:
+        """In memory that a GPU copies from by itself; getting such memory takes time, so it is done in advance."""
+        if self._device.type != "cuda":
+            return batch
+        return {name: tensor.pin_memory() for name, tensor in batch.items()}
 
     def _fill(self) -> None:
         try:
+            if self._device.type == "cuda":
+                torch.cuda.set_device(self._device)  # every thread has its own; pinning would wake up the first GPU
             for step in self._steps:
-                if not self._put(self.prepare(step)):
+                micro_batches = self.prepare(step)
+                measured = [sum(values) for values in zip(*(self._measure(b) for _, b in micro_batches), strict=True)]
+                if not self._put(([(index, self._pinned(batch)) for index, batch in micro_batches], measured)):
                     return
         except BaseException as error:
             self._put(error)

@@ -34,7 +34,14 @@ def count_predictions(batch: Batch) -> int:
 
 def count_tokens(batch: Batch) -> int:
     """Tokens of text in a micro-batch, padding left out, appended tokens not counted."""
+    if "attention_mask" not in batch:  # left out where nothing is padded
+        return batch["input_ids"].numel()
     return int(batch["attention_mask"].sum())
+
+
+def measure(batch: Batch) -> tuple[int, int]:
+    """What the loop must know of a micro-batch before it is on the device: predictions and tokens."""
+    return count_predictions(batch), count_tokens(batch)
 
 
 def evaluate(

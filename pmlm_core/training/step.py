@@ -73,6 +73,7 @@ def train_step(
     precision: Precision,
     max_grad_norm: float | None = None,
     share: Sequence[float] = (),
+    counted: int | None = None,
 ) -> StepResult:
     """Make one update from this worker's micro-batches of the global batch.
 
@@ -83,12 +84,15 @@ def train_step(
         seed: dropout of micro-batch i of step s is a function of (seed, s, i), not of the worker that computes it.
         max_grad_norm: clip the gradient's norm to this, or leave it.
         share: numbers to be summed over the workers together with the counts (a saving request, token counts).
+        counted: what `task.count` gives over these micro-batches, if it is known: counting on a GPU makes it wait.
 
     Raises:
         NotFinite: loss or gradient is not finite; no update has been made.
         TrainingError: the global batch holds nothing to predict.
     """
-    count, *shared = all_sum([sum(task.count(batch) for _, batch in micro_batches), *share], precision.device)
+    if counted is None:
+        counted = sum(task.count(batch) for _, batch in micro_batches)
+    count, *shared = all_sum([counted, *share], precision.device)
     if count == 0:
         raise TrainingError(
             f"step {step}: the global batch holds no predicted token; the blocks have no masked position"

@@ -6,6 +6,7 @@ import socket
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from tiny_blocks import make_blocks
@@ -75,6 +76,24 @@ def test_ae_cannot_copy_in_held_out_rows_but_could_in_training_rows(
 
     assert copied(list(HeldOut(plan, CPU, 0, 1))) == 0
     assert copied([batch for _, batch in training_loader(plan, CPU, 0, 1, 0).prepare(0)]) > 0
+
+
+def test_full_batches_have_no_mask_and_are_counted_right(
+    tmp_path: Path, sample_texts: list[str], sample_tokenizer_dir: str
+):
+    blocks = make_blocks(tmp_path / "blocks", sample_texts[:40], sample_tokenizer_dir)
+    plan = plan_of(config_for(blocks, tmp_path / "out", max_steps=40))
+    lengths = np.diff(BlockSet.open(blocks).rows(np.arange(len(BlockSet.open(blocks))), 0).offsets)
+    loader, kinds = training_loader(plan, CPU, 0, 1, 0), set()
+    for step, micro_batches in loader:
+        rows, _ = loader._rows_of_step(step)
+        assert loader.measured[1] == lengths[rows].sum()
+        assert loader.measured[0] == sum(int((batch["labels"] != -100).sum()) for _, batch in micro_batches)
+        for index, batch in micro_batches:
+            full = bool((lengths[rows[index * 2 : index * 2 + 2]] == plan.data.max_length).all())
+            assert ("attention_mask" not in batch) == full
+            kinds.add(full)
+    assert kinds == {True, False}
 
 
 def start_from(folder: Path, blocks: str, output: Path) -> dict[str, Any]:

@@ -1,5 +1,7 @@
 """The loader: the same micro-batches wherever it starts and however many workers share them; errors come in time."""
 
+import time
+
 import numpy as np
 import pytest
 import torch
@@ -65,6 +67,43 @@ def test_an_error_comes_at_its_step_and_ends_the_thread():
     assert steps == [0, 1, 2]
     one._thread.join(timeout=5)
     assert not one._thread.is_alive()
+
+
+def test_what_is_measured_is_that_of_the_step_yielded():
+    """The background thread is steps ahead by then."""
+    one = loader(1, 3)
+    one._measure = lambda batch: (int(batch["rows"].sum()), len(batch["rows"]))
+    for _, micro_batches in one:
+        time.sleep(0.01)
+        assert one.measured == [sum(int(batch["rows"].sum()) for _, batch in micro_batches), BATCH // 3]
+
+
+def test_copying_to_the_device_is_waiting(monkeypatch):
+    def slowly(self: Loader, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        time.sleep(0.01)
+        return batch
+
+    monkeypatch.setattr(Loader, "_to_device", slowly)
+    one = loader(last=3)
+    for _ in one:
+        pass
+    assert one.waited >= 3 * BATCH // SIZE * 0.01
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_batches_are_pinned_ahead_and_arrive_whole():
+    one = loader()
+    one._device = torch.device("cuda", torch.cuda.current_device())
+    expected, pinned, to_device = seen(loader()), [], one._to_device
+
+    def watched(batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        pinned.extend(tensor.is_pinned() for tensor in batch.values())
+        return to_device(batch)
+
+    one._to_device = watched
+    assert seen(one) == expected
+    assert pinned
+    assert all(pinned)
 
 
 def test_leaving_early_ends_the_thread():

@@ -10,6 +10,7 @@ from pmlm_core.training.pretraining import (
     count_predictions,
     count_tokens,
     evaluate,
+    measure,
     pretraining_task,
 )
 from pmlm_core.training.step import Precision
@@ -58,6 +59,8 @@ def test_loss_is_the_sum_of_the_objective_s_parts_over_predictions(objective):
 
 def test_counts():
     assert count_tokens(batch()) == 60
+    full = {name: tensor for name, tensor in batch().items() if name != "attention_mask"}
+    assert measure(full) == (count_predictions(batch()), 6 * 12)
     assert count_predictions(batch()) == 2 + 3 + 4 + 2 + 3 + 4
 
 

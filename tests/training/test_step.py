@@ -53,6 +53,19 @@ def test_update_is_that_of_the_mean_over_the_whole_batch(sizes):
         torch.testing.assert_close(p, q)
 
 
+def test_a_count_that_is_known_is_not_taken_again():
+    def never(batch: Batch) -> int:
+        raise AssertionError("counted on the device")
+
+    results = []
+    for task, counted in ((TASK, None), (Task(TASK.figures, never, losses), 8)):
+        model, optimizer = model_and_sgd()
+        results.append(
+            train_step(model, optimizer, cut(batch(12), [6, 6]), task, step=0, seed=0, precision=FP32, counted=counted)
+        )
+    assert results[0] == results[1]
+
+
 def test_dropout_is_a_function_of_seed_step_and_micro_batch():
     def losses_at(step: int, seed: int, order: list[int]) -> float:
         model, optimizer = model_and_sgd(dropout=0.5)
