@@ -137,7 +137,7 @@ def description(job: Job, result: dict[str, Any]) -> dict[str, Any]:
         "kind": task.kind,
         "labels": list(task.labels),
         "can_be_unanswerable": task.can_be_unanswerable,
-        "recipe": vars(job.recipe),
+        "recipe": dict(vars(job.recipe)),
         "metric": task.metric,
         "scores": result["scores"],
         "scorers": result["scorers"],

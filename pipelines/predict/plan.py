@@ -61,7 +61,7 @@ def identity_of(config: PredictConfig, finetuned: Finetuned, inputs: Sequence[In
         "model": {"weights": finetuned.source.sha256, "tokenizer": finetuned.source.tokenizer},
         "options": config.deciding(),
         "generation": {k: v for k, v in finetuned.generation.items() if k != "transformers_version"},
-        "recipe": vars(finetuned.recipe),
+        "recipe": dict(vars(finetuned.recipe)),
         "inputs": [each.state for each in inputs],
     }
     return json.loads(json.dumps(content))

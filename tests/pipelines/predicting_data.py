@@ -54,7 +54,7 @@ def make_finetuned(
         model.generation_config.update(max_new_tokens=8, num_beams=2, length_penalty=0.7)
     model.save_pretrained(folder)
     tokenizer.save(str(folder))
-    recipe = vars(get_task(name, **({"labels": labels} if labels else {})).recipe)
+    recipe = dict(vars(get_task(name, **({"labels": labels} if labels else {})).recipe))
     recipe |= {"max_length": 40, "doc_stride": 8 if kind == "question_answering" else 0}
     recipe |= {"max_target_length": 8 if kind == "generation" else 0}
     content = {
