@@ -85,9 +85,8 @@ def test_copying_to_the_device_is_waiting(monkeypatch):
 
     monkeypatch.setattr(Loader, "_to_device", slowly)
     one = loader(last=3)
-    for _ in one:
-        pass
-    assert one.waited >= 3 * BATCH // SIZE * 0.01
+    waited = [one.waited for _ in one]  # the first time also for the order of rows to be compiled
+    assert waited[2] - waited[0] >= 2 * BATCH // SIZE * 0.01
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
