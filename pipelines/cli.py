@@ -1,5 +1,6 @@
 """The `pmlm` command. Everything heavy is imported only when a stage runs, so that help answers at once."""
 
+import difflib
 import importlib
 import os
 import sys
@@ -61,7 +62,9 @@ def _dispatch(arguments: list[str]) -> int:
         return 0
     name, rest = arguments[0], arguments[1:]
     if name not in COMMANDS:
-        raise ConfigError(f"unknown command '{name}'; commands: {', '.join(COMMANDS)}")
+        near = difflib.get_close_matches(name, COMMANDS, n=1)
+        hint = f"did you mean '{near[0]}'? " if near else ""
+        raise ConfigError(f"unknown command '{name}'; {hint}commands: {', '.join(COMMANDS)}")
     command = COMMANDS[name]
     options = importlib.import_module("pipelines.options")
     config_class = getattr(importlib.import_module(f"pipelines.{name}.config"), command.config_class)

@@ -31,7 +31,7 @@ def test_help_lists_every_option_with_its_meaning(command, capsys):
 
 def test_unknown_command_is_refused(capsys):
     assert run("pretrian") == 2
-    assert "unknown command 'pretrian'" in capsys.readouterr().err
+    assert "unknown command 'pretrian'; did you mean 'pretrain'?" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["pretrain", "--help"], ["preprocess", "--help"]])
