@@ -159,7 +159,9 @@ def require(workers: int, cpus_per_worker: int, use_gpu: bool) -> None:
         if have.get(kind, 0) < needed:
             text = f"{workers} workers need {needed} {kind}s, Ray has {have.get(kind, 0):g}"
             if not is_remote():
-                raise ConfigError(f"{text}; lower num_workers or {'cpus_per_worker' if kind == 'CPU' else 'leave out use_gpu'}")
+                raise ConfigError(
+                    f"{text}; lower num_workers or {'cpus_per_worker' if kind == 'CPU' else 'leave out use_gpu'}"
+                )
             warn(f"{text}; waiting for more nodes")
         elif free.get(kind, 0) < needed:
             say(
