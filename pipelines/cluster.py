@@ -138,6 +138,13 @@ def is_remote() -> bool:
     return bool(os.environ.get("RAY_ADDRESS"))
 
 
+def threads_per_worker(asked: int | None, num_workers: int) -> int:
+    """CPU threads of a worker: as asked for, or an even share of this machine, and 1 on a cluster that is joined."""
+    if asked is not None:
+        return asked
+    return 1 if is_remote() else max(1, available_cpus() // num_workers)
+
+
 def cpus_to_start(needed: int) -> int:
     """How many CPUs a local Ray should count, so that `needed` fit; says so if the machine has fewer."""
     have = available_cpus()

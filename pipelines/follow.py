@@ -5,6 +5,7 @@ A stage says in `_line` what of the figures a person wants to see.
 
 import contextlib
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
 
@@ -15,7 +16,7 @@ from pipelines.tracking.journal import Entry, Journal, read
 _POLL_S = 0.5
 
 
-class Follower:
+class Follower(ABC):
     """Follows a run from a background thread until `stop`."""
 
     def __init__(self, run: RunDir, max_steps: int, ship: Callable[[int], None]) -> None:
@@ -25,7 +26,7 @@ class Follower:
         self._identity: tuple[int, int] | None = None
         self._journal_offset, (_, self._events_offset) = 0, self._events.read()
         self._previous: Entry | None = None
-        self._skip_old_entries()
+        self._new_entries()  # what is there already was shown before
         self._complained = False
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._follow, name="pmlm-progress", daemon=True)
@@ -65,9 +66,6 @@ class Follower:
         if line:
             say(line)
 
-    def _skip_old_entries(self) -> None:
-        self._new_entries()
-
     def _new_entries(self) -> list[Entry]:
         try:
             status = self._journal.path.stat()
@@ -101,9 +99,9 @@ class Follower:
         elif text:
             say(text)
 
+    @abstractmethod
     def _line(self, entry: Entry) -> str:
         """One line for an entry of the journal; "" for none."""
-        raise NotImplementedError
 
     def _left(self, entry: Entry) -> str | None:
         if self._previous is None or entry.step <= self._previous.step:

@@ -99,17 +99,14 @@ def _encoded(job: Job, known: bool) -> Job:
             )
     from pipelines.finetune.trainee import TrainingBatches, job_family
 
-    job = replace(with_features(job, folders), threads=_threads(job.config))
+    job = replace(
+        with_features(job, folders),
+        threads=cluster.threads_per_worker(job.config.cpus_per_worker, job.config.num_workers),
+    )
     batches = TrainingBatches(job, job_family(job))
     job = replace(job, micro_batch_size=settled_micro_batch(job, batches.longest))
     tell_training(job, batches.max_steps, known)
     return job
-
-
-def _threads(config: FinetuneConfig) -> int:
-    if config.cpus_per_worker is not None:
-        return config.cpus_per_worker
-    return 1 if cluster.is_remote() else max(1, cluster.available_cpus() // config.num_workers)
 
 
 def _train_seed(job: Job, seed: int) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from pipelines import cluster
 from pipelines.console import say, warn
 from pipelines.lock import locked
 from pipelines.output_folder import check_output_dir
+from pipelines.piece_progress import PieceProgress
 from pipelines.predict.config import PredictConfig
 from pipelines.predict.estimate import Cost, cost_of
 from pipelines.predict.fields import QUESTION_GENERATION
@@ -17,7 +18,6 @@ from pipelines.predict.finish import finish, known, refuse_known_rejects
 from pipelines.predict.inputs import Input, list_inputs
 from pipelines.predict.piece import Done
 from pipelines.predict.plan import Plan, check_same, identity_of, load_plan, make_plan
-from pipelines.predict.progress import Progress
 from pipelines.predict.work import in_this_process, over_workers
 from pmlm_core import storage
 from pmlm_core.errors import ConfigError
@@ -150,9 +150,9 @@ def _do(config: PredictConfig, finetuned: Finetuned, plan: Plan, output_dir: str
     work = in_this_process if _alone(config, takes, len(missing)) else over_workers
     started = time.monotonic()
     rows_of = {piece.number: piece.rows for piece in missing}
-    with Progress(sum(rows_of.values()), len(missing)) as progress:
+    with PieceProgress("predicting", sum(rows_of.values()), len(missing)) as progress:
         for each in work(missing, plan.inputs, config, finetuned, output_dir):
             done[each.number] = each
-            progress.done(rows_of[each.number], each)
+            progress.done(rows_of[each.number], sum(each.rejects.values()))
     seconds = time.monotonic() - started
     say(f"{sum(rows_of.values()):,} rows in {seconds:.1f} s ({sum(rows_of.values()) / seconds:,.0f} rows a second)")

@@ -4,10 +4,10 @@ import time
 
 from pipelines.cluster import connected, cpus_to_start
 from pipelines.console import say, warn
+from pipelines.piece_progress import PieceProgress
 from pipelines.preprocess.config import PreprocessConfig
 from pipelines.preprocess.finish import finish, remove_leftovers, tell
 from pipelines.preprocess.job import TOKENIZER, Job, prepare
-from pipelines.preprocess.progress import Progress
 from pmlm_core import storage
 from pmlm_core.errors import DataError
 
@@ -79,7 +79,8 @@ def _do_missing(job: Job) -> None:
     errors: list[str] = []
     peak = 0
     started = time.monotonic()
-    with Progress(sum(span.weight for piece in missing.values() for span in piece.spans), len(missing)) as progress:
+    total = sum(span.weight for piece in missing.values() for span in piece.spans)
+    with PieceProgress("preprocessing", total, len(missing)) as progress:
         outcomes = run_pieces(
             missing,
             job.options,
@@ -93,7 +94,8 @@ def _do_missing(job: Job) -> None:
             peak = max(peak, outcome.peak_bytes)
             if outcome.row is not None:
                 job.finished[outcome.number] = outcome.row
-                progress.done(sum(span.weight for span in missing[outcome.number].spans), outcome.row)
+                weight = sum(span.weight for span in missing[outcome.number].spans)
+                progress.done(weight, sum(outcome.row.rejects["counts"].values()))
             elif outcome.fatal:
                 raise DataError(f"{outcome.error}\nWhat is finished is kept; the same command goes on from there.")
             else:

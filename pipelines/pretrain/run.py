@@ -39,7 +39,13 @@ def run(config: PretrainConfig) -> None:
 
 
 def _run_alone(config: PretrainConfig, manifest: Manifest, run_dir: RunDir, known: bool) -> None:
-    plan = plan_for(config, run_dir, manifest, attempt=uuid.uuid4().hex[:12], threads=_threads(config))
+    plan = plan_for(
+        config,
+        run_dir,
+        manifest,
+        attempt=uuid.uuid4().hex[:12],
+        threads=cluster.threads_per_worker(config.cpus_per_worker, config.num_workers),
+    )
     _say_what(plan, manifest, known)
     from pmlm_core.training import checkpoint
 
@@ -167,12 +173,6 @@ def _blocks(config: PretrainConfig) -> Manifest:
             "or set eval_rows to 0"
         )
     return manifest
-
-
-def _threads(config: PretrainConfig) -> int:
-    if config.cpus_per_worker is not None:
-        return config.cpus_per_worker
-    return 1 if cluster.is_remote() else max(1, cluster.available_cpus() // config.num_workers)
 
 
 def _say_what(plan: WorkPlan, manifest: Manifest, known: bool) -> None:

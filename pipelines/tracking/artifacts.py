@@ -1,13 +1,12 @@
 """Files of a finished run, as artifacts of its MLflow run; a store that is away gets them by `pmlm sync`."""
 
 import os
-import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from pipelines.console import warn as console_warn
+from pipelines.tracking.patience import Attempt
 from pipelines.tracking.record import Record
-from pipelines.tracking.redact import redact
 from pipelines.tracking.store import NONE, resolve, set_client_defaults
 
 
@@ -48,30 +47,23 @@ def send_pending(
     record = Record.load(run_dir)
     if record is None or not record.pending_artifacts:
         return True
-    failure = [f"no end within {timeout:.0f} s"]
     wanted, run_id = record.pending_artifacts, record.run_id
 
     def work() -> None:
-        try:
-            if not run_id:
-                raise RuntimeError("the run itself has not reached MLflow yet")
-            set_client_defaults()
-            from mlflow import MlflowClient
+        if not run_id:
+            raise RuntimeError("the run itself has not reached MLflow yet")
+        set_client_defaults()
+        from mlflow import MlflowClient
 
-            client = MlflowClient(tracking_uri=uri)
-            for name in wanted:
-                folder = os.path.dirname(name)
-                client.log_artifact(run_id, str(Path(run_dir) / name), folder or None)
-            failure.clear()
-        except Exception as error:
-            failure[0] = f"{type(error).__name__}: {redact(' '.join(str(error).split()))[:300]}"
+        client = MlflowClient(tracking_uri=uri)
+        for name in wanted:
+            folder = os.path.dirname(name)
+            client.log_artifact(run_id, str(Path(run_dir) / name), folder or None)
 
-    thread = threading.Thread(target=work, name="mlflow-artifacts", daemon=True)
-    thread.start()
-    thread.join(timeout)
-    if failure:
+    failure = Attempt(work, timeout, "mlflow-artifacts").failure
+    if failure is not None:
         warn(
-            f"predictions and scores are not in MLflow yet ({failure[0]}); the files are in {run_dir}. "
+            f"predictions and scores are not in MLflow yet ({failure}); the files are in {run_dir}. "
             f"To send them later: pmlm sync --run_dir {run_dir}"
         )
         return False

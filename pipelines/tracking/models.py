@@ -7,7 +7,6 @@ registration nothing but time: it is noted in the run's record, and `pmlm sync` 
 import contextlib
 import os
 import tempfile
-import threading
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
@@ -16,8 +15,8 @@ from typing import Any
 import pmlm_core
 from pipelines.console import made
 from pipelines.console import warn as console_warn
+from pipelines.tracking.patience import Attempt
 from pipelines.tracking.record import Record
-from pipelines.tracking.redact import redact
 from pipelines.tracking.store import NONE, resolve, set_client_defaults
 from pmlm_core.errors import CheckpointError
 
@@ -72,30 +71,24 @@ def register_pending(
     if record is None or not record.pending_model:
         return None
     wanted = record.pending_model
-    done: list[str] = []
-    failure: list[str] = [f"no end within {timeout:.0f} s"]
 
-    def work() -> None:
-        try:
-            if not record.run_id:
-                raise RuntimeError("the run itself has not reached MLflow yet")
-            done.append(_once(record, Path(wanted["checkpoint"]), wanted["name"], uri))
-        except Exception as error:
-            failure[0] = f"{type(error).__name__}: {redact(' '.join(str(error).split()))[:300]}"
+    def work() -> str:
+        if not record.run_id:
+            raise RuntimeError("the run itself has not reached MLflow yet")
+        return _once(record, Path(wanted["checkpoint"]), wanted["name"], uri)
 
-    thread = threading.Thread(target=work, name="mlflow-register", daemon=True)
-    thread.start()
-    thread.join(timeout)
-    if not done:
+    attempt = Attempt(work, timeout, "mlflow-register")
+    registered = attempt.result
+    if registered is None:
         warn(
-            f"model {wanted['name']} is not registered in MLflow ({failure[0]}); the checkpoint itself is safe. "
+            f"model {wanted['name']} is not registered in MLflow ({attempt.failure}); the checkpoint itself is safe. "
             f"To register it later: pmlm sync --run_dir {run_dir}"
         )
         return None
-    record.pending_model, record.registered = None, {**wanted, "model": done[0]}
+    record.pending_model, record.registered = None, {**wanted, "model": registered}
     record.save(run_dir)
-    made("MLflow model", done[0])
-    return done[0]
+    made("MLflow model", registered)
+    return registered
 
 
 def _once(record: Record, checkpoint: Path, name: str, uri: str) -> str:

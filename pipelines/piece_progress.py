@@ -1,4 +1,4 @@
-"""How far the run is: a bar on a terminal, a line now and then in a log."""
+"""How far a stage that works by pieces is: a bar on a terminal, a line now and then in a log."""
 
 import time
 from types import TracebackType
@@ -6,28 +6,33 @@ from types import TracebackType
 from rich import progress as bars
 
 from pipelines.console import console, say
-from pmlm_core.corpus.ledger import LedgerRow
+from pipelines.follow import duration
 
 _LOG_SECONDS = 30.0
 
 
-class Progress:
-    """Counts finished pieces by the bytes of text they were expected to hold."""
+class PieceProgress:
+    """Counts finished pieces by their weight: bytes they were expected to hold, or rows.
 
-    def __init__(self, total_bytes: int, pieces: int) -> None:
-        self._total = max(1, total_bytes)
+    Args:
+        what: the work's name: "preprocessing".
+        total: weight of all pieces.
+    """
+
+    def __init__(self, what: str, total: int, pieces: int) -> None:
+        self._what, self._total = what, max(1, total)
         self._pieces = pieces
         self._done_pieces = 0
-        self._done_bytes = 0
+        self._done_weight = 0
         self._rejects = 0
         self._started = self._spoken = time.monotonic()
         self._bar: bars.Progress | None = None
         self._task: bars.TaskID | None = None
 
-    def __enter__(self) -> "Progress":
+    def __enter__(self) -> "PieceProgress":
         if console().is_terminal:
             columns = (
-                bars.TextColumn("preprocessing"),
+                bars.TextColumn(self._what),
                 bars.BarColumn(),
                 bars.TaskProgressColumn(),
                 bars.TextColumn("{task.fields[note]}"),
@@ -38,19 +43,19 @@ class Progress:
             self._bar.start()
         return self
 
-    def done(self, weight: int, row: LedgerRow) -> None:
-        """Note a finished piece."""
+    def done(self, weight: int, rejects: int) -> None:
+        """Note a finished piece and how much of it was set aside."""
         self._done_pieces += 1
-        self._done_bytes += weight
-        self._rejects += sum(row.rejects["counts"].values())
+        self._done_weight += weight
+        self._rejects += rejects
         note = f"{self._done_pieces}/{self._pieces} pieces" + (f", {self._rejects:,} rejects" if self._rejects else "")
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, advance=weight, note=note)
         elif time.monotonic() - self._spoken > _LOG_SECONDS:
             self._spoken = time.monotonic()
-            share = self._done_bytes / self._total
+            share = self._done_weight / self._total
             left = (self._spoken - self._started) * (1 - share) / max(share, 1e-9)
-            say(f"{note}, {share:.0%}, about {left / 60:.1f} minutes left")
+            say(f"{note}, {share:.0%}, about {duration(left)} left")
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         if self._bar is not None:
