@@ -4,10 +4,8 @@ import gzip
 import os
 from collections.abc import Iterator
 
-import boto3
 import pyarrow as pa
 import pytest
-from moto.server import ThreadedMotoServer
 
 from pmlm_core import storage
 from pmlm_core.corpus.formats import InputFormat
@@ -16,23 +14,14 @@ from pmlm_core.corpus.shard_job import ShardOptions, run_piece
 from pmlm_core.corpus.sources import list_sources
 from pmlm_core.corpus.tokenizer import TextTokenizer
 from pmlm_core.errors import ConfigError, DataError
+from tests.bucket_server import bucket_on_a_server
 from tests.corpus.corpus_makers import jsonl, write
 
 
 @pytest.fixture(scope="module")
 def bucket() -> Iterator[str]:
-    """An empty bucket on a local server; the environment points at it as a user's would."""
-    server = ThreadedMotoServer(port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
-        patch.setenv("AWS_ACCESS_KEY_ID", "test")
-        patch.setenv("AWS_SECRET_ACCESS_KEY", "test")
-        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-        boto3.client("s3", endpoint_url=f"http://{host}:{port}").create_bucket(Bucket="texts")
-        yield "s3://texts"
-    server.stop()
+    with bucket_on_a_server("texts") as uri:
+        yield uri
 
 
 @pytest.fixture(params=["local", "s3"])

@@ -7,10 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
 import torch
-from moto.server import ThreadedMotoServer
 
 from pipelines.pretrain import run as stage
 from pipelines.pretrain import upload
@@ -21,6 +19,7 @@ from pipelines.team import Team
 from pmlm_core import storage
 from pmlm_core.errors import CheckpointError, ConfigError
 from pmlm_core.training import checkpoint
+from tests.bucket_server import bucket_on_a_server
 from tests.pipelines.test_pretrain_loop import OPTIONS, Pulled, weights
 from tests.pipelines.tiny_blocks import make_blocks
 from tests.pipelines.training_without_ray import config_for, curve, plan_of, train_here
@@ -38,17 +37,8 @@ def in_peace(tmp_path_factory, blocks) -> Path:
 
 @pytest.fixture(scope="module")
 def bucket() -> Iterator[str]:
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
-        patch.setenv("AWS_ACCESS_KEY_ID", "test")
-        patch.setenv("AWS_SECRET_ACCESS_KEY", "test")
-        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-        boto3.client("s3", endpoint_url=f"http://{host}:{port}").create_bucket(Bucket="runs")
-        yield "s3://runs"
-    server.stop()
+    with bucket_on_a_server("runs") as uri:
+        yield uri
 
 
 @pytest.fixture(params=["folder", "s3"])
