@@ -39,8 +39,16 @@ class Group:
     max_failures: int
 
 
-def fit(group: Group, worker: Callable[[dict[str, Any]], None], told: dict[str, Any]) -> None:
+def fit(
+    group: Group,
+    worker: Callable[[dict[str, Any]], None],
+    told: dict[str, Any],
+    meanwhile: Callable[[], None] = lambda: None,
+) -> None:
     """Run `worker(told)` in every process of the group until all have ended.
+
+    Args:
+        meanwhile: called in this thread every half second while they run.
 
     Raises:
         PmlmError: what a worker met and a restart would not mend.
@@ -70,7 +78,7 @@ def fit(group: Group, worker: Callable[[dict[str, Any]], None], told: dict[str, 
             ),
         )
         try:
-            _in_background(trainer.fit)
+            _in_background(trainer.fit, meanwhile)
         except Exception as error:
             _raise_failure(group)
             raise given_up(group, error) from error
@@ -132,7 +140,7 @@ def given_up(group: Group, error: BaseException) -> TrainingError:
     )
 
 
-def _in_background(work: Callable[[], object]) -> None:
+def _in_background(work: Callable[[], object], meanwhile: Callable[[], None]) -> None:
     """Call `work` outside the main thread, where Ray would put its own handler on Ctrl-C and keep it there."""
     met: list[BaseException] = []
 
@@ -146,6 +154,7 @@ def _in_background(work: Callable[[], object]) -> None:
     thread.start()
     while thread.is_alive():
         thread.join(timeout=0.5)
+        meanwhile()
     if met:
         raise met[0]
 

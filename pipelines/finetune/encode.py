@@ -14,6 +14,7 @@ from pipelines import cluster
 from pipelines.console import say
 from pipelines.finetune.families import Feature, family_of
 from pipelines.finetune.features import MANIFEST, Drafts, write_part
+from pipelines.finetune.job import Job, Part, with_features
 from pipelines.finetune.splits import Split, read_chosen
 from pmlm_core.corpus.tokenizer import TextTokenizer
 from pmlm_core.tasks.base import Recipe, Task
@@ -52,6 +53,32 @@ class Work:
             **{name: recipe[name] for name in ("max_length", "max_target_length", "doc_stride")},
         }
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def encode_all(job: Job) -> Job:
+    """The job with the features of all its splits, made now unless the cache has them.
+
+    Raises:
+        DataError: as `encode_split`.
+    """
+    folders: dict[tuple[str, int, bool], Path] = {}
+    parts: list[Part] = [job.train, *([job.choose] if job.choose else []), *job.final]
+    for part in parts:
+        key = (part.split.name, part.split.used, part.training)
+        if key not in folders:
+            folders[key] = encode_split(
+                Work(
+                    job.config.task,
+                    job.config.data_dir,
+                    part.split,
+                    job.recipe,
+                    job.source.path,
+                    part.training,
+                    job.config.task_options(),
+                ),
+                job.cache_dir,
+            )
+    return with_features(job, folders)
 
 
 def encode_split(work: Work, cache_dir: Path, *, num_workers: int | None = None) -> Path:

@@ -116,7 +116,8 @@ def _train(job: Job, team: Team, trained: Trainee, precision: Precision, journal
             if ends_epoch or (config.save_steps and done % config.save_steps == 0):
                 if team.leads:
                     writer.save(trained.model, _contents(job, team, trained, metric, finished, precision))
-                team.report(finite({"step": done, **({} if metric is None else {task.metric: metric})}))
+                figures = {"step": done, "epoch": done / per_epoch}
+                team.report(finite({**figures, **({} if metric is None else {task.metric: metric})}))
             if finished:
                 if done < max_steps and team.leads:
                     events.add("told", f"stopped early: no better epoch in {config.early_stopping_patience}", step=done)

@@ -2,16 +2,16 @@
 
 import shutil
 import uuid
-from dataclasses import asdict, replace
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 from pipelines import cluster
 from pipelines.console import made, next_command, say, warn
 from pipelines.finetune.config import FinetuneConfig
-from pipelines.finetune.encode import Work, encode_split
-from pipelines.finetune.job import Job, Part, settle, settled_micro_batch, with_features
+from pipelines.finetune.encode import encode_all
+from pipelines.finetune.job import Job, settle, settled_micro_batch
 from pipelines.finetune.progress import Progress
+from pipelines.finetune.record import params_of, tags_of
 from pipelines.finetune.results import show, write_summary
 from pipelines.finetune.rundir import (
     MODEL,
@@ -80,27 +80,10 @@ def dry_run(config: FinetuneConfig) -> None:
 
 def _encoded(job: Job, known: bool) -> Job:
     """The job with all features made, and what hangs on them settled and told."""
-    folders: dict[tuple[str, int, bool], Path] = {}
-    parts: list[Part] = [job.train, *([job.choose] if job.choose else []), *job.final]
-    for part in parts:
-        key = (part.split.name, part.split.used, part.training)
-        if key not in folders:
-            folders[key] = encode_split(
-                Work(
-                    job.config.task,
-                    job.config.data_dir,
-                    part.split,
-                    job.recipe,
-                    job.source.path,
-                    part.training,
-                    job.config.task_options(),
-                ),
-                job.cache_dir,
-            )
     from pipelines.finetune.trainee import TrainingBatches, job_family
 
     job = replace(
-        with_features(job, folders),
+        encode_all(job),
         threads=cluster.threads_per_worker(job.config.cpus_per_worker, job.config.num_workers),
     )
     batches = TrainingBatches(job, job_family(job))
@@ -121,7 +104,7 @@ def _train_seed(job: Job, seed: int) -> dict[str, Any]:
     config = job.config
     sink = MlflowSink(
         job.run.path, config.tracking_uri, config.experiment_name, f"{job.run.path.parent.name}-seed-{seed}",
-        _params(job), _tags(job),
+        params_of(job), tags_of(job),
     )  # fmt: skip
     progress = Progress(job.run, seed, job.task.metric, batches.max_steps, batches.steps_per_epoch, sink.ship)
     progress.start()
@@ -157,26 +140,6 @@ def _fit(job: Job) -> None:
         return
     group = Group(job.run, job.attempt, config.num_workers, job.threads, config.use_gpu, config.max_failures)
     fit(group, ray_worker, {"job": job})
-
-
-def _params(job: Job) -> dict[str, Any]:
-    settled = {"micro_batch_size": job.micro_batch_size, "threads_per_worker": job.threads, "seed": job.seed}
-    return {**asdict(job.config), **vars(job.recipe), **settled}
-
-
-def _tags(job: Job) -> dict[str, str]:
-    from pipelines.tracking.code_version import code_version
-
-    data = {f"data.{name}": identity for name, identity in job.identity()["data"].items()}
-    pretrained = {f"pretrained.{name}": str(value) for name, value in job.source.described().items() if value}
-    return {
-        **code_version(),
-        "stage": "finetune",
-        "task": job.config.task,
-        "finetune_run": job.run.path.parent.name,
-        **data,
-        **pretrained,
-    }
 
 
 def _conclude(job: Job, results: list[dict[str, Any]]) -> None:

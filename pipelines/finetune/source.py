@@ -27,6 +27,7 @@ class Source:
         tokenizer: fingerprint of the tokenizer in its folder.
         mlflow_run_id: of the run that made it, where it lies in that run's folder.
         positions, vocab_size: of its model.
+        objective: what it was pre-trained by ("AE+PAR"), as its configuration says.
     """
 
     path: str
@@ -35,6 +36,7 @@ class Source:
     mlflow_run_id: str | None
     positions: int
     vocab_size: int
+    objective: str | None = None
 
     def described(self) -> dict[str, Any]:
         """What is stored with everything made from it."""
@@ -43,6 +45,7 @@ class Source:
             "sha256": self.sha256,
             "tokenizer": self.tokenizer,
             "mlflow_run_id": self.mlflow_run_id,
+            "objective": self.objective,
         }
 
 
@@ -82,6 +85,7 @@ def open_source(model: str) -> Source:
         _mlflow_run(folder),
         int(config.get("max_position_embeddings", 512)),
         int(config["vocab_size"]),
+        config.get("objective"),
     )
 
 
