@@ -11,7 +11,7 @@ from pmlm_core.corpus.rejects import ReadProgress
 from pmlm_core.corpus.sources import Source
 from pmlm_core.errors import DataError
 from pmlm_core.tasks.base import BadRow
-from pmlm_core.tasks.rows import Row, RowError, bad_row, json_row, parquet_rows, table_row
+from pmlm_core.tasks.rows import CsvLines, Row, RowError, bad_row, json_row, parquet_rows, table_row, unclosed
 from pmlm_core.tasks.squad import question_rows
 
 TOO_LONG = "too_long"
@@ -88,7 +88,8 @@ def csv_records(found: Iterator[Line], first: int) -> Iterator[tuple[int, int, l
                 long.append(line)
             yield decoded(line) + "\n"
 
-    reader = csv.reader(texts())
+    rest = CsvLines(texts())
+    reader = csv.reader(rest)
     while True:
         begin = first + reader.line_num
         try:
@@ -97,6 +98,8 @@ def csv_records(found: Iterator[Line], first: int) -> Iterator[tuple[int, int, l
             return
         except csv.Error as error:
             values = RowError("invalid CSV", f"not CSV: {error}")
+        if rest.ended:
+            values = unclosed(reader.line_num - (begin - first) - 1)
         if long:
             values = RowError("row too long", long[0].detail)
             long.clear()

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from decimal import Decimal
 from typing import Any
 
 from pmlm_core.tasks.rows import RowError
@@ -87,7 +88,8 @@ def number_of(fields: Mapping[str, Any], name: str, low: float = -math.inf, high
     if value is None or value == "":
         return None
     try:
-        number = float(value) if isinstance(value, str | int | float) and not isinstance(value, bool) else math.nan
+        is_number = isinstance(value, str | int | float | Decimal) and not isinstance(value, bool)
+        number = float(value) if is_number else math.nan
     except (ValueError, OverflowError):
         number = math.nan
     if not math.isfinite(number):

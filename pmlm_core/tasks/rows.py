@@ -42,7 +42,9 @@ class RowError(Exception):
 
 
 def bad_row(file: str, number: int, error: RowError) -> BadRow:
-    return BadRow(file, number, error.reason, f"{file}, row {number}: {error.detail}")
+    # What was not UTF-8 (a column's name, say) is shown as escapes: this is printed, and written to a file.
+    detail = error.detail.encode("utf-8", "backslashreplace").decode()
+    return BadRow(file, number, error.reason, f"{file}, row {number}: {detail}")
 
 
 def as_examples(rows: Iterable[Row | BadRow], make: Callable[[Row, int], E]) -> Iterator[E | BadRow]:
@@ -105,7 +107,8 @@ def tsv_rows(file: str, required: Sequence[str], header: Sequence[str] | None = 
 def csv_rows(file: str, required: Sequence[str]) -> Iterator[Row | BadRow]:
     """Rows of a comma-separated file with a header, quoted as RFC 4180 says; a row's number is its first line's."""
     csv.field_size_limit(_MAX_FIELD)  # 128 KiB at first: too short for an article
-    reader = csv.reader(line + "\n" for line in lines(file))
+    found = CsvLines(line + "\n" for line in lines(file))
+    reader = csv.reader(found)
     names: list[str] | None = None
     while True:
         number = reader.line_num + 1
@@ -116,13 +119,40 @@ def csv_rows(file: str, required: Sequence[str]) -> Iterator[Row | BadRow]:
         except csv.Error as error:
             yield bad_row(file, number, RowError("invalid CSV", f"not CSV: {error}"))
             continue
+        if found.ended:
+            yield bad_row(file, number, unclosed(reader.line_num - number))
+            continue
         if names is None:
             names = values
             _check_columns(file, required, names)
         elif values:
             yield table_row(file, number, names, values)
     if names is None:
-        raise DataError(f"{file} is empty")
+        raise DataError(f"{file} is empty, or its first line is not CSV")
+
+
+class CsvLines:
+    """Lines for `csv.reader`. A row that it gives when they have `ended` is one whose quotation mark was never closed:
+    of every other row it has the end before it asks for more."""
+
+    def __init__(self, found: Iterable[str]) -> None:
+        self.ended = False
+        self._found = iter(found)
+
+    def __iter__(self) -> "CsvLines":
+        return self
+
+    def __next__(self) -> str:
+        for line in self._found:
+            return line
+        self.ended = True
+        raise StopIteration
+
+
+def unclosed(more_lines: int) -> RowError:
+    """Why such a row cannot be used; it has swallowed so many lines after its first."""
+    swallowed = f"; the {more_lines} lines after it are lost with it" if more_lines else ""
+    return RowError("invalid CSV", f"not CSV: a quotation mark is not closed up to the end of the file{swallowed}")
 
 
 def json_rows(file: str, required: Sequence[str]) -> Iterator[Row | BadRow]:
@@ -218,3 +248,5 @@ def _check_columns(file: str, required: Sequence[str], names: Sequence[str], kin
         if name not in names:
             shown = ", ".join(repr(each) for each in names[:20]) or "none"
             raise DataError(f"{file}: no {kind} '{name}'; {kind}s found: {shown}")
+        if names.count(name) > 1:
+            raise DataError(f"{file}: {kind} '{name}' is there {names.count(name)} times; rename all but one of them")

@@ -111,7 +111,7 @@ def _labels_in(files: Sequence[str], column: str) -> list[str]:
                 "column, or is this a regression?"
             )
     try:
-        return sorted(found, key=float)
+        return sorted(found, key=lambda label: (float(label), label))  # "1" and "1.0" are two labels
     except ValueError:
         return sorted(found)
 

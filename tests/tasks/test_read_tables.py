@@ -4,6 +4,7 @@ import csv
 import gzip
 import io
 import json
+from decimal import Decimal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -113,6 +114,42 @@ def test_ids_must_differ(tmp_path):
     examples, bad = read(get_task("regression", id_column="id"), tmp_path, "train")
     assert [e.id for e in examples] == ["k"]
     assert [(b.row, b.reason) for b in bad] == [(3, "duplicate id"), (4, "missing field")]
+
+
+def test_a_quotation_mark_that_is_never_closed_is_told(tmp_path):
+    """All that follows is inside it; it must not become the text of an example."""
+    write(tmp_path / "train.csv", 'label,text\n1,a\n2,"b\n3,c\n4,d\n')
+    examples, (bad,) = read(get_task("regression"), tmp_path, "train")
+    assert [e.text_a for e in examples] == ["a"]
+    assert (bad.row, bad.reason) == (3, "invalid CSV")
+    assert "not closed up to the end of the file; the 2 lines after it are lost" in bad.detail
+    write(tmp_path / "train.csv", 'label,text\n1,"a\nb"\n2,"c"')
+    examples, bad = read(get_task("regression"), tmp_path, "train")
+    assert ([e.text_a for e in examples], bad) == (["a\nb", "c"], [])
+
+
+def test_a_column_s_name_that_is_not_utf8_can_be_shown(tmp_path):
+    write(tmp_path / "train.tsv", "Gr\xf6\xdfe\tlabel\ttext\nx\t1\ta\nx\t1\n".encode("latin-1"))
+    _, (bad,) = read(get_task("regression"), tmp_path, "train")
+    assert rb"Gr\udcf6\udcdfe" in bad.detail.encode()
+
+
+def test_a_column_that_is_there_twice_is_refused(tmp_path):
+    write(tmp_path / "train.tsv", "label\ttext\ttext\n1\ta\tb\n")
+    with pytest.raises(DataError, match=r"train\.tsv: column 'text' is there 2 times"):
+        read(get_task("regression"), tmp_path, "train")
+
+
+def test_decimals_are_numbers(tmp_path):
+    pq.write_table(pa.table({"text": ["a"], "label": [Decimal("1.50")]}), tmp_path / "train.parquet")
+    (example,), bad = read(get_task("regression"), tmp_path, "train")
+    assert (example.label, bad) == (1.5, [])
+
+
+def test_labels_that_are_one_number_keep_their_order(tmp_path):
+    for order in (("1.0", "1", "01"), ("01", "1.0", "1")):
+        write(tmp_path / "train.csv", "text,label\n" + "".join(f"a,{label}\n" for label in order))
+        assert get_task("classification", data_dir=str(tmp_path)).labels == ("01", "1", "1.0")
 
 
 def test_damaged_files_are_named(tmp_path):
