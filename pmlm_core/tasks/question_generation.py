@@ -51,7 +51,7 @@ def _read(name: str, swapped: bool, data_dir: str, split: str) -> Iterator[Sourc
     what = f"split '{split}' of task '{name}'" + (" (the other split's file: dev and test change places)" * swapped)
     patterns = name_patterns(SPLIT_NAMES[kept_as], (".json",))
     files = find_files(data_dir, patterns, what=what, folders=("", "du2017", "raw"))
-    return as_examples(question_rows(files[0]), partial(_example, _references(data_dir, files[0], kept_as)))
+    return as_examples(question_rows(files[0]), partial(_example, _references(data_dir, files[0], kept_as), set()))
 
 
 def _references(data_dir: str, file: str, split: str) -> Sequence[str] | None:
@@ -74,7 +74,7 @@ def _references(data_dir: str, file: str, split: str) -> Sequence[str] | None:
     return None
 
 
-def _example(references: Sequence[str] | None, row: Row, place: int) -> SourceTarget:
+def _example(references: Sequence[str] | None, seen: set[str], row: Row, place: int) -> SourceTarget:
     fields = row.fields
     context, question = text_of(fields, "context"), text_of(fields, "question").strip()
     if not question:
@@ -84,4 +84,8 @@ def _example(references: Sequence[str] | None, row: Row, place: int) -> SourceTa
         raise RowError("no answer", "field 'answers' is empty")
     reference = references[place] if references else question
     source = answers[0][0].strip() + SEPARATOR + context
-    return SourceTarget(str(fields.get("id") or place), row.number, source, question, (reference,))
+    identifier = str(fields.get("id") or place)
+    if identifier in seen:
+        raise RowError("duplicate id", f"id '{identifier}' stands twice")
+    seen.add(identifier)
+    return SourceTarget(identifier, row.number, source, question, (reference,))

@@ -9,6 +9,7 @@ import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
+from itertools import zip_longest
 from typing import Any
 
 from pmlm_core.errors import DataError
@@ -129,11 +130,7 @@ def question_rows(file: str) -> Iterator[Row | BadRow]:
     if form(file) == ".parquet":
         for row in parquet_rows(file, ("id", "context", "question"), ("answers",)):
             if isinstance(row, Row):
-                answers = row.fields.get("answers") or {"text": [], "answer_start": []}
-                pairs = zip(answers["text"], answers["answer_start"], strict=True)
-                row = row._replace(
-                    fields={**row.fields, "answers": [{"text": t, "answer_start": start} for t, start in pairs]}
-                )
+                row = row._replace(fields={**row.fields, "answers": _one_by_one(row.fields.get("answers"))})
             yield row
         return
     text = without_mark(contents(file), file).decode("utf-8", "surrogateescape")
@@ -157,10 +154,22 @@ def question_rows(file: str) -> Iterator[Row | BadRow]:
         ) from None
 
 
+def _one_by_one(answers: Any) -> Any:
+    """Answers as SQuAD's JSON has them, of those that the hub's Parquet has: a list of texts and one of offsets."""
+    if not isinstance(answers, dict) or not isinstance(answers.get("text"), list):
+        return answers
+    starts = answers.get("answer_start") or []
+    return [
+        {"text": text, "answer_start": start}
+        for text, start in zip_longest(answers["text"], starts[: len(answers["text"])])
+    ]
+
+
 def _example(row: Row, can_be_unanswerable: bool, needs_answer: bool) -> tuple[QaExample, bool]:
     fields = row.fields
     context, question = text_of(fields, "context"), text_of(fields, "question")
-    identifier = text_of(fields, "id")
+    number = fields.get("id")
+    identifier = str(number) if type(number) is int else text_of(fields, "id")
     answers, moved = answers_in(fields.get("answers") or [], context)
     impossible = fields.get("is_impossible")
     if impossible is not None and not isinstance(impossible, bool):

@@ -152,3 +152,11 @@ def test_published_lines_must_fit_the_questions(tmp_path):
     write(tmp_path / "tgt-test.txt", "one\ntwo\n")
     with pytest.raises(DataError, match=r"2 lines, but .* 1 questions"):
         read(question_generation_task("squad_qg"), tmp_path, "test")
+
+
+def test_a_question_that_is_there_twice(tmp_path):
+    """Predictions are known by id: two of one id would be scored as one."""
+    write(tmp_path / "dev.json", squad_articles(("a", "Ann", 0), ("a", "Bob", 8)))
+    examples, (bad,) = read(question_generation_task("squad_qg"), tmp_path, "dev")
+    assert [e.id for e in examples] == ["a"]
+    assert (bad.row, bad.reason) == (2, "duplicate id")

@@ -116,6 +116,13 @@ def test_bad_questions(tmp_path):
     assert bad[0].detail == f"{path}, row 2: field 'answers': 'Paris' is not in the passage"
 
 
+def test_ids_may_be_numbers(tmp_path):
+    write(tmp_path / "dev.json", squad_json(question(7, ("Ann", 11)), question("7", ("Ann", 11)), question(True)))
+    (example,), bad = read(squad_task("1.1"), tmp_path, "dev")
+    assert example.id == "7"
+    assert [b.reason for b in bad] == ["duplicate id", "not text"]
+
+
 def test_latin1_bytes_spoil_only_their_question(tmp_path):
     content = squad_json({"id": "a", "question": "café", "answers": [{"text": "Ann", "answer_start": 11}]})
     data = content.replace("caf\\u00e9", "caf\udce9").encode("utf-8", "surrogateescape")
@@ -158,3 +165,15 @@ def test_nearest_against_all_places(context, text, start):
         assert abs(found - start) == min(abs(place - start) for place in places)
     else:
         assert found == -1
+
+
+def test_parquet_with_a_list_of_answers_or_unequal_lists(tmp_path):
+    rows = {"id": ["a", "b"], "context": [CONTEXT] * 2, "question": ["Who?", "Why?"]}
+    for answers in (
+        [[{"text": "Ann", "answer_start": 11}], []],
+        [{"text": ["Ann"], "answer_start": []}, {"text": [], "answer_start": [3]}],
+    ):
+        pq.write_table(pa.table({**rows, "answers": answers}), tmp_path / "dev.parquet")
+        examples, bad = read(squad_task("2.0"), tmp_path, "dev")
+        assert bad == []
+        assert [(e.id, e.answers) for e in examples] == [("a", (("Ann", CONTEXT.index("Ann")),)), ("b", ())]
