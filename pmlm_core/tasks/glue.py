@@ -62,20 +62,21 @@ SPECS = {
     "wnli": Spec("WNLI", _PAIR, "label", _YES_NO, ("accuracy",)),
     "ax": Spec("AX", _PAIR, "label", _MNLI, ("matthews",), hub_texts=_HYPOTHESIS, other_folders=("diagnostic",)),
 }  # fmt: skip
-_MNLI_ENDS = {"matched": "MNLI-m", "mismatched": "MNLI-mm"}
+_MNLI_ENDS = {"matched": "MNLI-m", "mismatched": "MNLI-mm", "ax": "AX"}
 
 
 def glue_task(name: str) -> Task:
     """The task of one of `SPECS`' names.
 
     `metric` is the one of the paper's tables: accuracy, CoLA Matthews' correlation, STS-B Pearson's; F1 and Spearman's
-    are reported beside them. AX has one split, "test", no labels, and MNLI's classes: a model of MNLI predicts it.
+    are reported beside them. AX has one split, "test", no labels, and MNLI's classes: a model of MNLI predicts it, as
+    its own split "test_ax".
     """
     spec = SPECS[name]
     splits: tuple[str, ...] = ("train", "dev", "test")
     labelled = splits[:2]
     if name == "mnli":
-        splits = ("train", "dev_matched", "dev_mismatched", "test_matched", "test_mismatched")
+        splits = ("train", "dev_matched", "dev_mismatched", "test_matched", "test_mismatched", "test_ax")
         labelled = splits[:3]
     elif name == "ax":
         splits, labelled = ("test",), ()
@@ -101,6 +102,8 @@ def _read(name: str, data_dir: str, split: str) -> Iterator[Example | BadRow]:
     Raises:
         DataError: no such file, or it lacks a column.
     """
+    if split == "test_ax":
+        name, split = "ax", "test"
     spec = SPECS[name]
     files = find_files(
         data_dir,

@@ -245,3 +245,14 @@ def test_empty_and_utf16_files(tmp_path):
     write(tmp_path / "dev.tsv", "sentence1\tsentence2\tlabel\n".encode("utf-16"))
     with pytest.raises(DataError, match="UTF-16"):
         read(glue_task("rte"), tmp_path, "dev")
+
+
+def test_the_diagnostic_set_is_a_split_of_mnli(tmp_path):
+    """A model of MNLI predicts it, in the form and under the name in which it is handed in."""
+    write(tmp_path / "AX/AX.tsv", "index\tsentence1\tsentence2\n0\tA.\tB.\n")
+    task = glue_task("mnli")
+    examples, bad = read(task, tmp_path, "test_ax")
+    assert [(e.id, e.text_a, e.text_b, e.label) for e in examples] == [("0", "A.", "B.", None)]
+    assert bad == []
+    (file,) = task.write_predictions(str(tmp_path), "test_ax", examples, {"0": "neutral"})
+    assert file == f"{tmp_path}/AX.tsv"

@@ -19,7 +19,7 @@ TEXTS = [TextExample(str(i), i + 2, "a", "b") for i in range(3)]
 
 OFFICIAL = {
     "cola": ["CoLA.tsv"], "sst2": ["SST-2.tsv"], "mrpc": ["MRPC.tsv"], "qqp": ["QQP.tsv"], "stsb": ["STS-B.tsv"],
-    "mnli": ["MNLI-m.tsv", "MNLI-mm.tsv"], "qnli": ["QNLI.tsv"], "rte": ["RTE.tsv"], "wnli": ["WNLI.tsv"],
+    "mnli": ["MNLI-m.tsv", "MNLI-mm.tsv", "AX.tsv"], "qnli": ["QNLI.tsv"], "rte": ["RTE.tsv"], "wnli": ["WNLI.tsv"],
     "ax": ["AX.tsv"],
 }  # fmt: skip
 
