@@ -4,6 +4,7 @@ import contextlib
 import fcntl
 import os
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,12 +15,15 @@ FILE_NAME = ".lock"
 
 
 @contextlib.contextmanager
-def locked(run_dir: str | os.PathLike[str], command: str, named_by: str = "run_name") -> Iterator[None]:
+def locked(
+    run_dir: str | os.PathLike[str], command: str, named_by: str = "run_name", wait: float = 0.0
+) -> Iterator[None]:
     """Keep others out of `run_dir` while the block runs; a killed process keeps no lock, for the kernel drops it.
 
     Args:
         command: who holds it, for the message.
         named_by: the option that would name another folder.
+        wait: seconds to wait for the other to end.
 
     Raises:
         ConfigError: another process holds it; the message names it.
@@ -31,12 +35,12 @@ def locked(run_dir: str | os.PathLike[str], command: str, named_by: str = "run_n
         raise ConfigError(f"{path} cannot be opened: {error.strerror}") from None
     try:
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _take(handle, wait)
         except BlockingIOError:
             holder = os.pread(handle, 500, 0).decode(errors="replace").strip() or "another process"
             raise ConfigError(
                 f"the run in {run_dir} is in use by {holder}: wait until that has ended, or end it, and give the same "
-                "command again; for a run beside it, choose another {named_by}"
+                f"command again; for a run beside it, choose another {named_by}"
             ) from None
         except OSError as error:  # a network file system without locks
             warn(f"{run_dir} cannot be locked ({error.strerror}): see to it that only one command uses it at a time")
@@ -47,3 +51,14 @@ def locked(run_dir: str | os.PathLike[str], command: str, named_by: str = "run_n
         yield
     finally:
         os.close(handle)
+
+
+def _take(handle: int, wait: float) -> None:
+    deadline = time.monotonic() + wait
+    while True:
+        try:
+            return fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                raise
+            time.sleep(0.2)

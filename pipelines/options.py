@@ -10,7 +10,7 @@ import json
 import types
 import typing
 from argparse import RawDescriptionHelpFormatter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +66,23 @@ def parse(command: str, config_class: type, summary: str, argv: Sequence[str], c
     if hasattr(config, "validate"):
         config.validate()
     return Request(config, action)
+
+
+def converted(where: str, config_class: type, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Some options of a configuration, checked and converted as a recipe's are; nothing is validated beside types.
+
+    Args:
+        where: for messages.
+
+    Raises:
+        ConfigError: a value has the wrong type.
+    """
+    kinds = _field_types(config_class)
+    parser = ArgumentParser(prog="pmlm", exit_on_error=False)
+    for name in values:
+        parser.add_argument(f"--{name}", type=kinds[name])
+    namespace = _parse(parser, [_argument(name, value, kinds[name]) for name, value in values.items()], where)
+    return {name: getattr(namespace, name) for name in values}
 
 
 def as_recipe(command: str, config: Any) -> str:
@@ -197,6 +214,10 @@ def _recipe_arguments(path: str, command: str, fields: dict[str, Any], commands:
     for name, value in section.items():
         if name not in fields:
             raise _unknown(str(name), fields, f"recipe {path}, section {command}")
-        text = value if isinstance(value, str) else json.dumps(value, default=str, ensure_ascii=False)
-        arguments.append(f"--{name}={_as_list(text) if _is(fields[name], list) else text}")
+        arguments.append(_argument(name, value, fields[name]))
     return arguments
+
+
+def _argument(name: str, value: Any, kind: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value, default=str, ensure_ascii=False)
+    return f"--{name}={_as_list(text) if _is(kind, list) else text}"

@@ -5,8 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from pipelines.finetune.epochs import best_epoch
+from pipelines.finetune.families import Family
 from pipelines.finetune.features import Features
 from pipelines.finetune.job import Job, Part
 from pipelines.finetune.predict import outputs_of, scores_of
@@ -33,27 +35,16 @@ def conclude(job: Job, team: Team, precision: Precision, journal: Journal, event
         DataError: files were changed meanwhile.
     """
     folder, history = team.agree(_best(job) if team.leads else None)
-    task, config, family = job.task, job.config, job_family(job)
+    task, family = job.task, job_family(job)
     model = model_class(task).from_pretrained(folder, dtype=torch.float32).to(precision.device).eval()
     splits: dict[str, dict[str, float]] = {}
     files: list[str] = []
     for part in job.final:
-        features = Features(Path(part.features))
         if team.leads:
             events.add("told", f"seed {job.seed}: predicting split '{part.split.name}', {part.split.used:,} examples")
-        outputs = outputs_of(
-            family,
-            model,
-            features,
-            precision,
-            team,
-            batch_size=config.eval_batch_size,
-            num_beams=job.recipe.num_beams,
-        )
-        if team.leads:
-            scores, written = _score(job, part, family.predictions(_examples(job, part), features, outputs))
-            splits[part.split.name] = scores
-            files += written
+        scores, written = predict_part(job, part, family, model, precision, team)
+        splits[part.split.name] = scores
+        files += written
     if team.leads:
         step = history[-1]["step"]
         # On a second conclusion (killed in the middle of the first) the figures are there already.
@@ -72,14 +63,22 @@ def _best(job: Job) -> tuple[str, list[dict[str, Any]]]:
     return str(best), checkpoint.read_state(newest)["history"]
 
 
-def _examples(job: Job, part: Part) -> list[Any]:
-    return list(read_chosen(job.task, job.config.data_dir, part.split))
+def predict_part(
+    job: Job, part: Part, family: Family, model: nn.Module, precision: Precision, team: Team
+) -> tuple[dict[str, float], list[str]]:
+    """Predict one split and write its predictions; every worker calls it, rank 0 has the scores and the files.
 
-
-def _score(job: Job, part: Part, predictions: dict[str, Any]) -> tuple[dict[str, float], list[str]]:
-    examples = _examples(job, part)
-    folder = job.run.path / PREDICTIONS
-    written = job.task.write_predictions(str(folder), part.split.name, examples, predictions)
+    Raises:
+        DataError: files were changed meanwhile.
+    """
+    features = Features(Path(part.features))
+    batch_size, num_beams = job.config.eval_batch_size, job.recipe.num_beams
+    outputs = outputs_of(family, model, features, precision, team, batch_size=batch_size, num_beams=num_beams)
+    if not team.leads:
+        return {}, []
+    examples = list(read_chosen(job.task, job.config.data_dir, part.split))
+    predictions = family.predictions(examples, features, outputs)
+    written = job.task.write_predictions(str(job.run.path / PREDICTIONS), part.split.name, examples, predictions)
     return scores_of(job.task, examples, predictions), written
 
 

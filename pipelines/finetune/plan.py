@@ -5,6 +5,7 @@ Tokens are an estimate from a sample of the training split, encoded on the spot;
 """
 
 import json
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,18 +19,41 @@ from pmlm_core.model import cost
 _SAMPLE = 256
 
 
+@dataclass(frozen=True)
+class Size:
+    """A run in figures: features of a training split, tokens of the longest and of an average one."""
+
+    parameters: int
+    body_parameters: int
+    rows: int
+    longest: int
+    mean: float
+    shape: SimpleNamespace
+
+    @property
+    def tokens_per_epoch(self) -> float:
+        return self.rows * self.mean
+
+
+def sized(job: Job) -> Size:
+    """Count a run; its tokens are an estimate from a sample that is encoded now."""
+    shape = _shape(job)
+    features, longest, mean = _sample(job)
+    count = cost.parameters(
+        shape, job.source.vocab_size, max_position_embeddings=job.source.positions, rel_pos_bins=shape.rel_pos_bins
+    )
+    body = count - job.source.vocab_size * shape.hidden_size
+    return Size(count, body, round(job.train.split.used * features), longest, mean, shape)
+
+
 def describe(job: Job) -> list[str]:
     """Rows, tokens, updates, parameters, memory; one a line."""
-    size = _size(job)
-    features, longest, mean = _sample(job)
-    rows = round(job.train.split.used * features)
+    found = sized(job)
+    size, rows, mean, longest, count = found.shape, found.rows, found.mean, found.longest, found.parameters
     recipe, seeds = job.recipe, job.config.all_seeds()
     steps = -(-rows // recipe.batch_size)
     micro = settled_micro_batch(job, longest)
     slots = recipe.max_target_length
-    count = cost.parameters(
-        size, job.source.vocab_size, max_position_embeddings=job.source.positions, rel_pos_bins=size.rel_pos_bins
-    )
     activations = cost.activation_bytes(
         size,
         rows=micro,
@@ -59,7 +83,7 @@ def describe(job: Job) -> list[str]:
     ]
 
 
-def _size(job: Job) -> SimpleNamespace:
+def _shape(job: Job) -> SimpleNamespace:
     saved = json.loads((Path(job.source.path) / "config.json").read_text(encoding="utf-8"))
     names = ("num_hidden_layers", "hidden_size", "num_attention_heads", "intermediate_size")
     return SimpleNamespace(
