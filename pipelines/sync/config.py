@@ -8,23 +8,23 @@ from pmlm_core.errors import ConfigError
 
 @dataclass(frozen=True)
 class SyncConfig:
-    """Send the figures of a run that MLflow has not received yet."""
+    """Send what MLflow has not received yet of a run, or of all runs of a sweep."""
 
     run_dir: str = ""
-    """Folder of the run, the one with metrics.jsonl and mlflow.json in it."""
+    """Folder of the run, the one with metrics.jsonl and mlflow.json in it; or a folder of many, such as a sweep's."""
     tracking_uri: str | None = None
     """Address of the store; MLFLOW_TRACKING_URI by default, else the one the run was started with."""
     timeout: float = 600.0
-    """Seconds to try for."""
+    """Seconds to try for, with each run."""
 
     def validate(self) -> None:
-        """Raises ConfigError if the folder is not that of a run."""
+        """Raises ConfigError if the folder is not that of a run, and holds none."""
         if not self.run_dir:
             raise ConfigError("pmlm sync needs --run_dir, the folder of the run whose figures are to be sent")
-        if not (Path(self.run_dir) / "mlflow.json").is_file():
+        if next(Path(self.run_dir).rglob("mlflow.json"), None) is None:
             raise ConfigError(
-                f"{self.run_dir} holds no mlflow.json, so it is not the folder of a tracked run; "
-                f"give the folder that pmlm pretrain printed"
+                f"{self.run_dir} holds no mlflow.json, so it is not the folder of a tracked run or of a sweep; "
+                f"give the folder that pmlm pretrain, finetune or sweep printed"
             )
         if self.timeout <= 0:
             raise ConfigError(f"timeout must be above 0 seconds, not {self.timeout}")

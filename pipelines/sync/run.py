@@ -1,63 +1,125 @@
-"""`pmlm sync`: send what a run's journal holds and MLflow has not received: figures, final status, files, the model."""
+"""`pmlm sync`: send what runs' journals hold and MLflow has not received: figures, tags, final status, files, models.
 
+A folder may be that of one run or hold many below it, as a sweep's does. A run that others are part of goes first: they
+are created with its id.
+"""
+
+import contextlib
 import os
 import time
+from dataclasses import dataclass
+from pathlib import Path
 
 from pipelines.console import say, warn
 from pipelines.lock import locked
 from pipelines.sync.config import SyncConfig
 from pipelines.tracking import artifacts, models
 from pipelines.tracking.delivery import Delivery
-from pipelines.tracking.record import Record
+from pipelines.tracking.record import FILE_NAME, Record
 from pipelines.tracking.redact import redact
 from pipelines.tracking.sink import EVERYTHING
 from pipelines.tracking.store import resolve
 from pmlm_core.errors import DataError, PmlmError
 
 
+@dataclass(frozen=True)
+class Sent:
+    """What became of one run: how many figures went, and whether all had arrived before."""
+
+    record: Record
+    uri: str
+    figures: int
+    arrived_before: bool
+
+
 def run(config: SyncConfig) -> None:
-    """Send what is left.
+    """Send what is left of the run in the folder, or of all runs below it, and of those that they are part of.
 
     Raises:
-        DataError: the run's record is damaged.
-        PmlmError: the store did not take everything within `timeout` seconds.
-        ConfigError: the run is being trained, which sends its figures by itself.
+        DataError: a run's record is damaged; nothing has been sent then.
+        PmlmError: the store did not take a run within `timeout` seconds.
+        ConfigError: a run is being trained, which sends its figures by itself.
     """
-    with locked(config.run_dir, "pmlm sync"):
-        _send(config)
+    top = Path(config.run_dir).absolute()
+    with locked(top, "pmlm sync"):
+        folders = runs_below(top)
+        sent = [_send(config, folder, top) for folder in folders]
+        for folder, each in zip(folders, sent, strict=True):
+            if each.record.run_tags:  # some of those runs had no id when this one went
+                _send(config, folder, top)
+    _tell(sent)
 
 
-def _send(config: SyncConfig) -> None:
-    record = Record.load(config.run_dir)
-    if record is None:
-        raise DataError(f"{config.run_dir} holds no mlflow.json")
+def runs_below(top: Path) -> list[Path]:
+    """Folders of the runs in `top` and below, and of those they are part of, wherever these lie: these first.
+
+    Raises:
+        DataError: a record is damaged, or there is none.
+    """
+    above: dict[Path, int] = {}  # how many runs a run is inside of
+
+    def place(folder: Path) -> int:
+        if folder not in above:
+            record = Record.load(folder)
+            if record is None:
+                raise DataError(f"{folder} holds no {FILE_NAME}")
+            parent = record.parent_of(folder)
+            above[folder] = 0 if parent is None else place(parent) + 1
+        return above[folder]
+
+    found = [path.parent for path in top.rglob(FILE_NAME)]
+    for folder in found or [top]:
+        place(folder)
+    return sorted(above, key=lambda folder: (above[folder], folder))
+
+
+def _send(config: SyncConfig, folder: Path, top: Path) -> Sent:
+    with contextlib.nullcontext() if folder == top else locked(folder, "pmlm sync"):  # `top` is locked already
+        record, figures = _deliver(config, folder)
+        uri = _address(config, record)
+        before = record.delivered and not (record.pending_artifacts or record.pending_model)
+        record.delivered = True
+        record.save(folder)
+        if record.pending_artifacts:
+            artifacts.send_pending(folder, uri, warn=warn)
+        if record.pending_model:
+            models.register_pending(folder, uri, warn=warn)
+    return Sent(record, uri, figures, before and not figures)
+
+
+def _deliver(config: SyncConfig, folder: Path) -> tuple[Record, int]:
+    """Send tags, figures and status of one run, trying again and again; returns its record and how many figures."""
+    record = Record.load(folder)
+    assert record is not None, "the folders are those with a record"
     uri = _address(config, record)
-    deadline, pause, complaint = time.monotonic() + config.timeout, 1.0, ""
-    delivery = Delivery(config.run_dir, uri, record)
+    deadline, pause = time.monotonic() + config.timeout, 1.0
+    delivery = Delivery(folder, uri, record)
     while True:
         try:
-            sent = delivery.deliver(EVERYTHING)
-            record.delivered = True
-            record.save(config.run_dir)
-            break
+            return record, delivery.deliver(EVERYTHING)
         except Exception as error:
             complaint = f"{type(error).__name__}: {redact(' '.join(str(error).split()))[:300]}"
             delivery.forget_connection()
         if time.monotonic() + pause > deadline:
             raise PmlmError(
-                f"MLflow at {redact(uri)} did not take the run within {config.timeout:.0f} s ({complaint}); "
-                f"nothing is lost, the same command goes on where it stopped"
+                f"MLflow at {redact(uri)} did not take the run in {folder} within {config.timeout:.0f} s "
+                f"({complaint}); nothing is lost, the same command goes on where it stopped"
             )
         time.sleep(pause)
         pause = min(15.0, pause * 2)
+
+
+def _tell(sent: list[Sent]) -> None:
+    uri, figures = redact(sent[0].uri), sum(each.figures for each in sent)
+    if len(sent) == 1:
+        one = sent[0].record
+        say(f"sent {figures} figures of run {one.run_name} ({one.status}) to {uri}, experiment {one.experiment}")
+        return
+    experiments = ", ".join(sorted({each.record.experiment for each in sent}))
     say(
-        f"sent {sent} figures of run {record.run_name} ({record.status}) to {redact(uri)}, "
-        f"experiment {record.experiment}"
+        f"sent {figures} figures of {len(sent)} runs to {uri}, experiment {experiments}; "
+        f"{sum(each.arrived_before for each in sent)} of the runs had arrived whole before"
     )
-    if record.pending_artifacts:
-        artifacts.send_pending(config.run_dir, uri, warn=warn)
-    if record.pending_model:
-        models.register_pending(config.run_dir, uri, warn=warn)
 
 
 def _address(config: SyncConfig, record: Record) -> str:

@@ -2,16 +2,17 @@
 
 Each figure has a last step sent. It is asked of the server at the first contact and counted from there, so neither a
 crash between sending and noting it, nor a resumed run that repeats steps, sends a step twice. Every call may raise; the
-sink repeats it.
+sink repeats it. A run that is part of another is created once that one is there, so that it is never seen without it.
 """
 
 import os
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from pipelines.tracking import journal
-from pipelines.tracking.record import Record
+from pipelines.tracking.record import Record, seen_from
 from pipelines.tracking.redact import redact
 from pipelines.tracking.store import open_store
 
@@ -19,6 +20,11 @@ _METRICS_A_CALL = 900  # MLflow takes 1000 a call
 _PARAMS_A_CALL = 90  # and 100 parameters or tags
 _VALUE_LENGTH = 5000
 RUN_KEY_TAG = "pmlm.run_key"
+PARENT_TAG = "mlflow.parentRunId"  # MLflow's own: its pages show such runs below their parent
+
+
+class WaitsForParent(Exception):
+    """The run that this one is part of is not in MLflow yet."""
 
 
 class Delivery:
@@ -31,6 +37,8 @@ class Delivery:
         self._client: Any = None
         self._inode, self._offset = -1, 0
         self._status_there = ""
+        self._tags_there: dict[str, str] = {}
+        self._own_tags: dict[str, str] = {}
         self._saving, self._closed = threading.Lock(), False
 
     def close(self) -> None:
@@ -43,10 +51,34 @@ class Delivery:
             if not self._closed:
                 self.record.save(self._run_dir)
 
+    def tag(self, tags: Mapping[str, str], run_tags: Mapping[str, str]) -> None:
+        """Add tags to the record, from any thread; the next `deliver` sends them.
+
+        Args:
+            run_tags: as in the record.
+
+        Raises:
+            OSError: the record cannot be written.
+        """
+        # New dictionaries: another thread may be walking through the old ones.
+        self.record.tags = {**self.record.tags, **tags}
+        self.record.run_tags = {**self.record.run_tags, **run_tags}
+        self._save()
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """All tags asked for so far."""
+        return self.record.tags | self.record.run_tags
+
     def deliver(self, up_to_step: int) -> int:
-        """Send every figure of steps up to `up_to_step` and the run's status; return how many figures went."""
+        """Send tags, every figure of steps up to `up_to_step` and the run's status; return how many figures went.
+
+        Raises:
+            WaitsForParent: the run that this one is part of has to be sent before.
+        """
         if self._client is None:
             self._connect()
+        self._send_tags()
         sent = self._send_figures(up_to_step)
         if self.record.status != self._status_there:
             if self.record.status == "RUNNING":
@@ -61,16 +93,29 @@ class Delivery:
         self._client = None
 
     def _connect(self) -> None:
+        parent = self._parent_id()
         client, experiment = open_store(self._uri, self.record.experiment)
+        if parent is not None:
+            _check_there(client, parent)
+        self._own_tags = {} if parent is None else {PARENT_TAG: parent}
         run = self._find_run(client, experiment) or self._create_run(client, experiment)
         self._send_params(client, run)
-        self._status_there = run.info.status
+        self._status_there, self._tags_there = run.info.status, dict(run.data.tags)
         there = {metric.key: metric.step for metric in getattr(run.data, "_metric_objs", None) or []}
-        for name, step in there.items():
-            self.record.shipped[name] = max(step, self.record.shipped.get(name, step))
+        shipped = self.record.shipped
+        self.record.shipped = shipped | {name: max(step, shipped.get(name, step)) for name, step in there.items()}
         self._save()
         self._inode = -1
         self._client = client
+
+    def _parent_id(self) -> str | None:
+        folder = self.record.parent_of(self._run_dir)
+        if folder is None:
+            return None
+        record = Record.load(folder)
+        if record is None or record.run_id is None:
+            raise WaitsForParent(f"the run it is part of, in {folder}, has not reached MLflow yet")
+        return record.run_id
 
     def _find_run(self, client: Any, experiment: str) -> Any:
         from mlflow.exceptions import MlflowException
@@ -87,7 +132,7 @@ class Delivery:
         return self._adopt(found[0]) if found else None
 
     def _create_run(self, client: Any, experiment: str) -> Any:
-        tags = {RUN_KEY_TAG: self.record.run_key} | {n: v[:_VALUE_LENGTH] for n, v in self.record.tags.items()}
+        tags = {RUN_KEY_TAG: self.record.run_key, **_clean(self.record.tags | self._own_tags)}
         return self._adopt(client.create_run(experiment, run_name=self.record.run_name, tags=tags))
 
     def _adopt(self, run: Any) -> Any:
@@ -97,17 +142,29 @@ class Delivery:
 
     def _send_params(self, client: Any, run: Any) -> None:
         """Send parameters not there yet; MLflow never changes one, so a resumed run's new value goes into a tag."""
-        from mlflow.entities import Param, RunTag
+        from mlflow.entities import Param
 
-        wanted = {_name(name): redact(value)[:_VALUE_LENGTH] for name, value in self.record.params.items()}
+        wanted = _clean(self.record.params)
         missing = [Param(name, value) for name, value in wanted.items() if name not in run.data.params]
-        changed = {f"resumed.{n}": v for n, v in wanted.items() if run.data.params.get(n, v) != v}
-        tags = {_name(name): redact(value)[:_VALUE_LENGTH] for name, value in (changed | self.record.tags).items()}
-        new_tags = [RunTag(name, value) for name, value in tags.items() if run.data.tags.get(name) != value]
+        self._own_tags |= {f"resumed.{n}": v for n, v in wanted.items() if run.data.params.get(n, v) != v}
         for start in range(0, len(missing), _PARAMS_A_CALL):
             client.log_batch(run.info.run_id, params=missing[start : start + _PARAMS_A_CALL])
-        for start in range(0, len(new_tags), _PARAMS_A_CALL):
-            client.log_batch(run.info.run_id, tags=new_tags[start : start + _PARAMS_A_CALL])
+
+    def _send_tags(self) -> None:
+        """Send tags that are not there yet, or have another value there."""
+        from mlflow.entities import RunTag
+
+        wanted = _clean(self._own_tags | self.record.tags | self._run_ids())
+        new = {name: value for name, value in wanted.items() if self._tags_there.get(name) != value}
+        tags = [RunTag(name, value) for name, value in new.items()]
+        for start in range(0, len(tags), _PARAMS_A_CALL):
+            self._client.log_batch(self.record.run_id, tags=tags[start : start + _PARAMS_A_CALL])
+        self._tags_there |= new
+
+    def _run_ids(self) -> dict[str, str]:
+        """Tags that name other runs, as far as those have an id."""
+        records = {name: Record.load(seen_from(self._run_dir, each)) for name, each in self.record.run_tags.items()}
+        return {name: record.run_id for name, record in records.items() if record and record.run_id}
 
     def _send_figures(self, up_to_step: int) -> int:
         from mlflow.entities import Metric
@@ -142,6 +199,23 @@ class Delivery:
         self.record.shipped = dict(latest)
         self._save()
         return len(batch)
+
+
+def _check_there(client: Any, run_id: str) -> None:
+    """Raise WaitsForParent if the store does not know this run: another store, or one that was emptied."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client.get_run(run_id)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        raise WaitsForParent(f"the run it is part of, {run_id}, is not in this store yet") from None
+
+
+def _clean(values: Mapping[str, str]) -> dict[str, str]:
+    """Parameters or tags as every store takes them, without secrets."""
+    return {_name(name): redact(value)[:_VALUE_LENGTH] for name, value in values.items()}
 
 
 def _name(name: str) -> str:

@@ -36,6 +36,10 @@ class Record:
     """Files to be sent, relative to the run's folder."""
     delivered: bool = False
     """Whether everything has arrived, the final status included."""
+    parent: str | None = None
+    """Folder of the run that this one is part of, seen from this run's folder, so that both may be moved together."""
+    run_tags: dict[str, str] = field(default_factory=dict)
+    """Tags whose value is the run id of another run: name -> its folder, seen from this run's."""
 
     @classmethod
     def load(cls, run_dir: str | os.PathLike[str]) -> "Record | None":
@@ -66,7 +70,20 @@ class Record:
         finally:
             temporary.unlink(missing_ok=True)
 
+    def parent_of(self, run_dir: str | os.PathLike[str]) -> Path | None:
+        """Folder of the run that the one in `run_dir` is part of."""
+        return None if self.parent is None else seen_from(run_dir, self.parent)
+
     def has_registered(self, name: str, checkpoint: Path) -> bool:
         """Whether this checkpoint is registered as model `name` already."""
         known = self.registered or {}
         return known.get("name") == name and Path(known.get("checkpoint", "")).name == checkpoint.name
+
+
+def seen_from(run_dir: str | os.PathLike[str], folder: str) -> Path:
+    """The folder that a record in `run_dir` names.
+
+    >>> seen_from("/sweep/rte/trials/a", "../..").as_posix()
+    '/sweep/rte'
+    """
+    return Path(os.path.normpath(os.path.join(os.path.abspath(run_dir), folder)))

@@ -14,7 +14,7 @@ from typing import Any
 
 from pipelines.console import say
 from pipelines.console import warn as console_warn
-from pipelines.tracking.delivery import Delivery
+from pipelines.tracking.delivery import Delivery, WaitsForParent
 from pipelines.tracking.record import Record
 from pipelines.tracking.redact import flatten, redact
 from pipelines.tracking.store import NONE, resolve
@@ -26,8 +26,9 @@ EVERYTHING = sys.maxsize
 class MlflowSink:
     """The way to MLflow of the one process that writes a run (rank 0); opened again on the same folder, it goes on.
 
-    `params` may be nested; secrets are taken out. `tags` hold code version and fingerprints. With tracking_uri "none"
-    nothing is sent and every call succeeds.
+    `params` may be nested; secrets are taken out. `tags` hold code version and fingerprints. `parent` is the folder of
+    the run that this one is part of, a sweep's; this one is created in MLflow after that one. With tracking_uri "none"
+    nothing is sent and every call succeeds. Every method may be called from any thread.
 
     Raises:
         ConfigError: `tracking_uri` is no MLflow store. Nothing else is ever raised.
@@ -42,6 +43,7 @@ class MlflowSink:
         params: Mapping[str, Any] | None = None,
         tags: Mapping[str, str] | None = None,
         *,
+        parent: str | os.PathLike[str] | None = None,
         warn: Callable[[str], None] = console_warn,
     ) -> None:
         uri = resolve(tracking_uri)
@@ -53,7 +55,9 @@ class MlflowSink:
         if uri == NONE:
             return
         try:
-            record = self._open_record(uri, experiment, run_name, flatten(params or {}), flatten(tags or {}))
+            fresh = Record(redact(uri), experiment, run_name, flatten(params or {}), flatten(tags or {}))
+            fresh.parent = None if parent is None else os.path.relpath(parent, run_dir)
+            record = self._open_record(fresh)
             self._delivery = Delivery(run_dir, uri, record)
         except Exception as error:  # a full disk, a folder without permission: training says so by itself
             self._complain(error)
@@ -68,6 +72,28 @@ class MlflowSink:
         """
         with self._condition:
             self._goal = max(self._goal, up_to_step)
+            self._condition.notify_all()
+
+    def tag(self, name: str, value: str | None = None, *, run: str | os.PathLike[str] | None = None) -> None:
+        """Set a tag that is known late: how the run ended, which trial won. Returns at once; call it before `finish`.
+
+        It is kept in the run's record first, so a store that is away gets it later.
+
+        Args:
+            value: secrets are taken out.
+            run: in place of a value, the folder of another run: the tag becomes its id in MLflow, once it has one.
+        """
+        if self._thread is None:
+            return
+        with self._condition:
+            try:
+                if run is None:
+                    self._delivery.tag(flatten({name: value}), {})
+                else:
+                    self._delivery.tag({}, {name: os.path.relpath(run, self._run_dir)})
+            except Exception as error:
+                self._complain(error)
+            self._reached = min(self._reached, self._goal - 1)
             self._condition.notify_all()
 
     def flush(self, timeout: float = 30.0) -> bool:
@@ -111,13 +137,13 @@ class MlflowSink:
             )
         return arrived
 
-    def _open_record(
-        self, uri: str, experiment: str, name: str, params: dict[str, str], tags: dict[str, str]
-    ) -> Record:
+    def _open_record(self, fresh: Record) -> Record:
+        """Save `fresh` with what the folder's record knows of this run's life before."""
         known = Record.load(self._run_dir)
-        fresh = Record(redact(uri), experiment, name, params, tags)
         if known:
             fresh.run_key, fresh.run_id, fresh.shipped = known.run_key, known.run_id, known.shipped
+            fresh.parent = fresh.parent or known.parent
+            fresh.tags, fresh.run_tags = {**known.tags, **fresh.tags}, known.run_tags
             fresh.pending_model, fresh.registered = known.pending_model, known.registered
             fresh.pending_artifacts = known.pending_artifacts
         fresh.save(self._run_dir)
@@ -132,9 +158,13 @@ class MlflowSink:
                 self._condition.wait_for(lambda: self._reached < self._goal or self._closed)
                 if self._closed:
                     return
-                goal = self._goal
+                goal, tags = self._goal, self._delivery.tags
             try:
                 sent = self._delivery.deliver(goal)
+            except WaitsForParent:  # which is on its way, or has complained by itself
+                self._delivery.forget_connection()
+                wait = _FIRST_WAIT
+                continue
             except Exception as error:
                 self._complain(error)
                 self._delivery.forget_connection()
@@ -146,7 +176,8 @@ class MlflowSink:
                     say(f"MLflow is back: {sent} figures sent")
             wait = 0.0
             with self._condition:
-                self._reached = max(self._reached, goal)
+                if self._delivery.tags == tags:  # else there is a new one, which may have come too late for this call
+                    self._reached = max(self._reached, goal)
                 self._condition.notify_all()
 
     def _pause(self, wait: float) -> None:
