@@ -1,6 +1,7 @@
 """Every benchmark from one small checkpoint, beside the same model without pre-training and an ignorant baseline.
 
     python benchmarks/finetune.py --model outputs/mini/pretrain/final --data DATA [--output_dir FOLDER] [--jobs 2]
+        [--only SciTLDR] [--set max_train_rows=800]
 
 Runs `pmlm finetune` for each task and both kinds of weights, `jobs` at a time on one thread each, and prints a table in
 Markdown. Subsets and lengths are for CPUs; the table says which. Run again, it goes on where it stopped. DATA holds
@@ -135,6 +136,9 @@ def main() -> None:
     parser.add_argument("--output_dir", type=Path, default=Path("outputs/finetune-mini"))
     parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--only", nargs="*", help="names of rows")
+    parser.add_argument(
+        "--set", nargs="*", default=[], help="options of pmlm finetune in place of the script's: max_train_rows=800"
+    )
     given = parser.parse_args()
     chosen = [job for job in JOBS if not given.only or job.name in given.only]
     split_samples(given.data / "summarization", given.output_dir / "samples")
@@ -179,6 +183,7 @@ def finetune(job: Job, weights: str, given: argparse.Namespace) -> None:
         "run_name": run.name,
         "cpus_per_worker": 1,
         **job.options,
+        **dict(each.split("=", 1) for each in given.set),
     }
     command = [sys.executable, "-m", "pipelines.cli", "finetune", *WEIGHTS[weights]]
     command += [part for name, value in options.items() for part in (f"--{name}", str(value))]
