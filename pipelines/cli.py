@@ -24,6 +24,8 @@ COMMANDS = {
     "preprocess": Command("PreprocessConfig", "Turn raw text into packed, masked Arrow blocks with Ray Data."),
     "pretrain": Command("PretrainConfig", "Pre-train a pseudo-masked language model on blocks, with Ray Train."),
     "finetune": Command("FinetuneConfig", "Fine-tune a checkpoint for a benchmark or a task of your own."),
+    "sweep": Command("SweepConfig", "Search the options of fine-tuning per benchmark, with Ray Tune."),
+    "compare": Command("CompareConfig", "Say what won among runs and sweeps, and whether it is more than noise."),
     "predict": Command("PredictConfig", "Predict files of any size with a fine-tuned model, with Ray Data."),
     "fill": Command("FillConfig", "Fill the [MASK]s of a sentence with a pre-trained checkpoint."),
     "sync": Command("SyncConfig", "Send the figures of a run that MLflow has not received yet."),
@@ -70,6 +72,8 @@ def _dispatch(arguments: list[str]) -> int:
     config_class = getattr(importlib.import_module(f"pipelines.{name}.config"), command.config_class)
     if any(token in ("-h", "--help") for token in rest):
         options.parser_for(name, config_class, command.summary).print_help()
+        if more := getattr(config_class, "more_help", None):
+            print(f"\n{importlib.import_module(more).text()}")
         return 0
     request = options.parse(name, config_class, command.summary, rest, tuple(COMMANDS))
     if request.action == "print_config":

@@ -24,6 +24,10 @@ _DRIVER_ENVIRONMENT = {
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_DEDUP_LOGS": "1",
+    # Tune's newer output prints boxes and folders whatever its verbosity; the sweep has a table of its own.
+    "RAY_AIR_NEW_OUTPUT": "0",
+    # Files that Tune would write for every trial, and TensorBoard; the figures are in the trial's journal.
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
 }
 
 # glibc gives freed activations back to the kernel and faults them in again at every step, unless told not to.

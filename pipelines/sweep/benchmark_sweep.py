@@ -1,0 +1,151 @@
+"""One benchmark's sweep from search to winner, over a connected Ray; runs in a thread of its own beside the others."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from pipelines.console import say, warn
+from pipelines.finetune.job import Job, Part
+from pipelines.finetune.rundir import write_json
+from pipelines.sweep.board import Board, in_words
+from pipelines.sweep.choose import Configuration, finals, ranked, winner
+from pipelines.sweep.complete import complete, finished_job
+from pipelines.sweep.course import RESULT, Course
+from pipelines.sweep.strategies import Plan, plan_of
+from pipelines.sweep.tracking import SweepTracking, run_id_of
+from pipelines.sweep.trial import POINT_KEY, Told, trial
+from pipelines.sweep.trials import Ended, ended_trials
+from pipelines.sweep.watch import Watch
+from pmlm_core.errors import TrainingError
+
+
+class BenchmarkSweep:
+    """Runs one course."""
+
+    def __init__(self, course: Course, board: Board, tracking: SweepTracking) -> None:
+        self._course, self._tracking = course, tracking
+        self._watch = Watch(course, board, tracking, keep=max(1, course.finalists) * len(course.seeds))
+
+    def run(self) -> dict[str, Any]:
+        """Search, final, winner; returns what `result.json` holds.
+
+        Raises:
+            TrainingError: every trial failed.
+        """
+        course = self._course
+        plan = plan_of(course)
+        search = self._told("search", plan)
+        self._fit("search", plan, search, course.num_samples)
+        ended = self._ended()
+        if not ended:
+            raise TrainingError(f"{course.benchmark.name}: no trial came to its end; their reasons are above")
+        points = finals(ended, course.finalists, course.seeds) if course.finalists else []
+        if points:
+            final = Plan({POINT_KEY: _grid([{**point.params, "seed": point.seed} for point in points])}, 1)
+            self._fit("finalists", final, self._told("finalists", final), len(points))
+            ended = self._ended()
+        best = winner(ended, course.seeds, course.finalists)
+        assert best is not None
+        self._complete(best)
+        result = self._result(best, ended)
+        write_json(course.run.path / RESULT, result)
+        return result
+
+    def _ended(self) -> list[Ended]:
+        return list(ended_trials(self._course.trials, self._course.metric, self._split))
+
+    @property
+    def _split(self) -> str:
+        assert self._course.job.choose is not None
+        return self._course.job.choose.split.name
+
+    def _told(self, phase: str, plan: Plan) -> Told:
+        """What trials of a phase are told; a search predicts only the split that it chooses by."""
+        course = self._course
+        config = course.config
+        labelled = course.job.task.labelled if phase == "finalists" else (self._split,)
+        base = replace(course.job, final=_parts(course.job, labelled))
+        # Several workers hold CPUs of their own; the trial, which only starts and follows them, asks for next to none.
+        cpus = config.cpus_per_trial * config.num_workers
+        return Told(
+            base, course.trials, course.metric, course.seeds[0], cpus, config.gpus_per_trial * config.num_workers,
+            copies=plan.copies, keeps_place=plan.keeps_place, wants_model=phase == "finalists",
+        )  # fmt: skip
+
+    def _fit(self, phase: str, plan: Plan, told: Told, total: int) -> None:
+        from pipelines.sweep.tune_run import fit
+
+        watch = self._watch.begin(phase, total, plan.copies, self._ended())
+        fit(self._course, phase, plan, trial, told, watch)
+
+    def _complete(self, best: Configuration) -> None:
+        """Let the winner predict what no trial has: splits without labels, for the benchmark's own server."""
+        import ray
+
+        course, chosen = self._course, best.best
+        base = replace(course.job, final=_parts(course.job, course.job.task.splits))
+        if not chosen.has_model:
+            warn(f"{course.benchmark.name}: the winner's model is not there any more, so nothing more is predicted")
+            return
+        job = finished_job(base, chosen.folder, chosen.point.params, chosen.point.seed)
+        config = course.config
+        remote = ray.remote(complete).options(num_cpus=config.cpus_per_trial, num_gpus=config.gpus_per_trial)
+        ray.get(remote.remote(job))
+        self._tracking.update(chosen.folder)
+
+    def _result(self, best: Configuration, ended: Sequence[Ended]) -> dict[str, Any]:
+        course = self._course
+        rows = [
+            {
+                "configuration": one.digest,
+                "params": one.params,
+                "mean": one.mean,
+                "stdev": one.stdev,
+                "seeds": {str(each.point.seed): each.score for each in one.trials},
+                "seconds": sum(each.seconds for each in one.trials),
+            }
+            for one in ranked(ended)
+        ]
+        chosen = best.best
+        return {
+            "benchmark": course.benchmark.name,
+            "task": course.benchmark.task,
+            "strategy": course.config.strategy,
+            "metric": course.metric,
+            "split": self._split,
+            "winner": {
+                "configuration": best.digest,
+                "params": best.params,
+                "mean": best.mean,
+                "median": best.median,
+                "stdev": best.stdev,
+                "seeds": {str(each.point.seed): each.score for each in best.trials},
+                "trial": chosen.folder.name,
+                "run_id": run_id_of(chosen.folder),
+                "scores": json.loads((chosen.folder / "scores.json").read_text(encoding="utf-8"))["scores"],
+            },
+            "configurations": rows,
+            "model": course.job.source.described(),
+        }
+
+
+def _parts(job: Job, splits: Sequence[str]) -> tuple[Part, ...]:
+    return tuple(part for part in job.final if part.split.name in splits)
+
+
+def _grid(values: list[dict[str, Any]]) -> Any:
+    from ray import tune
+
+    return tune.grid_search(values)
+
+
+def tell(result: dict[str, Any]) -> None:
+    """Print what won."""
+    won = result["winner"]
+    seeds = len(won["seeds"])
+    spread = f" +- {won['stdev']:.2f} over {seeds} seeds" if seeds > 1 else " (one seed)"
+    say(
+        f"{result['benchmark']}: {result['metric']} {won['mean']:.2f}{spread} on '{result['split']}', "
+        f"with {in_words(won['params'])}; {len(result['configurations'])} configurations came to their end"
+    )

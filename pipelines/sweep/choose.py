@@ -1,0 +1,71 @@
+"""Who goes on and who wins: configurations ranked by their mean over seeds, as the paper does."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from statistics import mean, median, stdev
+
+from pipelines.sweep.trials import Ended, Point
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """All ended trials of one configuration, by their seeds."""
+
+    trials: tuple[Ended, ...]
+
+    @property
+    def digest(self) -> str:
+        return self.trials[0].point.configuration
+
+    @property
+    def params(self) -> dict[str, object]:
+        return self.trials[0].point.params
+
+    @property
+    def scores(self) -> list[float]:
+        return [trial.score for trial in self.trials]
+
+    @property
+    def mean(self) -> float:
+        return mean(self.scores)
+
+    @property
+    def median(self) -> float:
+        return median(self.scores)
+
+    @property
+    def stdev(self) -> float:
+        """Of a sample; 0 for one seed."""
+        return stdev(self.scores) if len(self.scores) > 1 else 0.0
+
+    @property
+    def best(self) -> Ended:
+        """The trial of the best seed; of equal ones that of the first."""
+        return max(self.trials, key=lambda trial: (trial.score, -trial.point.seed))
+
+
+def ranked(ended: Iterable[Ended], seeds: Sequence[int] | None = None) -> list[Configuration]:
+    """Configurations, best mean first; of equal ones the cheaper.
+
+    Args:
+        seeds: only configurations that have all of these count; None for every one.
+    """
+    groups: dict[str, list[Ended]] = {}
+    for trial in ended:
+        groups.setdefault(trial.point.configuration, []).append(trial)
+    found = [Configuration(tuple(sorted(trials, key=lambda trial: trial.point.seed))) for trials in groups.values()]
+    if seeds is not None:
+        found = [one for one in found if set(seeds) <= {trial.point.seed for trial in one.trials}]
+    return sorted(found, key=lambda one: (-one.mean, mean(trial.seconds for trial in one.trials), one.digest))
+
+
+def finals(ended: Iterable[Ended], finalists: int, seeds: Sequence[int]) -> list[Point]:
+    """The points to train for the final: the best configurations, each with every seed."""
+    return [Point(dict(one.params), seed) for one in ranked(ended)[:finalists] for seed in seeds]
+
+
+def winner(ended: Sequence[Ended], seeds: Sequence[int], finalists: int) -> Configuration | None:
+    """The best mean among configurations with every seed; else the best of all."""
+    whole = ranked(ended, seeds) if finalists else []
+    best = whole or ranked(ended)
+    return best[0] if best else None

@@ -1,0 +1,55 @@
+"""Splits that a trained trial has not predicted yet, by the model it left: tests of finalists and winner."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from pipelines.finetune.conclude import predict_part
+from pipelines.finetune.job import Job
+from pipelines.finetune.rundir import MODEL, SCORES, read_scores, write_json
+from pipelines.finetune.source import model_class
+from pipelines.finetune.trainee import job_family
+from pipelines.team import Team
+from pipelines.tracking.journal import Journal
+
+
+def complete(job: Job) -> None:
+    """Predict and score every split of `job.final` that the trial's scores lack.
+
+    Raises:
+        DataError: files were changed meanwhile.
+        CheckpointError: the model is damaged.
+    """
+    import torch
+
+    from pmlm_core.training import hardware
+
+    result = read_scores(job.run)
+    assert result is not None, "only a finished trial is completed"
+    missing = [part for part in job.final if part.split.name not in result["scores"]]
+    if not missing:
+        return
+    precision = hardware.set_up(use_gpu=job.config.use_gpu, threads=job.threads, precision=job.config.precision)
+    folder = job.run.path / MODEL
+    model = model_class(job.task).from_pretrained(folder, dtype=torch.float32).to(precision.device).eval()
+    family, figures = job_family(job), {}
+    for part in missing:
+        scores, written = predict_part(job, part, family, model, precision, Team())
+        name = part.split.name
+        result["scores"][name] = scores
+        result["predictions"] += [str(Path(file).relative_to(job.run.path)) for file in written]
+        result["rows"][name] = {"used": part.split.used, "in_files": part.split.examples}
+        figures |= {f"final/{name}/{figure}": value for figure, value in scores.items()}
+    journal = Journal(job.run.path)
+    step = int(result["epochs"][-1]["step"])
+    if figures:
+        journal.append(step, figures)
+    journal.close()
+    write_json(job.run.path / SCORES, result)
+
+
+def finished_job(base: Job, folder: Path, params: dict[str, Any], seed: int) -> Job:
+    """The job of a finished trial, to complete it outside Tune."""
+    from pipelines.sweep.trials import Point, job_at
+
+    return replace(job_at(base, Point(params, seed), folder), threads=base.config.cpus_per_worker or 1)

@@ -1,0 +1,208 @@
+"""One benchmark's part of a sweep, settled: the job that all trials share, what is searched, how much of it.
+
+SWEEP/BENCHMARK/          a run of its own in MLflow: the parent of its trials
+    run.json              what it is; other options, data or checkpoint are refused
+    result.json           what came of it
+    tune/                 Ray Tune's state
+    trials/TRIAL/         one folder a trial, laid out like a seed of `pmlm finetune`
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from pipelines.console import warn
+from pipelines.finetune.config import FinetuneConfig
+from pipelines.finetune.job import Job, settle
+from pipelines.finetune.splits import Rejects
+from pipelines.run_folder import RunDir
+from pipelines.sweep.config import SweepConfig
+from pmlm_core import storage
+from pmlm_core.errors import ConfigError
+from tune_spaces.base import Benchmark
+from tune_spaces.checks import near
+from tune_spaces.registry import ends, get_benchmark, settle_grid, settle_space
+
+RESULT, TRIALS, TUNE = "result.json", "trials", "tune"
+
+# What a sweep itself sets, or what has no meaning for one of its trials.
+_OURS = frozenset(
+    {
+        *("task", "model", "data_dir", "output_dir", "run_name", "cache_dir", "seed", "seeds", "num_workers"),
+        *("cpus_per_worker", "use_gpu", "max_failures", "tracking_uri", "experiment_name"),
+    }
+)
+OPTIONS = tuple(field.name for field in fields(FinetuneConfig) if field.name not in _OURS)
+"""Options of `pmlm finetune` that all trials of a sweep may be given."""
+
+
+@dataclass(frozen=True)
+class Course:
+    """What one benchmark's sweep is.
+
+    Attributes:
+        job: settled, with the run's folder for `run`; a trial puts its own options and folder in.
+        searched: domains of `ray.tune`, or lists of values for a grid, by option.
+        seeds: of finalists or grid; the first is the search's.
+        num_samples: trials of the search.
+        finalists: how many configurations are trained with every seed.
+    """
+
+    config: SweepConfig
+    benchmark: Benchmark
+    job: Job
+    searched: Mapping[str, Any]
+    seeds: tuple[int, ...]
+    num_samples: int
+    finalists: int
+    grace_epochs: int
+
+    @property
+    def run(self) -> RunDir:
+        return self.job.run
+
+    @property
+    def trials(self) -> Path:
+        return self.run.path / TRIALS
+
+    @property
+    def metric(self) -> str:
+        return self.benchmark.metric
+
+    @property
+    def max_epochs(self) -> int:
+        """The most epochs that a trial can have."""
+        return max(map(int, ends(self.searched.get("num_train_epochs", self.job.recipe.num_train_epochs))))
+
+    def identity(self) -> dict[str, Any]:
+        """What decides the result."""
+        names = {name: in_plain(domain) for name, domain in self.searched.items()}
+        mine = {
+            **{name: value for name, value in self.config.deciding().items() if name not in ("space", "grid")},
+            **{"searched": names, "seeds": list(self.seeds), "num_samples": self.num_samples},
+            **{"finalists": self.finalists, "grace_epochs": self.grace_epochs},
+        }
+        base = self.job.identity()
+        options = {f"finetune.{name}": value for name, value in base["options"].items()}
+        return json.loads(json.dumps({**base, "options": {**mine, **options}}))
+
+
+def courses(config: SweepConfig) -> tuple[list[Course], list[Rejects]]:
+    """Settle every benchmark: spaces, options, checkpoint and files are looked at; nothing is written.
+
+    Raises:
+        ConfigError: something contradicts itself, the checkpoint or the files.
+        DataError: files are missing or unusable.
+    """
+    found = [_course(config, name) for name in config.benchmark]
+    names = [course.benchmark.name for course, _ in found]
+    if len(set(names)) < len(names):
+        raise ConfigError(f"two of the benchmarks have the same name: {', '.join(names)}")
+    sweep = Path(storage.absolute(config.output_dir)) / (config.run_name or _name([course for course, _ in found]))
+    placed = [
+        replace(course, job=replace(course.job, run=RunDir(sweep / course.benchmark.name))) for course, _ in found
+    ]
+    return placed, [rejects for _, rejects in found]
+
+
+def _course(config: SweepConfig, name: str) -> tuple[Course, Rejects]:
+    benchmark = get_benchmark(name, OPTIONS)
+    for option in config.options or {}:
+        if option not in OPTIONS:
+            hint = "the sweep sets it itself" if option in _OURS else f"unknown{near(option, OPTIONS)}"
+            raise ConfigError(f"options: '{option}' cannot be given to all trials: {hint}")
+    grid = config.strategy == "paper_grid"
+    searched = settle_grid(benchmark, config.grid) if grid else settle_space(benchmark, config.space)
+    options = {**benchmark.options, **(config.options or {})}
+    if twice := [option for option in options if option in searched]:
+        if any(option in (config.space or config.grid or {}) for option in twice):
+            raise ConfigError(f"'{twice[0]}' is in the search and in options; keep one of them")
+        searched = {option: value for option, value in searched.items() if option not in options}
+    base = _base(config, benchmark, options, config.folder_of(name))
+    for option, domain in searched.items():
+        for value in domain if grid else ends(domain):
+            _with(base, {option: value}).validate()
+    job, rejects = settle(base)
+    if job.choose is None:
+        raise ConfigError(
+            f"benchmark '{benchmark.name}': {base.data_dir} has no labelled split besides the one trained on, so "
+            "there is nothing to choose by"
+        )
+    seeds = config.all_seeds(benchmark.seeds)
+    if config.strategy == "pbt" and not [name for name in benchmark.mutable if name in searched]:
+        raise ConfigError(
+            f"pbt: none of the options that may change within a trial ({', '.join(benchmark.mutable)}) is searched"
+        )
+    return Course(
+        config,
+        benchmark,
+        job,
+        searched,
+        seeds,
+        _grid_size(searched, seeds) if grid else config.num_samples or benchmark.budget.num_samples,
+        _finalists(config, benchmark),
+        config.grace_epochs or benchmark.budget.grace_epochs,
+    ), rejects
+
+
+def _finalists(config: SweepConfig, benchmark: Benchmark) -> int:
+    if config.strategy in ("paper_grid", "pbt"):
+        if config.finalists:
+            warn(f"finalists has no meaning for {config.strategy}: it is not used")
+        return 1 if config.strategy == "paper_grid" else 0
+    return benchmark.budget.finalists if config.finalists is None else config.finalists
+
+
+def _grid_size(grid: Mapping[str, Any], seeds: tuple[int, ...]) -> int:
+    size = len(seeds)
+    for values in grid.values():
+        size *= len(values)
+    return size
+
+
+def _base(config: SweepConfig, benchmark: Benchmark, options: Mapping[str, Any], data_dir: str) -> FinetuneConfig:
+    output_dir = storage.absolute(config.output_dir)
+    base = FinetuneConfig(
+        task=benchmark.task,
+        model=config.model,
+        data_dir=data_dir,
+        output_dir=output_dir,
+        cache_dir=config.cache_dir,
+        num_workers=config.num_workers,
+        cpus_per_worker=config.cpus_per_trial,
+        use_gpu=config.gpus_per_trial > 0,
+        tracking_uri="none",
+        experiment_name=config.experiment_prefix + benchmark.name,
+    )
+    base = _with(base, options)
+    base.validate()
+    return base
+
+
+def _with(base: FinetuneConfig, options: Mapping[str, Any]) -> FinetuneConfig:
+    """The configuration with options given as a recipe would: checked and converted like those of `pmlm finetune`."""
+    from pipelines.options import converted
+
+    return replace(base, **converted("sweep, options", FinetuneConfig, options))
+
+
+def in_plain(domain: Any) -> Any:
+    """A domain in words that are the same in every process."""
+    return domain if isinstance(domain, list | int | float | str | None) else _words(domain)
+
+
+def _words(domain: Any) -> str:
+    sampler = type(domain.sampler).__name__ if getattr(domain, "sampler", None) else ""
+    return f"{domain.domain_str} {sampler}".strip()
+
+
+def _name(all_courses: list[Course]) -> str:
+    identity = [course.identity() for course in all_courses]
+    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
+    names = "-".join(course.benchmark.name for course in all_courses)
+    if len(names) > 40:
+        names = f"{len(all_courses)}-benchmarks"
+    return f"{names}-{all_courses[0].config.strategy}-{digest}"

@@ -1,0 +1,113 @@
+"""What a sweep would take, before anything is encoded: the text of `pmlm sweep --dry_run`."""
+
+from collections.abc import Iterator, Sequence
+
+from pipelines.console import warn
+from pipelines.follow import duration
+from pipelines.sweep.config import SweepConfig
+from pipelines.sweep.course import Course, in_plain
+from pmlm_core.errors import ConfigError
+
+CPU_MFU, GPU_MFU = 0.35, 0.2
+"""Assumed share of the processor's peak, for small batches of unequal length."""
+
+
+def describe(all_courses: Sequence[Course]) -> Iterator[str]:
+    """Trials, cost and resources, benchmark by benchmark; costs are upper bounds where trials may be stopped early."""
+    config = all_courses[0].config
+    yield f"sweep        {all_courses[0].run.path.parent}, strategy {config.strategy}"
+    yield _resources(config)
+    rate, total = _rate(config), 0.0
+    for course in all_courses:
+        trials, seconds = trials_of(course), _seconds(course, rate)
+        total += trials * seconds
+        yield f"{course.benchmark.name}: {_counts(course)}"
+        for name, domain in course.searched.items():
+            yield f"  {name:<28} {in_plain(domain)}"
+        yield (
+            f"  a trial takes up to {course.max_epochs} epochs, about {duration(seconds)}; one after the other all "
+            f"{trials} take {duration(seconds * trials)}{_early(config)}"
+        )
+    mfu, kind = (GPU_MFU, "an H100's") if config.gpus_per_trial else (CPU_MFU, "this machine's")
+    yield (
+        f"cost         {total / 3600:,.1f} hours if trials ran one after the other, at an assumed {mfu:.0%} of {kind} "
+        "peak for each trial's share; divide by the trials at a time"
+    )
+
+
+def trials_of(course: Course) -> int:
+    """Trials that will be trained at the most: finalists have been trained with one seed already."""
+    if course.config.strategy == "paper_grid":
+        return course.num_samples
+    return course.num_samples + course.finalists * (len(course.seeds) - 1)
+
+
+def check_fits(config: SweepConfig) -> None:
+    """Say what would never start. Needs a connected Ray.
+
+    Raises:
+        ConfigError: Ray has too little for one trial, and no autoscaler could help.
+    """
+    from pipelines import cluster
+
+    cluster.require(config.num_workers, config.cpus_per_trial, use_gpu=False)
+    needed = config.num_workers * config.gpus_per_trial
+    if not needed:
+        return
+    import ray
+
+    have = ray.cluster_resources().get("GPU", 0)
+    if have < needed:
+        text = f"a trial needs {needed:g} GPUs, Ray has {have:g}"
+        if not cluster.is_remote():
+            raise ConfigError(f"{text}; lower gpus_per_trial, or give 0 for CPUs")
+        warn(f"{text}; waiting for more nodes")
+
+
+def _counts(course: Course) -> str:
+    choose = course.job.choose
+    chosen = choose.split.name if choose else ""
+    finals = f", then {course.finalists} finalists with {len(course.seeds)} seeds each"
+    if course.config.strategy == "paper_grid":
+        finals = f" ({course.num_samples // len(course.seeds)} configurations with {len(course.seeds)} seeds each)"
+    elif not course.finalists:
+        finals = ""
+    return (
+        f"{course.num_samples} trials{finals}; {course.job.train.split.used:,} training examples; chosen by "
+        f"{course.metric} on '{chosen}'"
+    )
+
+
+def _seconds(course: Course, rate: float) -> float:
+    """Of the longest trial: 6 operations for each parameter of the body and token."""
+    from pipelines.finetune.plan import sized
+
+    size = sized(course.job)
+    return 6.0 * size.body_parameters * size.tokens_per_epoch * course.max_epochs / rate
+
+
+def _resources(config: SweepConfig) -> str:
+    gpus = f" and {config.gpus_per_trial:g} GPU" if config.gpus_per_trial else ""
+    each = f"{config.cpus_per_trial} CPU{gpus}"
+    asked = each if config.num_workers == 1 else f"{config.num_workers} workers of {each}"
+    at_a_time = config.max_concurrent_trials or "as many as fit"
+    return f"resources    {asked} for a trial; trials at a time for each benchmark: {at_a_time}"
+
+
+def _rate(config: SweepConfig) -> float:
+    """Operations a second of one trial's share."""
+    from pipelines.cluster import available_cpus
+    from pmlm_core.training.peak import datasheet, peak
+
+    if config.gpus_per_trial:
+        sheet = datasheet("H100 80GB HBM3", "bf16")
+        assert sheet is not None
+        return sheet.rate * config.gpus_per_trial * config.num_workers * GPU_MFU
+    return peak("cpu", "fp32").rate / available_cpus() * config.cpus_per_trial * config.num_workers * CPU_MFU
+
+
+def _early(config: SweepConfig) -> str:
+    may_stop = config.strategy in ("asha", "hyperband") or (
+        config.strategy in ("random", "optuna") and config.stop_hopeless
+    )
+    return ", less where hopeless ones are stopped" if may_stop else ""

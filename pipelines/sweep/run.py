@@ -1,0 +1,159 @@
+"""`pmlm sweep`: settle every benchmark, encode once, search over Ray Tune, find the winners, register them."""
+
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from typing import Any
+
+from pipelines import cluster
+from pipelines.console import console, made, next_command, say
+from pipelines.finetune.encode import encode_all
+from pipelines.finetune.rundir import MODEL, REJECTS
+from pipelines.finetune.tell import tell_rows
+from pipelines.lock import locked
+from pipelines.output_folder import check_output_dir
+from pipelines.sweep.board import Board, Standing
+from pipelines.sweep.config import SweepConfig
+from pipelines.sweep.course import RESULT, Course, courses
+from pmlm_core import storage
+from pmlm_core.errors import PmlmError, TrainingError
+
+_LINE_EVERY_S = 30.0
+
+
+def run(config: SweepConfig) -> None:
+    """Sweep, or go on with it, or say that it is done.
+
+    Raises:
+        ConfigError: options contradict each other, the checkpoint, the files, or the sweep in that folder.
+        DataError: files are missing or unusable.
+        TrainingError: no trial of a benchmark came to its end.
+    """
+    from pipelines.sweep.rundir import open_course, write_sweep
+
+    check_output_dir(config.output_dir)
+    found, rejects = courses(config)
+    sweep = found[0].run.path.parent
+    sweep.mkdir(parents=True, exist_ok=True)
+    with locked(sweep, "pmlm sweep"):
+        known = [open_course(course) for course in found]
+        write_sweep(sweep, asdict(config))
+        for course, left_out in zip(found, rejects, strict=True):
+            tell_rows(course.job, left_out)
+            storage.write_lines(str(course.run.path / REJECTS), left_out.lines())
+        say(f"{'sweep' if all(known) else 'new sweep'} {sweep.name}: everything in {sweep}")
+        with cluster.connected():
+            from pipelines.sweep.plan import check_fits
+
+            check_fits(config)
+            results = _sweep([_encoded(course) for course in found], config)
+        _conclude(found, results, config)
+
+
+def dry_run(config: SweepConfig) -> None:
+    """Say what `run` would do and what it would take; nothing is written.
+
+    Raises:
+        ConfigError, DataError: as `run`.
+    """
+    from pipelines.sweep.plan import describe
+    from pipelines.sweep.rundir import check_course
+
+    check_output_dir(config.output_dir)
+    found, rejects = courses(config)
+    for course, left_out in zip(found, rejects, strict=True):
+        check_course(course)
+        tell_rows(course.job, left_out)
+    for line in describe(found):
+        say(line)
+
+
+def _encoded(course: Course) -> Course:
+    return replace(course, job=encode_all(course.job))
+
+
+def _sweep(all_courses: Sequence[Course], config: SweepConfig) -> dict[str, dict[str, Any]]:
+    """Every benchmark in a thread of its own: they share the cluster, and none waits for another's last trial.
+
+    Raises:
+        TrainingError: a benchmark came to nothing; the others have ended before it is raised.
+    """
+    from pipelines.sweep.benchmark_sweep import BenchmarkSweep
+    from pipelines.sweep.tracking import SweepTracking
+
+    board = Board(Standing(course.benchmark.name, course.metric) for course in all_courses)
+    trackings = {course.benchmark.name: SweepTracking(course) for course in all_courses}
+    results: dict[str, dict[str, Any]] = {}
+    failures: dict[str, BaseException] = {}
+
+    def work(course: Course) -> None:
+        name = course.benchmark.name
+        try:
+            results[name] = BenchmarkSweep(course, board, trackings[name]).run()
+        except BaseException as error:
+            failures[name] = error
+
+    threads = [
+        threading.Thread(target=work, args=(each,), name=each.benchmark.name, daemon=True) for each in all_courses
+    ]
+    try:
+        for thread in threads:
+            thread.start()
+        _show(board, threads)
+    except KeyboardInterrupt:
+        for tracking in trackings.values():
+            tracking.interrupt()
+            tracking.close("KILLED", None)
+        raise
+    for course in all_courses:
+        name = course.benchmark.name
+        won = results.get(name, {}).get("winner")
+        trackings[name].close(
+            "FINISHED" if name in results else "FAILED", course.trials / won["trial"] if won else None
+        )
+    for name, failure in failures.items():
+        if not isinstance(failure, PmlmError):
+            raise TrainingError(f"the sweep of {name} ended with {type(failure).__name__}: {failure}") from failure
+    if failures:
+        raise TrainingError("; ".join(str(failure) for failure in failures.values()))
+    return results
+
+
+def _show(board: Board, threads: Sequence[threading.Thread]) -> None:
+    """The live table while the threads work; in a log, a line now and then."""
+    if console().is_terminal:
+        from rich.live import Live
+
+        with Live(board.table(), console=console(), refresh_per_second=1) as live:
+            while any(thread.is_alive() for thread in threads):
+                time.sleep(0.5)
+                live.update(board.table())
+        return
+    shown, at = "", time.monotonic()
+    while any(thread.is_alive() for thread in threads):
+        time.sleep(0.5)
+        line = board.line()
+        if line != shown and time.monotonic() - at >= _LINE_EVERY_S:
+            say(line)
+            shown, at = line, time.monotonic()
+    if board.line() != shown:
+        say(board.line())
+
+
+def _conclude(all_courses: Sequence[Course], results: dict[str, dict[str, Any]], config: SweepConfig) -> None:
+    from pipelines.sweep.benchmark_sweep import tell
+    from pipelines.tracking.models import register
+
+    for course in all_courses:
+        result = results[course.benchmark.name]
+        tell(result)
+        folder = course.trials / result["winner"]["trial"]
+        made("result", str(course.run.path / RESULT))
+        if (folder / MODEL).is_dir():
+            made("winner's model", str(folder / MODEL))
+            if config.register_model != "none":
+                name = config.register_model or f"{config.experiment_prefix}{course.benchmark.name}"
+                register(folder, folder / MODEL, name, config.tracking_uri, alias="champion")
+            next_command(f"pmlm predict --model {folder / MODEL} --inputs FILES --output_dir outputs/predictions")
+    next_command(f"pmlm compare --sweep {all_courses[0].run.path.parent.name}")

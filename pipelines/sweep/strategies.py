@@ -1,0 +1,113 @@
+"""A strategy's name as Ray Tune's parts: what to search, who proposes, who stops."""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from pipelines.sweep.course import Course
+from pipelines.sweep.trial import EPOCH, SCORE
+from tune_spaces.registry import ends
+
+_STARTUP_SHARE = 3
+"""TPE draws one in so many trials at random before it models anything, and ten at the most."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The search of one benchmark, in Tune's terms.
+
+    Attributes:
+        param_space: domains and grids by option.
+        num_samples: how often the space is drawn from, or the grid gone through.
+        copies, keeps_place: see `pipelines.sweep.trial.Told`.
+    """
+
+    param_space: dict[str, Any]
+    num_samples: int
+    search_alg: Any = None
+    scheduler: Any = None
+    metric: str | None = SCORE
+    copies: bool = False
+    keeps_place: bool = False
+
+
+def plan_of(course: Course) -> Plan:
+    """The search that the course's strategy means."""
+    from ray import tune
+    from ray.tune.search import BasicVariantGenerator
+
+    space, samples, seed = dict(course.searched), course.num_samples, course.config.seed
+    # An epoch is told when it has ended; one more is told when the trial's model is scored and saved, and before that
+    # no scheduler may end a trial for having come to its end.
+    limit = course.max_epochs + 1
+    at_random = BasicVariantGenerator(random_state=seed)
+    match course.config.strategy:
+        case "paper_grid":
+            grid = {name: tune.grid_search(list(values)) for name, values in space.items()}
+            return Plan({**grid, "seed": tune.grid_search(list(course.seeds))}, 1)
+        case "random":
+            return Plan(space, samples, at_random, _median(course))
+        case "optuna":
+            return Plan(space, samples, _optuna(course, SCORE, "max"), _median(course))
+        case "optuna_pareto":
+            search = _optuna(course, [SCORE, "seconds"], ["max", "min"])
+            return Plan(space, samples, search, metric=None)
+        case "asha":
+            from ray.tune.schedulers import AsyncHyperBandScheduler
+
+            stops = AsyncHyperBandScheduler(time_attr=EPOCH, max_t=limit, grace_period=min(course.grace_epochs, limit))
+            return Plan(space, samples, at_random, stops)
+        case "hyperband":
+            from ray.tune.schedulers import HyperBandScheduler
+
+            return Plan(space, samples, at_random, HyperBandScheduler(time_attr=EPOCH, max_t=limit), keeps_place=True)
+        case "pbt":
+            return _population(course, at_random)
+    raise AssertionError(course.config.strategy)
+
+
+def _median(course: Course) -> Any:
+    """Stops what is below the median of the others at the same epoch; None where that is not wanted."""
+    from ray.tune.schedulers import MedianStoppingRule
+
+    if not course.config.stop_hopeless:
+        return None
+    return MedianStoppingRule(time_attr=EPOCH, grace_period=course.grace_epochs, min_samples_required=3)
+
+
+def _optuna(course: Course, metric: Any, mode: Any) -> Any:
+    import optuna
+    from ray.tune.search.optuna import OptunaSearch
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    startup = max(2, min(10, course.num_samples // _STARTUP_SHARE))
+    sampler = optuna.samplers.TPESampler(seed=course.config.seed, n_startup_trials=startup)
+    return OptunaSearch(metric=metric, mode=mode, sampler=sampler)
+
+
+def _population(course: Course, at_random: Any) -> Plan:
+    from ray.tune.schedulers import PopulationBasedTraining
+
+    mutable = {name: domain for name in course.benchmark.mutable if _is_open(domain := course.searched.get(name))}
+    changes = PopulationBasedTraining(
+        time_attr=EPOCH,
+        perturbation_interval=1,
+        burn_in_period=course.grace_epochs,
+        hyperparam_mutations=mutable,
+        custom_explore_fn=partial(_within, limits={name: ends(domain) for name, domain in mutable.items()}),
+        quantile_fraction=0.25 if course.num_samples >= 4 else 0.5,
+        log_config=False,
+        require_attrs=False,
+    )
+    return Plan(dict(course.searched), course.num_samples, at_random, changes, copies=True)
+
+
+def _is_open(domain: Any) -> bool:
+    """Whether there is something to change: a fixed value is none."""
+    return hasattr(domain, "sample")
+
+
+def _within(config: dict[str, Any], limits: dict[str, list[Any]]) -> dict[str, Any]:
+    """A changed configuration, back inside the space: changes multiply and would leave it after some epochs."""
+    clipped = {name: min(max(config[name], min(values)), max(values)) for name, values in limits.items() if values}
+    return {**config, **clipped}

@@ -1,0 +1,240 @@
+"""What Ray Tune starts for a trial: one fine-tuning run in the trial's folder, told to Tune epoch by epoch.
+
+A trial that has ended before says so at once; one that was interrupted goes on from its last checkpoint. It writes only
+into its folder: the driver follows that and sends it to MLflow.
+"""
+
+import json
+import shutil
+import tempfile
+import time
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from pipelines.finetune.job import Job
+from pipelines.finetune.rundir import write_json
+from pipelines.lock import locked
+from pipelines.run_folder import RunDir, write_record
+from pipelines.sweep.trials import (
+    COST,
+    FAILURE,
+    Ended,
+    Point,
+    job_at,
+    point_of,
+    read_cost,
+    read_ended,
+    read_failure,
+    write_point,
+)
+from pmlm_core.errors import PmlmError, TrainingError
+from pmlm_core.training.checkpoint import folder_of
+
+SCORE, EPOCH, POINT_KEY = "score", "epoch", "point"
+_ORIGIN = "pmlm_origin.json"
+_LOCK_WAIT_S = 60.0
+"""How long an attempt waits for one before it, on a machine thought lost, that may still be at work."""
+
+
+@dataclass(frozen=True)
+class Told:
+    """What all trials of one phase are told.
+
+    Attributes:
+        base: the settled job; `final` holds the splits that are predicted in this phase.
+        trials: folder of all trials.
+        seed: of trials that name none.
+        cpus, gpus: of a trial, for its cost.
+        copies: trials hand their state to others (population-based training), and are named by Tune's id.
+        keeps_place: Tune may pause trials, so it is handed a token for each epoch.
+        wants_model: a model that was cleared away to save space is trained again.
+    """
+
+    base: Job
+    trials: Path
+    metric: str
+    seed: int
+    cpus: float
+    gpus: float
+    copies: bool = False
+    keeps_place: bool = False
+    wants_model: bool = False
+
+    @property
+    def split(self) -> str:
+        """The split that is chosen by."""
+        assert self.base.choose is not None
+        return self.base.choose.split.name
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        return tuple(part.split.name for part in self.base.final)
+
+
+def trial(config: dict[str, Any], told: Told) -> None:
+    """Train one point of the space to its end, or until Tune stops it.
+
+    Raises:
+        TrainingError: it failed, now or in an earlier attempt, in a way that another attempt would not mend.
+    """
+    point = point_of(config.get(POINT_KEY) or config, told.seed)
+    folder = told.trials / (_tune_id() if told.copies else point.name)
+    report = Reporter(told, folder)
+    ended = read_ended(folder, told.metric, told.split)
+    if ended is not None and _has_all(ended, told):
+        for entry in ended.result["epochs"]:
+            report({"epoch": entry["epoch"], **entry["scores"]})
+        report.end(ended.score)
+        return
+    if failure := read_failure(folder):
+        raise TrainingError(failure)
+    folder.mkdir(parents=True, exist_ok=True)
+    with locked(folder, "a trial of pmlm sweep", wait=_LOCK_WAIT_S):
+        if told.copies:
+            _take_over(folder, point)
+        try:
+            _train(told, point, folder, report, ended)
+        except PmlmError as error:
+            report.spend()
+            write_json(folder / FAILURE, {"message": str(error), "kind": type(error).__name__})
+            raise
+        ended = read_ended(folder, told.metric, told.split)
+        assert ended is not None, "a trial that ends without an error has written its scores"
+        report.end(ended.score)
+
+
+def _train(told: Told, point: Point, folder: Path, report: "Reporter", ended: Ended | None) -> None:
+    from pipelines.finetune.job import settled_micro_batch
+    from pipelines.finetune.loop import finetune, ray_worker
+    from pipelines.finetune.trainee import TrainingBatches, job_family
+    from pipelines.sweep.complete import complete
+    from pipelines.team import Team
+
+    job = replace(job_at(told.base, point, folder), attempt=uuid.uuid4().hex[:12])
+    batches = TrainingBatches(job, job_family(job))
+    job = replace(
+        job, micro_batch_size=settled_micro_batch(job, batches.longest), threads=job.config.cpus_per_worker or 1
+    )
+    write_point(folder, point)
+    write_record(job.run, {"identity": job.identity(), "seed": job.seed})
+    if ended is not None and ended.has_model:  # trained before; only splits are missing
+        complete(job)
+        return
+    if job.config.num_workers == 1:
+        finetune(job, Team(report=report))
+        return
+    from pipelines.train_group import Group, fit
+
+    group = Group(
+        job.run, job.attempt, job.config.num_workers, job.threads, job.config.use_gpu, job.config.max_failures
+    )
+    try:
+        fit(group, ray_worker, {"job": job}, meanwhile=report.from_journal)
+    finally:
+        shutil.rmtree(folder / "ray", ignore_errors=True)
+    report.from_journal()
+
+
+def _has_all(ended: Ended, told: Told) -> bool:
+    """Whether every split of this phase is predicted, and the model is there if it will be wanted."""
+    return set(told.splits) <= set(ended.result["scores"]) and (ended.has_model or not told.wants_model)
+
+
+class Reporter:
+    """Tells Tune of every epoch: its score, the best so far, and what it has cost."""
+
+    def __init__(self, told: Told, folder: Path) -> None:
+        self._told, self._folder = told, folder
+        self._best = float("-inf")
+        self._last_epoch = 0.0
+        self._began, self._before = time.monotonic(), read_cost(folder)
+        self._offset = 0
+
+    def __call__(self, figures: Mapping[str, float]) -> None:
+        metric = self._told.metric
+        if metric not in figures:  # a checkpoint in the middle of an epoch
+            return
+        self._best = max(self._best, figures[metric])
+        self._last_epoch = float(figures["epoch"])
+        self._tell({SCORE: self._best, metric: figures[metric], EPOCH: self._last_epoch}, figures.get("step"))
+
+    def from_journal(self) -> None:
+        """Tell what workers of other processes have written since the last call."""
+        from pipelines.tracking.journal import FILE_NAME, read
+
+        path = self._folder / FILE_NAME
+        if not path.exists() or path.stat().st_size < self._offset:
+            self._offset = 0
+            return
+        for entry, after in read(path, self._offset):
+            self._offset = after
+            scores = {name[5:]: value for name, value in entry.metrics.items() if name.startswith("eval/")}
+            if scores:
+                self({"epoch": self._last_epoch + 1, **scores})
+
+    def end(self, score: float) -> None:
+        """Tell the score of the finished trial, on the whole split with the recipe's decoding."""
+        self._tell({SCORE: score, self._told.metric: score, EPOCH: self._last_epoch + 1, "ended": True}, None)
+
+    def spend(self) -> dict[str, float]:
+        """Write down what the trial has cost so far."""
+        seconds = time.monotonic() - self._began
+        shares = {"seconds": 1.0, "cpu_seconds": self._told.cpus, "gpu_seconds": self._told.gpus}
+        cost = {name: round(self._before[name] + seconds * share, 3) for name, share in shares.items()}
+        write_json(self._folder / COST, cost)
+        return cost
+
+    def _tell(self, figures: dict[str, Any], step: float | None) -> None:
+        from ray import tune
+
+        self._folder.mkdir(parents=True, exist_ok=True)
+        told = {**figures, "seconds": self.spend()["seconds"], "folder": self._folder.name, "step": step or 0}
+        if step is None or not (self._told.copies or self._told.keeps_place):
+            tune.report(told)
+            return
+        with tempfile.TemporaryDirectory(prefix="pmlm-trial-") as place:
+            if self._told.copies:
+                shutil.copytree(_published(self._folder, int(step)), place, dirs_exist_ok=True)
+            (Path(place) / _ORIGIN).write_text(json.dumps({"trial": self._folder.name, "step": step}))
+            tune.report(told, checkpoint=tune.Checkpoint.from_directory(place))
+
+
+def _published(folder: Path, step: int) -> Path:
+    """The checkpoint of a step, once it is written: that happens in the background, and ends with a rename."""
+    path = folder_of(RunDir(folder).checkpoints, step)
+    deadline = time.monotonic() + 600.0
+    while not path.is_dir():
+        if time.monotonic() > deadline:
+            raise TrainingError(f"the checkpoint {path} was not written within 10 minutes; is the disk full?")
+        time.sleep(0.02)
+    return path
+
+
+def _take_over(folder: Path, point: Point) -> None:
+    """Where Tune has given this trial the state of a better one: put that in place of its own."""
+    from ray import tune
+
+    given = tune.get_checkpoint()
+    if given is None:
+        return
+    with given.as_directory() as place:
+        origin = json.loads((Path(place) / _ORIGIN).read_text(encoding="utf-8"))
+        if origin["trial"] == folder.name:
+            return
+        checkpoints = RunDir(folder).checkpoints
+        shutil.rmtree(checkpoints, ignore_errors=True)
+        checkpoints.mkdir(parents=True)
+        draft = checkpoints / f".taken-{uuid.uuid4().hex[:8]}"
+        shutil.copytree(place, draft, ignore=shutil.ignore_patterns(_ORIGIN))
+        draft.rename(folder_of(checkpoints, int(origin["step"])))
+    with (folder / "lineage.jsonl").open("a", encoding="utf-8") as file:
+        file.write(json.dumps({**origin, "params": point.params, "time": round(time.time(), 3)}) + "\n")
+
+
+def _tune_id() -> str:
+    from ray import tune
+
+    return f"member-{tune.get_context().get_trial_id()}"

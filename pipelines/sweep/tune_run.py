@@ -1,0 +1,100 @@
+"""One run of Ray Tune, new or gone on with: the only place that builds a `Tuner`."""
+
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from pipelines import cluster
+from pipelines.console import say, warn
+from pipelines.sweep.course import TUNE, Course
+from pipelines.sweep.strategies import Plan
+from pipelines.sweep.trial import Told
+
+
+def fit(course: Course, phase: str, plan: Plan, trainable: Callable[..., None], told: Told, watch: Any) -> None:
+    """Run the trials of a phase until all have ended; where an earlier command had begun, go on with it.
+
+    Trials that failed are for `watch` to tell. Tune's own state is a convenience: without it, or if it is damaged, the
+    trials are proposed anew, and those found on disk say that they have ended.
+    """
+    from ray import tune
+
+    _quiet()
+    config = course.config
+    wrapped = tune.with_resources(tune.with_parameters(trainable, told=told), _resources(course))
+    place = course.run.path / TUNE
+    tuner = _restored(place / phase, wrapped, config.retry_failed) or tune.Tuner(
+        wrapped,
+        param_space=plan.param_space,
+        tune_config=tune.TuneConfig(
+            metric=plan.metric,
+            mode="max" if plan.metric else None,
+            search_alg=plan.search_alg,
+            scheduler=plan.scheduler,
+            num_samples=plan.num_samples,
+            max_concurrent_trials=_at_a_time(course),
+            reuse_actors=not (plan.copies or plan.keeps_place),
+            trial_dirname_creator=_dirname,
+        ),
+        run_config=tune.RunConfig(
+            name=phase,
+            storage_path=str(place),
+            failure_config=tune.FailureConfig(max_failures=config.max_failures),
+            checkpoint_config=tune.CheckpointConfig(num_to_keep=2 if plan.copies or plan.keeps_place else None),
+            callbacks=[watch],
+            verbose=0,
+        ),
+    )
+    tuner.fit()
+
+
+def _restored(path: Path, trainable: Any, retry_failed: bool) -> Any:
+    """The Tuner of an earlier command, None if there is none or it cannot be read."""
+    from ray import tune
+
+    if not tune.Tuner.can_restore(str(path)):
+        return None
+    try:
+        tuner = tune.Tuner.restore(str(path), trainable, resume_unfinished=True, restart_errored=retry_failed)
+    except Exception as error:
+        text = " ".join(str(error).split())[:200]
+        warn(f"Tune's state in {path} cannot be used ({type(error).__name__}: {text}): trials are proposed anew")
+        path.rename(path.with_name(f"{path.name}-unreadable-{int(time.time())}"))
+        return None
+    say(f"going on with the {path.name} phase of {path.parent.parent.name}")
+    return tuner
+
+
+def _resources(course: Course) -> Any:
+    config = course.config
+    if config.num_workers > 1:
+        return {"cpu": 0.01}  # its workers ask for theirs; 0 is refused
+    return {"cpu": config.cpus_per_trial, **({"gpu": config.gpus_per_trial} if config.gpus_per_trial else {})}
+
+
+def _at_a_time(course: Course) -> int | None:
+    """Trials at a time. With workers of their own they would start without end and wait for each other's CPUs."""
+    import ray
+
+    config = course.config
+    if config.num_workers == 1:
+        return config.max_concurrent_trials
+    have = ray.cluster_resources()
+    fit_in = int(have.get("CPU", 1) // (config.num_workers * config.cpus_per_trial))
+    if config.gpus_per_trial:
+        fit_in = min(fit_in, int(have.get("GPU", 0) // (config.num_workers * config.gpus_per_trial)))
+    share = max(1, fit_in // len(config.benchmark))
+    return min(share, config.max_concurrent_trials or share)
+
+
+def _dirname(trial: Any) -> str:
+    """Tune's own would hold the whole configuration, longer than a file system takes."""
+    return f"trial-{trial.trial_id}"
+
+
+def _quiet() -> None:
+    if not cluster.verbose():
+        for name in ("ray.tune", "ray.train", "ray.air"):
+            logging.getLogger(name).setLevel(logging.ERROR)

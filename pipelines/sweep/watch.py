@@ -1,0 +1,133 @@
+"""What Tune tells of its trials, handed on to the board and to MLflow; and the folders of ended trials cleared up."""
+
+import shutil
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from ray.tune import Callback
+
+from pipelines.console import warn
+from pipelines.finetune.rundir import MODEL, SCORES
+from pipelines.run_folder import CHECKPOINTS
+from pipelines.sweep.board import Board, Standing, in_words
+from pipelines.sweep.course import Course
+from pipelines.sweep.tracking import SweepTracking
+from pipelines.sweep.trial import POINT_KEY, SCORE
+from pipelines.sweep.trials import Ended, Point, point_of, read_cost, read_failure
+
+_WATCHED: dict[str, "Watch"] = {}
+
+
+class Watch:
+    """Follows one benchmark's trials in the driver."""
+
+    def __init__(self, course: Course, board: Board, tracking: SweepTracking, keep: int) -> None:
+        """`keep`: how many of the best trials keep their models; the others' are cleared away as they end."""
+        self._course, self._board, self._tracking, self._keep = course, board, tracking, keep
+        self._phase, self._copies = "", False
+        self._ranked: list[tuple[float, str]] = []
+        self._outcomes: dict[str, str] = {}
+
+    @property
+    def _standing(self) -> Standing:
+        return self._board.standings[self._course.benchmark.name]
+
+    def begin(self, phase: str, total: int, copies: bool, known: Iterable[Ended]) -> "TuneWatch":
+        """A phase begins; returns what Tune calls."""
+        self._phase, self._copies = phase, copies
+        for ended in known:
+            self._rank(ended.folder.name, ended.score)
+            self._outcomes[ended.folder.name] = "finished"
+            self._lead(ended.score, ended.point)
+        with self._board.lock:
+            self._standing.begin(phase, total)
+        key = str(self._course.run.path)
+        _WATCHED[key] = self
+        return TuneWatch(key)
+
+    def started(self, trial: Any) -> None:
+        name, point = self._name(trial), self._point(trial)
+        with self._board.lock:
+            self._standing.running.add(name)
+        self._tracking.begin(name, point, self._phase)
+
+    def reported(self, trial: Any, result: dict[str, Any]) -> None:
+        self._tracking.ship(self._name(trial), int(result.get("step") or 0))
+        if SCORE in result:
+            self._lead(float(result[SCORE]), self._point(trial))
+
+    def ended(self, trial: Any, failed: bool) -> None:
+        name = self._name(trial)
+        folder = self._course.trials / name
+        failure = (read_failure(folder) or _reason(trial)) if failed else None
+        outcome = "failed" if failed else "finished" if (folder / SCORES).is_file() else "stopped"
+        with self._board.lock:
+            standing = self._standing
+            standing.running.discard(name)
+            setattr(standing, outcome, getattr(standing, outcome) + 1)
+            standing.seconds.append(read_cost(folder)["seconds"])
+            best = standing.best
+        self._outcomes[name] = outcome
+        if failure:
+            warn(
+                f"{self._course.benchmark.name}: trial {name} ({in_words(self._point(trial).params)}) failed: {failure}"
+            )
+        self._tracking.end(name, outcome, failure)
+        counts = Counter(self._outcomes.values())
+        self._tracking.standing(best, {each: counts[each] for each in ("finished", "stopped", "failed")})
+        if outcome != "failed":
+            shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
+        if outcome == "finished":
+            self._rank(name, float((trial.last_result or {}).get(SCORE, 0.0)))
+
+    def _rank(self, name: str, score: float) -> None:
+        """Keep the models of the best; the disk would not hold those of a whole grid."""
+        self._ranked = sorted({(score, name), *self._ranked}, reverse=True)
+        if self._phase != "search":
+            return
+        for _, other in self._ranked[self._keep :]:
+            shutil.rmtree(self._course.trials / other / MODEL, ignore_errors=True)
+
+    def _lead(self, score: float, point: Point) -> None:
+        with self._board.lock:
+            standing = self._standing
+            if standing.best is None or score > standing.best:
+                standing.best, standing.best_point = score, in_words(point.params)
+
+    def _point(self, trial: Any) -> Point:
+        return point_of(trial.config.get(POINT_KEY) or trial.config, self._course.seeds[0])
+
+    def _name(self, trial: Any) -> str:
+        return f"member-{trial.trial_id}" if self._copies else self._point(trial).name
+
+
+class TuneWatch(Callback):
+    """The face that Tune sees. It is stored with the experiment, so it holds nothing but a name."""
+
+    def __init__(self, key: str) -> None:
+        self._key = key
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        _WATCHED[self._key].started(trial)
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+    ) -> None:
+        _WATCHED[self._key].reported(trial, result)
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        _WATCHED[self._key].ended(trial, failed=False)
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        _WATCHED[self._key].ended(trial, failed=True)
+
+
+def _reason(trial: Any) -> str:
+    """Tune's own words for what ended a trial's process."""
+    error = trial.get_error() if hasattr(trial, "get_error") else None
+    lines = [line for line in str(error or "").splitlines() if line.strip()]
+    if not lines and getattr(trial, "error_file", None) and Path(trial.error_file).is_file():
+        lines = Path(trial.error_file).read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    return lines[-1].strip()[:300] if lines else "its process died (out of memory?)"

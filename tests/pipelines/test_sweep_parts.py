@@ -1,0 +1,199 @@
+"""Parts of a sweep without Ray: who wins, what names a trial, what is refused before anything starts."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sweeping_data import make_sweep
+
+from pipelines.sweep.board import Board, Standing
+from pipelines.sweep.choose import finals, ranked, winner
+from pipelines.sweep.config import SweepConfig
+from pipelines.sweep.course import courses
+from pipelines.sweep.plan import describe, trials_of
+from pipelines.sweep.rundir import check_course, open_course
+from pipelines.sweep.strategies import plan_of
+from pipelines.sweep.trials import Ended, Point, ended_trials, job_at, point_of
+from pmlm_core.errors import ConfigError
+
+
+def ended(rate: float, seed: int, score: float, seconds: float = 1.0) -> Ended:
+    return Ended(Path(f"{rate}-{seed}"), Point({"learning_rate": rate}, seed), score, 1, seconds, {})
+
+
+def test_the_winner_has_the_best_mean_not_the_best_trial():
+    lucky = [ended(1e-4, 1, 90.0), ended(1e-4, 2, 70.0)]
+    steady = [ended(2e-4, 1, 85.0), ended(2e-4, 2, 84.0)]
+    best = winner([*lucky, *steady], seeds=(1, 2), finalists=2)
+    assert best is not None
+    assert best.params == {"learning_rate": 2e-4}
+    assert (best.mean, best.median) == (84.5, 84.5)
+    assert best.best.point.seed == 1
+
+
+def test_a_configuration_without_all_seeds_wins_only_if_none_has_them():
+    one = [ended(1e-4, 1, 99.0)]
+    both = [ended(2e-4, 1, 80.0), ended(2e-4, 2, 80.0)]
+    assert winner([*one, *both], (1, 2), 1).params == {"learning_rate": 2e-4}  # type: ignore[union-attr]
+    assert winner(one, (1, 2), 1).params == {"learning_rate": 1e-4}  # type: ignore[union-attr]
+    assert winner([*one, *both], (1, 2), 0).params == {"learning_rate": 1e-4}  # type: ignore[union-attr]
+    assert winner([], (1, 2), 1) is None
+
+
+def test_of_equal_means_the_cheaper_is_first():
+    assert ranked([ended(1e-4, 1, 80.0, 9.0), ended(2e-4, 1, 80.0, 3.0)])[0].params == {"learning_rate": 2e-4}
+
+
+@given(st.lists(st.tuples(st.integers(1, 6), st.integers(1, 3), st.floats(0, 100)), min_size=1, max_size=12))
+def test_finals_hold_every_seed_of_the_best_configurations_once(rows: list[tuple[int, int, float]]):
+    trials = [
+        ended(rate, seed, score)
+        for rate, seed, score in {(rate, seed): (rate, seed, s) for rate, seed, s in rows}.values()
+    ]
+    points = finals(trials, 2, (1, 2, 3))
+    rates = list(dict.fromkeys(point.params["learning_rate"] for point in points))
+    assert [(point.params["learning_rate"], point.seed) for point in points] == [
+        (r, s) for r in rates for s in (1, 2, 3)
+    ]
+    means = {one.params["learning_rate"]: one.mean for one in ranked(trials)}
+    assert all(means[taken] >= means[left] for taken in rates for left in set(means) - set(rates))
+
+
+def test_a_trial_is_named_by_its_point_whatever_the_order_or_type_of_numbers():
+    import numpy as np
+
+    one = point_of({"learning_rate": np.float64(1e-4), "batch_size": np.int64(16), "seed": 3}, seed=1)
+    other = point_of({"batch_size": 16, "learning_rate": 1e-4}, seed=3)
+    assert one == other
+    assert one.name == other.name
+    assert one.name != point_of({"batch_size": 16, "learning_rate": 1e-4}, seed=1).name
+    assert one.configuration == point_of({"batch_size": 16, "learning_rate": 1e-4}, seed=1).configuration
+
+
+def config_of(tmp_path: Path, tokenizer_dir: str, **options: Any) -> SweepConfig:
+    config = SweepConfig(**make_sweep(tmp_path, tokenizer_dir, **options))
+    config.validate()
+    return config
+
+
+def test_a_course_and_its_trials(tmp_path: Path, sample_tokenizer_dir: str):
+    (course,), _ = courses(config_of(tmp_path, sample_tokenizer_dir))
+    assert (course.num_samples, course.finalists, course.seeds, course.max_epochs) == (3, 1, (1, 2), 3)
+    assert trials_of(course) == 4
+    job = job_at(course.job, Point({"learning_rate": 0.5, "batch_size": 16}, 7), tmp_path / "t")
+    assert (job.recipe.learning_rate, job.config.learning_rate, job.recipe.batch_size, job.seed) == (0.5, 0.5, 16, 7)
+    assert job.recipe.max_length == course.job.recipe.max_length == 48
+    text = "\n".join(describe([course]))
+    assert "3 trials, then 1 finalists with 2 seeds each; 60 training examples; chosen by accuracy on 'dev'" in text
+    assert "learning_rate" in text
+    assert "LogUniform" in text
+
+
+def test_a_grid_has_every_value_with_every_seed(tmp_path: Path, sample_tokenizer_dir: str):
+    (course,), _ = courses(config_of(tmp_path, sample_tokenizer_dir, strategy="paper_grid", seeds="4,5,6"))
+    assert course.num_samples == 6
+    plan = plan_of(course)
+    assert plan.param_space["learning_rate"] == {"grid_search": [1e-3, 3e-3]}
+    assert plan.param_space["seed"] == {"grid_search": [4, 5, 6]}
+
+
+def test_the_name_of_a_sweep_is_what_decides_it(tmp_path: Path, sample_tokenizer_dir: str):
+    def name(**options: Any) -> str:
+        (course,), _ = courses(config_of(tmp_path, sample_tokenizer_dir, run_name=None, **options))
+        return course.run.path.parent.name
+
+    assert name() == name(max_concurrent_trials=1, cpus_per_trial=2, tracking_uri="none")
+    others = [name(seed=1), name(num_samples=9), name(strategy="asha"), name(options={"num_train_epochs": 2})]
+    ranges = [
+        name(space={"learning_rate": {"uniform": [1e-4, 1e-2]}}),
+        name(space={"learning_rate": {"loguniform": [1e-5, 1e-2]}}),
+    ]
+    assert len({name(), *others, *ranges}) == 7
+
+
+def test_another_sweep_in_the_same_folder_is_refused(tmp_path: Path, sample_tokenizer_dir: str):
+    (course,), _ = courses(config_of(tmp_path, sample_tokenizer_dir))
+    assert not open_course(course)
+    assert open_course(course)
+    (other,), _ = courses(config_of(tmp_path, sample_tokenizer_dir, num_samples=8, options={"max_length": 32}))
+    with pytest.raises(ConfigError, match=r"max_length was 48 and is 32.*num_samples was 3 and is 8"):
+        check_course(other)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"options": {"learning_rat": 1}}, "learning_rat"),
+        ({"options": {"seed": 1}}, "the sweep sets it itself"),
+        ({"options": {"max_length": "long"}}, "long"),
+        ({"options": {"learning_rate": 1e-3}, "space": {"learning_rate": [1e-3]}}, "in the search and in options"),
+        ({"space": {"learning_rat": [1]}}, "learning_rat"),
+        ({"space": {"hidden_dropout_prob": [1.5]}}, "hidden_dropout_prob must be from 0 to below 1"),
+        (
+            {"strategy": "pbt", "space": {"learning_rate": None, "weight_decay": None}},
+            "none of the options that may change",
+        ),
+        ({"data_dir": ["nowhere"]}, "is no folder"),
+        ({"model": "nowhere"}, "is no checkpoint folder"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_ray_starts(
+    tmp_path: Path, sample_tokenizer_dir: str, options: dict[str, Any], message: str
+):
+    with pytest.raises(ConfigError, match=message):
+        courses(config_of(tmp_path, sample_tokenizer_dir, **options))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"benchmark": []}, "name a benchmark"),
+        ({"benchmark": ["rte", "rte"]}, "named twice"),
+        ({"num_samples": 0}, "num_samples must be 1 or more"),
+        ({"gpus_per_trial": 1.5}, "share of one GPU"),
+        ({"num_workers": 2, "gpus_per_trial": 0.5}, "one GPU for each"),
+        ({"strategy": "paper_grid", "num_samples": 3}, "paper_grid takes its values"),
+        ({"grid": {"learning_rate": [1]}}, "grid is for the strategy paper_grid"),
+        ({"strategy": "pbt", "num_samples": 1}, "population"),
+        ({"seeds": "1,1"}, "different numbers"),
+        ({"output_dir": "s3://bucket/x"}, "must be a folder"),
+        ({"data_dir": ["mrpc=x"]}, "none of the benchmarks"),
+    ],
+)
+def test_options_that_contradict_each_other(options: dict[str, Any], message: str):
+    config = SweepConfig(**{"benchmark": ["rte"], "model": "m", "data_dir": ["d"], **options})
+    with pytest.raises(ConfigError, match=message):
+        config.validate()
+
+
+def test_data_folders_by_benchmark():
+    config = SweepConfig(benchmark=["rte", "scitldr"], model="m", data_dir=["glue", "scitldr=papers"])
+    config.validate()
+    assert (config.folder_of("rte"), config.folder_of("scitldr")) == ("glue", "papers")
+    with pytest.raises(ConfigError, match="scitldr=FOLDER"):
+        replace(config, data_dir=["a", "b"]).folder_of("scitldr")
+
+
+def test_torn_files_of_a_trial_are_not_taken_for_an_end(tmp_path: Path):
+    (tmp_path / "one").mkdir()
+    (tmp_path / "one" / "scores.json").write_text('{"scores": {"dev": {"acc')
+    assert list(ended_trials(tmp_path, "accuracy", "dev")) == []
+    scores = {"scores": {"dev": {"accuracy": 50.0}}, "best_epoch": 2}
+    (tmp_path / "one" / "scores.json").write_text(json.dumps(scores))
+    (tmp_path / "one" / "point.json").write_text(json.dumps({"params": {"learning_rate": 0.1}, "seed": 3}))
+    (found,) = ended_trials(tmp_path, "accuracy", "dev")
+    assert (found.score, found.best_epoch, found.point.seed, found.has_model) == (50.0, 2, 3, False)
+
+
+def test_the_board_says_best_counts_and_phase():
+    standing = Standing("rte", "accuracy")
+    standing.begin("search", 8)
+    standing.running, standing.finished, standing.failed = {"a", "b"}, 2, 1
+    standing.best, standing.best_point = 71.234, "learning_rate 0.0001"
+    board = Board([standing])
+    assert "rte search 3/8, 2 running, 1 failed, best accuracy 71.23 (learning_rate 0.0001)" in board.line()
+    assert board.table().row_count == 1
