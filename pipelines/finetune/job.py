@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from pipelines.console import warn
+from pipelines.console import say, warn
 from pipelines.finetune.config import RECIPE, FinetuneConfig
 from pipelines.finetune.source import Source, open_source
 from pipelines.finetune.splits import Rejects, Split, survey
@@ -15,6 +15,7 @@ from pipelines.run_folder import RunDir
 from pmlm_core import storage
 from pmlm_core.errors import ConfigError, DataError
 from pmlm_core.tasks.base import Recipe, Task
+from pmlm_core.tasks.files import NoFile
 from pmlm_core.tasks.registry import OPTIONS, get_task
 from pmlm_core.training.batching import micro_batch_size
 
@@ -129,6 +130,11 @@ def settled_recipe(config: FinetuneConfig, task: Task, source: Source) -> Recipe
     recipe = replace(task.recipe, **given)
     if task.kind == "generation" and recipe.max_target_length < 2:
         raise ConfigError("max_target_length must be 2 or more: a token and the closing [EOS]")
+    if task.kind == "generation" and recipe.min_target_length >= recipe.max_target_length:
+        raise ConfigError(
+            f"min_target_length {recipe.min_target_length} leaves no room for [EOS] below max_target_length "
+            f"{recipe.max_target_length}"
+        )
     needed = recipe.max_length + recipe.max_target_length
     if needed <= source.positions:
         return recipe
@@ -151,11 +157,17 @@ def settled_recipe(config: FinetuneConfig, task: Task, source: Source) -> Recipe
 
 
 def _other_splits(config: FinetuneConfig, task: Task, rejects: Rejects) -> list[Split]:
-    """Every split but the one trained on that is there; one that is not is told, and an error if epochs need it."""
+    """Every split but the one trained on that is there; one that is not is told, and an error if epochs need it or
+    its file was named."""
+    named = {"dev": config.validation_file, "test": config.test_file}
     found = []
     for name in task.splits[1:]:
         try:
             found.append(survey(task, config.data_dir, name, None, rejects, strict=config.strict))
+        except NoFile:
+            if named.get(name) is not None or (name == _dev_name(task) and task.name not in OPTIONS):
+                raise
+            say(f"split '{name}' has no file and is left out")
         except DataError as error:
             if config.strict or (name == _dev_name(task) and task.name not in OPTIONS):
                 raise

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 
 from pipelines.finetune.families import decoding
 from pmlm_core.corpus.tokenizer import TextTokenizer
@@ -143,7 +144,7 @@ def build_model(
         else:
             heads = {} if task.kind == "generation" else {"head_seed": seed}
             model = cls.from_pretrained(source.path, dtype=torch.float32, **heads, **settings)
-    except (OSError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError, SafetensorError) as error:
         if isinstance(error, PmlmError):
             raise
         text = " ".join(str(error).split())[:300]

@@ -19,7 +19,7 @@ def tell_rows(job: Job, rejects: Rejects) -> None:
                 f"split '{name}': {left_out.total():,} bad rows are left out ({reasons}); see {job.run.path / REJECTS}"
             )
     if job.choose is None:
-        warn("there is no labelled split besides the one trained on: the last epoch is taken, and nothing is scored")
+        warn("there is no labelled development split to choose epochs by: the last one is taken")
     elif job.choose.split.used < job.choose.split.examples:
         chosen = job.choose.split
         warn(f"epochs are chosen by a subset of {chosen.used:,} of {chosen.examples:,} examples of '{chosen.name}'")

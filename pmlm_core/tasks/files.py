@@ -18,6 +18,10 @@ TRAIN, DEV, TEST = ("train",), ("dev", "validation", "valid", "val"), ("test",)
 SPLIT_NAMES = {"train": TRAIN, "dev": DEV, "test": TEST}
 
 
+class NoFile(DataError):
+    """No file is there for a split."""
+
+
 def form(uri: str) -> str:
     """The suffix that tells a file's form, compression aside.
 
@@ -71,7 +75,8 @@ def find_files(
         several: whether several files of any form may be meant; otherwise only Parquet comes in parts.
 
     Raises:
-        DataError: nothing fits, listing what was looked for, or several files do.
+        NoFile: nothing fits, listing what was looked for.
+        DataError: several files do.
     """
     origin = data_dir
     if data_dir.startswith(HUB):
@@ -100,7 +105,7 @@ def find_files(
                 return found
     looked = ", ".join(name for pattern in patterns for name in pattern.split("|") if not name.endswith(_COMPRESSIONS))
     places = ", ".join(storage.join(origin, folder) if folder else origin for folder in folders)
-    raise DataError(f"no file for {what}: looked for {looked} in {places}; see that --data_dir names the right folder")
+    raise NoFile(f"no file for {what}: looked for {looked} in {places}; see that --data_dir names the right folder")
 
 
 def _fetch(data_dir: str, patterns: list[str]) -> str:
