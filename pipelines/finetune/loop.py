@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.finetune.conclude import conclude
-from pipelines.finetune.epochs import Chooser, stands_still
+from pipelines.finetune.epochs import Chooser, stands_still, worth
 from pipelines.finetune.job import Job
 from pipelines.finetune.trainee import Trainee, TrainingBatches, job_family, trainee
 from pipelines.run_folder import Events
@@ -64,7 +64,7 @@ def _train(job: Job, team: Team, trained: Trainee, precision: Precision, journal
     batches = TrainingBatches(job, family)
     per_epoch, max_steps = batches.steps_per_epoch, batches.max_steps
     work = finetuning_task(task.kind, recipe.label_smoothing)
-    loader = batches.loader(precision, team.rank, team.world, trained.step)
+    loader = batches.loader(precision, team.rank, team.world, trained.step, work.count)
     chooser = None if job.choose is None else Chooser(job, family, team, precision)
     writer = CheckpointWriter(
         job.run.checkpoints,
@@ -95,6 +95,7 @@ def _train(job: Job, team: Team, trained: Trainee, precision: Precision, journal
                 seed=job.seed,
                 precision=precision,
                 max_grad_norm=config.max_grad_norm,
+                counted=loader.measured[0],
             )
             trained.step = done = step + 1
             trained.window.add(result.figures, result.count)
@@ -105,17 +106,17 @@ def _train(job: Job, team: Team, trained: Trainee, precision: Precision, journal
                     figures |= {"learning_rate": rate, "grad_norm": result.gradient_norm, "epoch": done / per_epoch}
                     journal.append(done, figures)
                 trained.window.clear()
-            finished, metric = done == max_steps, None
+            finished, metric, value = done == max_steps, None, None
             if ends_epoch:
                 scores = chooser.scores(trained.model) if chooser else {}
-                metric = scores.get(task.metric)
+                metric, value = scores.get(task.metric), worth(scores, task.metric)
                 trained.history.append({"epoch": done // per_epoch, "step": done, "scores": scores})
                 if team.leads and scores:
                     journal.append(done, {f"eval/{name}": value for name, value in scores.items()})
                 finished = finished or stands_still(trained.history, task.metric, config.early_stopping_patience)
             if ends_epoch or (config.save_steps and done % config.save_steps == 0):
                 if team.leads:
-                    writer.save(trained.model, _contents(job, team, trained, metric, finished, precision))
+                    writer.save(trained.model, _contents(job, team, trained, value, finished, precision))
                 figures = {"step": done, "epoch": done / per_epoch}
                 team.report(finite({**figures, **({} if metric is None else {task.metric: metric})}))
             if finished:
@@ -146,9 +147,9 @@ def tokenizer_files(job: Job) -> dict[str, bytes]:
 
 
 def _contents(
-    job: Job, team: Team, trained: Trainee, metric: float | None, finished: bool, precision: Precision
+    job: Job, team: Team, trained: Trainee, value: float | None, finished: bool, precision: Precision
 ) -> checkpoint.Contents:
-    """The checkpoint's state; its score is what `checkpoint.best` wants least of: the metric with its sign changed."""
+    """The checkpoint's state; its score is what `checkpoint.best` wants least of: `worth` with its sign changed."""
     state: dict[str, Any] = {
         "window": trained.window.to_json(),
         "history": trained.history,
@@ -156,7 +157,7 @@ def _contents(
         "computed_by": _computed_by(job, team, precision),
     }
     tensors = optimizer_tensors(trained.optimizer, trained.model)
-    return checkpoint.Contents(trained.step, state, tensors, None if metric is None else -metric)
+    return checkpoint.Contents(trained.step, state, tensors, None if value is None else -value)
 
 
 def _computed_by(job: Job, team: Team, precision: Precision) -> dict[str, Any]:

@@ -12,10 +12,15 @@ from pipelines.finetune.rundir import SCORES, write_json
 
 
 def summary(results: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, dict[str, float]]]:
-    """Mean, median, least, largest and standard deviation (of a sample) over seeds: split -> figure -> statistics."""
+    """Mean, median, least, largest and standard deviation (of a sample) over seeds: split -> figure -> statistics.
+
+    Only of what every seed has: a test file may have come later, METEOR may lack Java on one machine.
+    """
     found: dict[str, dict[str, dict[str, float]]] = {}
     for split, scores in results[0]["scores"].items():
         for name in scores:
+            if not all(name in result["scores"].get(split, {}) for result in results):
+                continue
             values = [float(result["scores"][split][name]) for result in results]
             found.setdefault(split, {})[name] = {
                 "mean": mean(values),

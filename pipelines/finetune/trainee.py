@@ -1,5 +1,6 @@
 """From a job to a model, its optimizer and its batches, fresh or as the newest good checkpoint left them."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -91,8 +92,10 @@ class TrainingBatches:
         self.max_steps = self.steps_per_epoch * job.recipe.num_train_epochs
         self.longest = int(self._features.lengths.max())
 
-    def loader(self, precision: Precision, rank: int, world: int, first_step: int) -> Loader:
-        """This worker's micro-batches from `first_step` on."""
+    def loader(
+        self, precision: Precision, rank: int, world: int, first_step: int, count: Callable[[Batch], int]
+    ) -> Loader:
+        """This worker's micro-batches from `first_step` on, and what `count` gives of them, asked on the CPU."""
 
         def rows_of_step(step: int) -> tuple[np.ndarray, np.ndarray]:
             rows = self.grouped.rows(step)
@@ -105,6 +108,7 @@ class TrainingBatches:
             first_step=first_step,
             max_steps=self.max_steps,
             device=precision.device,
+            measure=lambda batch: (count(batch),),
         )
 
     def make(self, rows: np.ndarray, epochs: np.ndarray) -> Batch:

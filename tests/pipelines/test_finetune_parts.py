@@ -2,6 +2,7 @@
 
 import json
 import multiprocessing
+import shutil
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -12,24 +13,27 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing
-from finetuning_data import make_checkpoint, options_for, write_reviews
+from finetuning_data import make_checkpoint, options_for, write_pairs, write_reviews
 
 from pipelines.finetune import encode
 from pipelines.finetune.config import FinetuneConfig
 from pipelines.finetune.encode import Work, encode_split
-from pipelines.finetune.epochs import best_epoch, stands_still
+from pipelines.finetune.epochs import best_epoch, stands_still, worth
 from pipelines.finetune.features import Drafts, Features, write_part
 from pipelines.finetune.job import Job, settle
 from pipelines.finetune.loop import finetune
+from pipelines.finetune.results import summary
 from pipelines.finetune.run import _encoded
 from pipelines.finetune.rundir import read_scores, seed_folder
+from pipelines.finetune.source import build_model, open_source
 from pipelines.finetune.splits import Rejects, read_chosen, survey
 from pipelines.finetune.trainee import TrainingBatches, job_family
 from pipelines.run_folder import write_record
 from pipelines.team import Team
-from pmlm_core.errors import ConfigError, DataError
+from pmlm_core.errors import CheckpointError, ConfigError, DataError
 from pmlm_core.tasks.registry import get_task
 from pmlm_core.training.finetuning import BLANK, finetuning_task
+from pmlm_core.training.step import Precision
 
 
 @pytest.fixture(scope="module")
@@ -181,8 +185,6 @@ def test_a_micro_batch_without_rows_weighs_nothing(tmp_path: Path, model: str, r
     task = finetuning_task("classification")
     assert BLANK in batch
     assert task.count(batch) == 0
-    from pipelines.finetune.source import build_model
-
     net = build_model(job.task, job.recipe, job.source, from_scratch=False, seed=0, dropout=(0.0, 0.0))
     loss, figures = task.losses(net, batch)
     loss.backward()
@@ -227,3 +229,70 @@ def test_best_and_standing_still():
     assert stands_still(history, "f1", 2)
     assert not stands_still(history, "f1", 3)
     assert not stands_still(history, "f1", None)
+
+
+def test_epochs_that_tie_in_the_metric_are_told_apart_by_the_other_figures():
+    """As the early epochs of a generation do, all with a BLEU-4 of 0; the checkpoints are ranked by the same number."""
+    scores = [{"bleu4": 0.0, "rougeL": 4.0}, {"bleu4": 0.0, "rougeL": 6.0}, {"bleu4": 0.0, "rougeL": 5.0}]
+    history = [{"scores": each} for each in scores]
+    assert best_epoch(history, "bleu4") == 1
+    assert not stands_still(history, "bleu4", 2)
+    assert stands_still(history, "bleu4", 1)
+    better = [*history, {"scores": {"bleu4": 0.01, "rougeL": 0.0}}]
+    assert best_epoch(better, "bleu4") == 3
+    values = [worth(entry["scores"], "bleu4") for entry in better]
+    assert max(values) == values[3]
+    counts = {"f1": 1.0, "total": 9e9, "best_f1_thresh": 9e9}  # no scores: they decide nothing
+    assert worth(counts, "f1") == 1.0
+    assert worth({}, "f1") is None
+
+
+def test_a_step_s_targets_are_counted_before_they_are_on_the_device(tmp_path: Path, model: str):
+    settings = {"max_target_length": 6, "num_beams": 1}
+    folder = write_pairs(tmp_path / "data", rows=11)  # the second batch is short: a micro-batch is blank
+    job = job_for({**options_for("seq2seq", model, folder, tmp_path), **settings})
+    batches, count = TrainingBatches(job, job_family(job)), finetuning_task("generation").count
+    loader = batches.loader(Precision(torch.device("cpu"), "fp32"), 0, 1, 0, count)
+    for step, micro_batches in loader:
+        assert loader.measured == [sum(count(batch) for _, batch in micro_batches)]
+        if step == 3:
+            break
+
+
+def test_a_split_that_need_not_be_there_is_no_warning(tmp_path: Path, model: str, capsys: Any):
+    folder = Path(write_reviews(tmp_path / "data"))
+    (folder / "test.tsv").unlink()
+    options = options_for("classification", model, str(folder), tmp_path, strict=True)
+    job, _ = settle(FinetuneConfig(**options))
+    assert [part.split.name for part in job.final] == ["dev"]
+    said = capsys.readouterr().out
+    assert "split 'test' has no file and is left out" in said
+    assert "warning" not in said
+    for named in ("validation_file", "test_file"):
+        with pytest.raises(DataError, match=r"looked for tset\.tsv"):
+            settle(FinetuneConfig(**options, **{named: "tset.tsv"}))
+
+
+def test_a_target_of_at_least_its_greatest_length_is_refused(tmp_path: Path, model: str):
+    options = options_for("seq2seq", model, write_pairs(tmp_path / "data"), tmp_path)
+    with pytest.raises(ConfigError, match=r"min_target_length 8 leaves no room .* max_target_length 8"):
+        settle(FinetuneConfig(**options, min_target_length=8, max_target_length=8))
+
+
+@pytest.mark.parametrize("task", ["classification", "seq2seq"])
+def test_weights_that_are_cut_short_are_said_in_a_sentence(tmp_path: Path, model: str, reviews: str, task: str):
+    damaged = Path(shutil.copytree(model, tmp_path / "model")) / "model.safetensors"
+    damaged.write_bytes(damaged.read_bytes()[:1000])
+    source = open_source(str(damaged.parent))
+    made = get_task(task, data_dir=reviews)
+    with pytest.raises(CheckpointError, match=r"model .* cannot be loaded \(SafetensorError"):
+        build_model(made, made.recipe, source, from_scratch=False, seed=0, dropout=(0.0, 0.0))
+
+
+def test_seeds_are_summed_up_over_what_all_of_them_have():
+    """A test file may have come later; METEOR may lack Java on one machine."""
+    scores = [{"dev": {"bleu4": 1.0, "meteor": 2.0}, "test": {"bleu4": 3.0}}, {"dev": {"bleu4": 3.0}}]
+    for order in (scores, scores[::-1]):
+        found = summary([{"scores": each} for each in order])
+        assert {split: list(figures) for split, figures in found.items()} == {"dev": ["bleu4"]}
+        assert found["dev"]["bleu4"]["mean"] == 2.0
