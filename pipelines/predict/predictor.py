@@ -1,5 +1,6 @@
 """The model at work: examples in, the fields of their predictions out, in order. Batches are alike in length."""
 
+import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,7 +18,7 @@ from pipelines.team import Team
 from pmlm_core.corpus.tokenizer import TextTokenizer
 from pmlm_core.errors import CheckpointError, DataError, PmlmError
 from pmlm_core.randomness import key
-from pmlm_core.tasks.answers import answers_of, with_threshold
+from pmlm_core.tasks.answers import N_BEST, answers_of, with_threshold
 from pmlm_core.tasks.encode_seq2seq import decode_targets
 from pmlm_core.training.hardware import set_up
 
@@ -64,13 +65,12 @@ class Predictor:
     """
 
     def __init__(self, config: PredictConfig, finetuned: Finetuned) -> None:
-        self._config, self._finetuned, task = config, finetuned, finetuned.task
         path = finetuned.source.path
         self._precision = set_up(use_gpu=config.use_gpu, threads=config.cpus_per_worker, precision=config.precision)
         try:
             found = open_source(path)
             tokenizer = TextTokenizer.load(path)
-            model = model_class(task).from_pretrained(path, dtype=torch.float32)
+            model = model_class(finetuned.task).from_pretrained(path, dtype=torch.float32)
         except (OSError, RuntimeError, ValueError, SafetensorError) as error:
             if isinstance(error, PmlmError):
                 raise
@@ -82,10 +82,20 @@ class Predictor:
             )
         self._model = model.to(self._precision.device).eval()
         self._tokenizer = tokenizer
-        self._family: Family = family_of(task, finetuned.recipe, tokenizer)
+        self._settle(config, finetuned)
+
+    def _settle(self, config: PredictConfig, finetuned: Finetuned) -> None:
+        self._config, self._finetuned, task = config, finetuned, finetuned.task
+        self._family: Family = family_of(task, finetuned.recipe, self._tokenizer)
         if task.kind == "generation":
-            self._family = Searching(task, finetuned.recipe, tokenizer)
+            self._family = Searching(task, finetuned.recipe, self._tokenizer)
             self._family.search = config.search()
+
+    def under(self, config: PredictConfig, finetuned: Finetuned) -> "Predictor":
+        """The same model, which is not loaded again, under other options."""
+        other = copy.copy(self)
+        other._settle(config, finetuned)
+        return other
 
     def predict(self, examples: Sequence[Any], stream: int) -> list[dict[str, Any]]:
         """Fields of the predictions, one dictionary an example.
@@ -142,7 +152,8 @@ class Predictor:
             features,
             outputs,
             can_be_unanswerable=self._finetuned.task.can_be_unanswerable,
-            n_best=max(config.n_best, 1),
+            # A span's probability is its share among these, so it must not hang on how many are listed.
+            n_best=max(config.n_best, N_BEST) if config.n_best else 1,
         )
         found = []
         for best in answers:

@@ -118,6 +118,9 @@ def test_questions_in_json_lines_and_in_squads_form(
         assert line["answer"]
         assert context[line["start"] :].startswith(line["answer"])
         assert len({each["text"] for each in line["n_best"]}) == 2
+    # A span's probability does not hang on how many are asked for.
+    few = predict(model, [tmp_path / "in.jsonl"], tmp_path / "few", **{**options, "n_best": 1})
+    assert [line["n_best"] for line in few] == [line["n_best"][:1] for line in found]
     for line, context in zip(found[:3], contexts[:3], strict=True):  # of one window each
         question = tokenizer.encode(["Who was it?"])[0].tolist()
         passage, starts, ends = tokenizer.encode_with_offsets(context)
