@@ -2,7 +2,7 @@
 
 import re
 from dataclasses import dataclass, fields
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pmlm_core.errors import ConfigError
 from pmlm_core.training.batching import micro_batch_size
@@ -66,6 +66,8 @@ TASK_OPTIONS = (
 @dataclass(frozen=True)
 class FinetuneConfig:
     """Everything `pmlm finetune` can be told. The same configuration again resumes the same run."""
+
+    more_help: ClassVar[str] = "pipelines.finetune.recipes"
 
     task: str
     """A benchmark (cola, sst2, mrpc, qqp, stsb, mnli, qnli, rte, wnli, squad1.1, squad2.0, cnn_dailymail, xsum,

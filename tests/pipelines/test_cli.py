@@ -55,3 +55,13 @@ def test_trouble_with_the_disk_is_a_sentence(tmp_path, capsys):
     )  # fmt: skip
     assert code in (1, 2)
     assert "error: " in capsys.readouterr().err
+
+
+def test_help_of_finetune_shows_the_recipes_in_numbers(capsys):
+    assert run("finetune", "--help") == 0
+    shown = capsys.readouterr().out
+    table = {line.split()[0]: line.split()[1:] for line in shown.splitlines() if len(line.split()) == 7}
+    assert table["option"] == ["GLUE", "SQuAD", "cnn_dailymail", "xsum", "squad_qg", "seq2seq"]
+    assert table["batch_size"] == ["32", "32", "64", "64", "48", "64"]
+    assert table["learning_rate"][:2] == ["2e-05", "2e-05"]
+    assert table["length_penalty"] == ["-", "-", "0.7", "0.6", "1.3", "0.7"]
