@@ -1,5 +1,7 @@
 """The end of a seed: the best epoch's model predicts every other split, is scored, and is saved to load anywhere."""
 
+import hashlib
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -16,13 +18,17 @@ from pipelines.finetune.rundir import MODEL, PREDICTIONS, SCORES, TASK_FILE, wri
 from pipelines.finetune.source import model_class
 from pipelines.finetune.splits import read_chosen
 from pipelines.finetune.trainee import job_family
-from pipelines.run_folder import Events
+from pipelines.run_folder import Events, RunDir
 from pipelines.team import Team
 from pipelines.tracking.journal import Journal
+from pmlm_core import storage
 from pmlm_core.errors import CheckpointError
+from pmlm_core.tasks.scores import paired
 from pmlm_core.training import checkpoint
 from pmlm_core.training.step import Precision
 
+PAIRED = "paired"
+"""Folder of what paired tests are computed from, a file for each labelled split."""
 # What only a resumed training needs, in the same folder.
 _TRAINING_FILES = frozenset({checkpoint.MANIFEST, checkpoint.STATE, checkpoint.OPTIMIZER})
 
@@ -68,6 +74,8 @@ def predict_part(
 ) -> tuple[dict[str, float], list[str]]:
     """Predict one split and write its predictions; every worker calls it, rank 0 has the scores and the files.
 
+    Of a labelled split also `paired/<split>.json` is written, see `paired_files`.
+
     Raises:
         DataError: files were changed meanwhile.
     """
@@ -78,8 +86,20 @@ def predict_part(
         return {}, []
     examples = list(read_chosen(job.task, job.config.data_dir, part.split))
     predictions = family.predictions(examples, features, outputs)
-    written = job.task.write_predictions(str(job.run.path / PREDICTIONS), part.split.name, examples, predictions)
-    return scores_of(job.task, examples, predictions), written
+    name = part.split.name
+    written = job.task.write_predictions(str(job.run.path / PREDICTIONS), name, examples, predictions)
+    scores = scores_of(job.task, examples, predictions)
+    if scores:
+        digest = hashlib.sha256(part.split.identity().encode()).hexdigest()
+        content = paired.content(job.task, name, digest, examples, predictions, scores)
+        where = str(job.run.path / PAIRED / f"{name}.json")
+        storage.write_lines(where, [json.dumps(content, ensure_ascii=False)])  # a line: it may hold 100,000 numbers
+    return scores, written
+
+
+def paired_files(run: RunDir) -> list[str]:
+    """The files of paired tests, seen from the run's folder, one for each labelled split that was predicted."""
+    return sorted(str(path.relative_to(run.path)) for path in (run.path / PAIRED).glob("*.json"))
 
 
 def _save(
@@ -102,6 +122,7 @@ def _save(
         "pretrained": _pretrained(job),
         "model": MODEL,
         "predictions": [str(Path(file).relative_to(job.run.path)) for file in files],
+        "paired": paired_files(job.run),
     }
     _save_model(job, best, result)
     write_json(job.run.path / SCORES, result)

@@ -121,9 +121,8 @@ def _train_seed(job: Job, seed: int) -> dict[str, Any]:
         sink.finish(status)
     result = read_scores(job.run)
     assert result is not None, "a seed that ends without an error has written its scores"
-    log_artifacts(
-        job.run.path, [SCORES, f"{MODEL}/{TASK_FILE}", *result["predictions"]], config.tracking_uri, warn=warn
-    )
+    files = [SCORES, f"{MODEL}/{TASK_FILE}", *result["predictions"], *result.get("paired", [])]
+    log_artifacts(job.run.path, files, config.tracking_uri, warn=warn)
     return result
 
 

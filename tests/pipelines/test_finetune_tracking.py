@@ -13,6 +13,7 @@ from pipelines.finetune.run import run
 from pipelines.sync.config import SyncConfig
 from pipelines.sync.run import run as sync
 from pipelines.tracking.record import Record
+from pmlm_core.tasks.scores.paired import figure
 
 
 @pytest.fixture
@@ -40,7 +41,12 @@ def test_a_run_and_its_files_arrive(tmp_path: Path, options: dict[str, Any]):
     assert found.data.metrics["final/dev/accuracy"] == scores["scores"]["dev"]["accuracy"]
     assert len(client.get_metric_history(found.info.run_id, "eval/accuracy")) == 2
     names = {file.path for file in client.list_artifacts(found.info.run_id)}
-    assert {"scores.json", "predictions", "model"} <= names
+    assert {"scores.json", "predictions", "model", "paired"} <= names
+    assert [file.path for file in client.list_artifacts(found.info.run_id, "paired")] == ["paired/dev.json"]
+    paired = json.loads((tmp_path / "out" / "run" / "seed-0" / "paired" / "dev.json").read_text())
+    assert len(paired["ids"]) == 30
+    for name, entry in paired["figures"].items():
+        assert figure(name, entry) == pytest.approx(scores["scores"]["dev"][name])
     (table,) = [file.path for file in client.list_artifacts(found.info.run_id, "predictions") if "test" in file.path]
     sent = Path(client.download_artifacts(found.info.run_id, table, str(tmp_path))).read_text()
     assert sent == (tmp_path / "out" / "run" / "seed-0" / table).read_text()

@@ -33,16 +33,25 @@ def rouge(predictions: Sequence[str], references: Sequence[Sequence[str]]) -> di
     Raises:
         DataError: no examples, not as many lists of references as predictions, or an empty one.
     """
+    return {name: 100 * sum(shares) / len(shares) for name, shares in rouge_each(predictions, references).items()}
+
+
+def rouge_each(predictions: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, list[float]]:
+    """The figures of `NAMES` for each example, 0 to 1.
+
+    Raises:
+        DataError: as `rouge`.
+    """
     check_references(predictions, references)
     scorer = _scorer()
-    sums = dict.fromkeys(NAMES, 0.0)
+    shares: dict[str, list[float]] = {name: [] for name in NAMES}
     for text, texts in zip(predictions, references, strict=True):
         scores = scorer.score_multi([_one_a_line(each) for each in texts], _one_a_line(text))
         for name in NAMES:
-            sums[name] += float(scores[name].fmeasure)
+            shares[name].append(float(scores[name].fmeasure))
     if not any(c.isascii() and c.isalnum() for texts in references for text in texts for c in text):
         logger.warning("no reference has a letter a-z or a digit, the only ones that ROUGE's tokenization keeps: all 0")
-    return {name: 100 * total / len(predictions) for name, total in sums.items()}
+    return shares
 
 
 def rouge_l_captions(predictions: Sequence[str], references: Sequence[Sequence[str]]) -> float:
@@ -54,16 +63,26 @@ def rouge_l_captions(predictions: Sequence[str], references: Sequence[Sequence[s
     Raises:
         DataError: as `rouge`.
     """
+    shares = rouge_l_captions_each(predictions, references)
+    return 100 * sum(shares) / len(shares)
+
+
+def rouge_l_captions_each(predictions: Sequence[str], references: Sequence[Sequence[str]]) -> list[float]:
+    """`rouge_l_captions` of each example, 0 to 1.
+
+    Raises:
+        DataError: as `rouge`.
+    """
     check_references(predictions, references)
-    total = 0.0
+    shares = []
     for text, texts in zip(predictions, references, strict=True):
         found = question_tokens(text)
         pairs = [(_longest_common(found, tokens), len(tokens)) for tokens in map(question_tokens, texts)]
         precision = max((common for common, _ in pairs), default=0) / max(len(found), 1)
         recall = max(common / max(length, 1) for common, length in pairs)
-        if precision and recall:
-            total += (1 + BETA**2) * precision * recall / (recall + BETA**2 * precision)
-    return 100 * total / len(predictions)
+        weighed = recall + BETA**2 * precision
+        shares.append((1 + BETA**2) * precision * recall / weighed if precision and recall else 0.0)
+    return shares
 
 
 def _longest_common(left: Sequence[str], right: Sequence[str]) -> int:

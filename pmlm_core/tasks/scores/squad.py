@@ -39,11 +39,8 @@ def squad_v1(examples: Sequence[QaExample], texts: Mapping[str, str]) -> dict[st
     _check(examples, texts)
     if unknown := [example.id for example in examples if not example.answers]:
         raise DataError(f"{_few(unknown)}: no answer to score against; v1.1 has one for every question")
-    exact = f1 = 0.0
-    for example in examples:
-        answers = [text for text, _ in example.answers]
-        exact += max(_exact(answer, texts[example.id]) for answer in answers)
-        f1 += max(_f1(answer, texts[example.id], both_empty=0.0) for answer in answers)
+    points = [points_v1(example, texts[example.id]) for example in examples]
+    exact, f1 = (sum(values) for values in zip(*points, strict=True))
     return {"exact_match": 100 * exact / len(examples), "f1": 100 * f1 / len(examples)}
 
 
@@ -72,7 +69,7 @@ def squad_v2(
         raise DataError(f"{_few(missing)}: no null score; give one for every question or none at all")
     if null_threshold is not None and null_scores is None:
         raise DataError("a null threshold needs null scores to compare with")
-    raw = [_points_v2(example, texts[example.id]) for example in examples]
+    raw = [points_v2(example, texts[example.id]) for example in examples]
     scored = raw
     if null_scores is not None and null_threshold is not None:
         scored = [
@@ -113,8 +110,18 @@ def _best_threshold(
     return 100 * best / len(examples), threshold
 
 
-def _points_v2(example: QaExample, text: str) -> tuple[float, float]:
-    """Exact match and F1, 0 to 1. Answers without a token do not count unless there is no other."""
+def points_v1(example: QaExample, text: str) -> tuple[float, float]:
+    """Exact match and F1 of one answer under v1.1, 0 to 1; the question has accepted answers."""
+    answers = [answer for answer, _ in example.answers]
+    exact = max(_exact(answer, text) for answer in answers)
+    return exact, max(_f1(answer, text, both_empty=0.0) for answer in answers)
+
+
+def points_v2(example: QaExample, text: str) -> tuple[float, float]:
+    """Exact match and F1 of one answer under v2.0, 0 to 1.
+
+    Accepted answers without a token do not count unless there is no other.
+    """
     answers = [answer for answer, _ in example.answers if normalize(answer)] or [""]
     exact = max(_exact(answer, text) for answer in answers)
     return exact, max(_f1(answer, text, both_empty=1.0) for answer in answers)
