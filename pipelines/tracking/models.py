@@ -1,7 +1,8 @@
 """Register a checkpoint as an MLflow model that `mlflow.pyfunc.load_model` loads where pmlm was never installed.
 
-The model carries the checkpoint folder and `pmlm_core` itself; no pickle is written. A store that is away costs the
-registration nothing but time: it is noted in the run's record, and `pmlm sync` does it later.
+The model carries the checkpoint folder and the code that it needs; no pickle is written. A fine-tuned folder predicts,
+any other fills masks, see `forms.py`. A store that is away costs the registration nothing but time: it is noted in the
+run's record, and `pmlm sync` does it later.
 """
 
 import contextlib
@@ -12,15 +13,15 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import pmlm_core
 from pipelines.console import made
 from pipelines.console import warn as console_warn
+from pipelines.tracking.forms import Form, form_of
 from pipelines.tracking.patience import Attempt
 from pipelines.tracking.record import Record
+from pipelines.tracking.redact import redact
 from pipelines.tracking.store import NONE, resolve, set_client_defaults
 from pmlm_core.errors import CheckpointError
 
-_REQUIREMENTS = ("torch", "transformers", "safetensors", "tokenizers", "sentencepiece", "pyarrow", "numpy", "numba")
 # What only a resumed training needs, in the same folder; the model is what remains.
 _TRAINING_FILES = frozenset({"training_state.json", "optimizer.safetensors", "checkpoint.json"})
 
@@ -30,13 +31,18 @@ def register(
     checkpoint: str | os.PathLike[str],
     name: str,
     tracking_uri: str | None,
+    alias: str | None = None,
     *,
     timeout: float = 300.0,
     warn: Callable[[str], None] = console_warn,
 ) -> str | None:
     """Register the checkpoint of a finished run as the next version of model `name`.
 
-    Call it on the driver, after the run's sink has finished.
+    Call it on the driver, after the run's sink has finished. A checkpoint that this run has registered under that name
+    already is not registered again; only what is said of the version, and the alias, are set anew.
+
+    Args:
+        alias: a name for the version, taken from the version that has it now: "champion".
 
     Returns:
         "NAME version N", or None (after a warning) if the store is away or takes longer than `timeout` seconds; then
@@ -55,6 +61,8 @@ def register(
     if uri == NONE or record is None:
         return None
     record.pending_model = {"name": name, "checkpoint": str(Path(checkpoint).absolute())}
+    if alias is not None:
+        record.pending_model["alias"] = alias
     record.save(run_dir)
     return register_pending(run_dir, uri, timeout=timeout, warn=warn)
 
@@ -75,7 +83,7 @@ def register_pending(
     def work() -> str:
         if not record.run_id:
             raise RuntimeError("the run itself has not reached MLflow yet")
-        return _once(record, Path(wanted["checkpoint"]), wanted["name"], uri)
+        return _once(record, Path(wanted["checkpoint"]), wanted["name"], uri, wanted.get("alias"))
 
     attempt = Attempt(work, timeout, "mlflow-register")
     registered = attempt.result
@@ -91,7 +99,7 @@ def register_pending(
     return registered
 
 
-def _once(record: Record, checkpoint: Path, name: str, uri: str) -> str:
+def _once(record: Record, checkpoint: Path, name: str, uri: str, alias: str | None) -> str:
     """The version of model `name` that this run made before, its answer lost on the way, or a new one."""
     set_client_defaults()
     import mlflow
@@ -100,7 +108,9 @@ def _once(record: Record, checkpoint: Path, name: str, uri: str) -> str:
     versions = [v for v in client.search_model_versions(f"run_id = '{run_id}'") if v.name == name]
     ready = [int(v.version) for v in versions if v.status == "READY"]
     try:
-        version = max(ready) if ready else _log_model(run_id, checkpoint, name, uri)
+        form = form_of(checkpoint)
+        version = max(ready) if ready else _log_model(run_id, checkpoint, name, uri, form)
+        _describe(client, name, str(version), form, alias)
     except BaseException:
         with contextlib.suppress(Exception):  # the store may be away; `pmlm sync` comes here again
             _end_as_before(client, record)
@@ -115,21 +125,20 @@ def _end_as_before(client: Any, record: Record) -> None:
         client.set_terminated(record.run_id, status=record.status)
 
 
-def _log_model(run_id: str, checkpoint: Path, name: str, uri: str) -> int:
-    import mlflow
-    from mlflow.models import ModelSignature
-    from mlflow.types.schema import ColSpec, ParamSchema, ParamSpec, Schema
+def _describe(client: Any, name: str, version: str, form: Form, alias: str | None) -> None:
+    client.update_model_version(name, version, description=form.description)
+    for tag, value in form.tags.items():
+        client.set_model_version_tag(name, version, tag, redact(value))
+    if alias is not None:
+        client.set_registered_model_alias(name, alias, version)
 
-    from pmlm_core.model.filling import MASK_TEXT
+
+def _log_model(run_id: str, checkpoint: Path, name: str, uri: str, form: Form) -> int:
+    import mlflow
 
     mlflow.set_tracking_uri(uri)
     mlflow.set_registry_uri(uri)
-    signature = ModelSignature(
-        inputs=Schema([ColSpec("string")]),
-        outputs=_output_schema(),
-        params=ParamSchema([ParamSpec("top_k", "long", 5)]),
-    )
-    requirements = [f"{package}=={version(package).partition('+')[0]}" for package in ("mlflow", *_REQUIREMENTS)]
+    requirements = [f"{package}=={version(package).partition('+')[0]}" for package in ("mlflow", *form.requirements)]
     with (
         tempfile.TemporaryDirectory(prefix="pmlm-register-") as folder,
         mlflow.start_run(run_id=run_id, log_system_metrics=False),
@@ -139,19 +148,12 @@ def _log_model(run_id: str, checkpoint: Path, name: str, uri: str) -> int:
                 (Path(folder) / path.name).symlink_to(path.resolve())
         info = mlflow.pyfunc.log_model(
             name=name,
-            python_model=str(Path(__file__).with_name("fill_model.py")),
+            python_model=str(Path(__file__).with_name(form.program)),
             artifacts={"checkpoint": folder},
-            code_paths=[str(Path(pmlm_core.__file__).parent)],
+            code_paths=[str(Path(str(package.__file__)).parent) for package in form.packages],
             pip_requirements=requirements,
-            signature=signature,
-            input_example=[f"The old {MASK_TEXT} went into the house."],
+            signature=form.signature,
+            input_example=form.input_example,
             registered_model_name=name,
         )
     return int(info.registered_model_version)
-
-
-def _output_schema() -> Any:
-    from mlflow.types.schema import Array, ColSpec, DataType, Object, Property, Schema
-
-    candidate = Object([Property("token", DataType.string), Property("probability", DataType.double)])
-    return Schema([ColSpec("string", "text"), ColSpec("string", "filled"), ColSpec(Array(Array(candidate)), "masks")])

@@ -90,7 +90,7 @@ def test_a_registration_that_failed_is_done_by_sync(tmp_path: Path, checkpoint: 
     sink = MlflowSink(run_dir, away, "pmlm", "late", warn=warnings.append)
     Journal(run_dir).append(1, {"train/loss": 1.0})
     assert not sink.finish("FINISHED", 0.1)
-    assert models.register(run_dir, checkpoint, "pmlm-late", away, warn=warnings.append) is None
+    assert models.register(run_dir, checkpoint, "pmlm-late", away, "champion", warn=warnings.append) is None
     assert "pmlm-late is not registered" in warnings[-1]
 
     config = SyncConfig(run_dir=str(run_dir), tracking_uri=uri)
@@ -98,6 +98,7 @@ def test_a_registration_that_failed_is_done_by_sync(tmp_path: Path, checkpoint: 
     sync(config)
     client = MlflowClient(uri, uri)
     (found,) = client.search_model_versions("name = 'pmlm-late'")
+    assert client.get_model_version_by_alias("pmlm-late", "champion").version == found.version
     record = Record.load(run_dir)
     assert record is not None
     assert found.run_id == record.run_id
@@ -124,11 +125,13 @@ def test_a_registration_whose_answer_was_lost_is_not_done_twice(
     assert models.register(tmp_path, checkpoint, "pmlm-once", uri) == "pmlm-once version 1"
     record = Record.load(tmp_path)
     assert record is not None
-    record.registered, record.pending_model = None, {"name": "pmlm-once", "checkpoint": str(checkpoint)}
+    wanted = {"name": "pmlm-once", "checkpoint": str(checkpoint), "alias": "champion"}
+    record.registered, record.pending_model = None, wanted
     record.save(tmp_path)
     assert models.register_pending(tmp_path, uri) == "pmlm-once version 1"
     client = MlflowClient(uri, uri)
     assert len(client.search_model_versions("name = 'pmlm-once'")) == 1
+    assert int(client.get_model_version_by_alias("pmlm-once", "champion").version) == 1
     assert client.get_run(str(record.run_id)).info.status == "KILLED"
 
 
