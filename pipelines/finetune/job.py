@@ -19,6 +19,15 @@ from pmlm_core.tasks.files import NoFile
 from pmlm_core.tasks.registry import OPTIONS, get_task
 from pmlm_core.training.batching import micro_batch_size
 
+ONLY = {
+    "generation": (
+        *("max_target_length", "label_smoothing", "target_mask_prob", "num_beams", "length_penalty"),
+        *("min_target_length", "no_repeat_ngram_size"),
+    ),
+    "question_answering": ("doc_stride",),
+}
+"""Options that only one kind of task has."""
+
 # Tokens of one forward pass when micro_batch_size is left out.
 _CPU_TOKENS, _GPU_TOKENS = 4096, 24576
 
@@ -127,6 +136,9 @@ def settled_recipe(config: FinetuneConfig, task: Task, source: Source) -> Recipe
         ConfigError: a length that was asked for does not fit the model's positions; one of the recipe is lowered aloud.
     """
     given = {name: getattr(config, name) for name in RECIPE if getattr(config, name) is not None}
+    for kind, names in ONLY.items():
+        if task.kind != kind and (odd := [name for name in names if name in given]):
+            raise ConfigError(f"{odd[0]} has no meaning for {task.kind} (task '{task.name}'); leave it out")
     recipe = replace(task.recipe, **given)
     if task.kind == "generation" and recipe.max_target_length < 2:
         raise ConfigError("max_target_length must be 2 or more: a token and the closing [EOS]")

@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pipelines.finetune.conclude import predict_part
+from pipelines.finetune.conclude import paired_files, predict_part
 from pipelines.finetune.job import Job
 from pipelines.finetune.rundir import MODEL, SCORES, read_scores, write_json
 from pipelines.finetune.source import model_class
@@ -32,7 +32,8 @@ def complete(job: Job) -> None:
     precision = hardware.set_up(use_gpu=job.config.use_gpu, threads=job.threads, precision=job.config.precision)
     folder = job.run.path / MODEL
     model = model_class(job.task).from_pretrained(folder, dtype=torch.float32).to(precision.device).eval()
-    family, figures = job_family(job), {}
+    family = job_family(job)
+    figures: dict[str, float] = {}
     for part in missing:
         scores, written = predict_part(job, part, family, model, precision, Team())
         name = part.split.name
@@ -45,6 +46,7 @@ def complete(job: Job) -> None:
     if figures:
         journal.append(step, figures)
     journal.close()
+    result["paired"] = paired_files(job.run)
     write_json(job.run.path / SCORES, result)
 
 

@@ -88,7 +88,9 @@ def _optuna(course: Course, metric: Any, mode: Any) -> Any:
 def _population(course: Course, at_random: Any) -> Plan:
     from ray.tune.schedulers import PopulationBasedTraining
 
-    mutable = {name: domain for name in course.benchmark.mutable if _is_open(domain := course.searched.get(name))}
+    mutable: dict[str, Any] = {
+        name: domain for name in course.benchmark.mutable if _is_open(domain := course.searched.get(name))
+    }
     changes = PopulationBasedTraining(
         time_attr=EPOCH,
         perturbation_interval=1,

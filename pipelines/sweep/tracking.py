@@ -76,8 +76,7 @@ class SweepTracking:
         if sink is None:
             return
         sink.tag("outcome", outcome)
-        if failure:
-            sink.tag("failure", failure[:1000])
+        sink.tag("failure", (failure or "")[:1000])  # an earlier attempt's stays there otherwise
         folder = self._course.trials / trial
         _note_cost(folder)
         status = "FAILED" if outcome == "failed" else "FINISHED"

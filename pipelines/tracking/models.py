@@ -7,6 +7,7 @@ run's record, and `pmlm sync` does it later.
 
 import contextlib
 import os
+import shutil
 import tempfile
 from collections.abc import Callable
 from importlib.metadata import version
@@ -83,7 +84,7 @@ def register_pending(
     def work() -> str:
         if not record.run_id:
             raise RuntimeError("the run itself has not reached MLflow yet")
-        return _once(record, Path(wanted["checkpoint"]), wanted["name"], uri, wanted.get("alias"))
+        return _once(Path(run_dir), record, Path(wanted["checkpoint"]), wanted["name"], uri, wanted.get("alias"))
 
     attempt = Attempt(work, timeout, "mlflow-register")
     registered = attempt.result
@@ -99,7 +100,7 @@ def register_pending(
     return registered
 
 
-def _once(record: Record, checkpoint: Path, name: str, uri: str, alias: str | None) -> str:
+def _once(run_dir: Path, record: Record, checkpoint: Path, name: str, uri: str, alias: str | None) -> str:
     """The version of model `name` that this run made before, its answer lost on the way, or a new one."""
     set_client_defaults()
     import mlflow
@@ -109,7 +110,7 @@ def _once(record: Record, checkpoint: Path, name: str, uri: str, alias: str | No
     ready = [int(v.version) for v in versions if v.status == "READY"]
     try:
         form = form_of(checkpoint)
-        version = max(ready) if ready else _log_model(run_id, checkpoint, name, uri, form)
+        version = max(ready) if ready else _log_model(run_dir, run_id, checkpoint, name, uri, form)
         _describe(client, name, str(version), form, alias)
     except BaseException:
         with contextlib.suppress(Exception):  # the store may be away; `pmlm sync` comes here again
@@ -133,19 +134,20 @@ def _describe(client: Any, name: str, version: str, form: Form, alias: str | Non
         client.set_registered_model_alias(name, alias, version)
 
 
-def _log_model(run_id: str, checkpoint: Path, name: str, uri: str, form: Form) -> int:
+def _log_model(run_dir: Path, run_id: str, checkpoint: Path, name: str, uri: str, form: Form) -> int:
     import mlflow
 
     mlflow.set_tracking_uri(uri)
     mlflow.set_registry_uri(uri)
     requirements = [f"{package}=={version(package).partition('+')[0]}" for package in ("mlflow", *form.requirements)]
     with (
-        tempfile.TemporaryDirectory(prefix="pmlm-register-") as folder,
+        # In the run's folder, mostly on the checkpoint's disk: MLflow follows no link out of what it is given.
+        tempfile.TemporaryDirectory(prefix=".register-", dir=run_dir) as folder,
         mlflow.start_run(run_id=run_id, log_system_metrics=False),
     ):
         for path in checkpoint.iterdir():
             if path.name not in _TRAINING_FILES:
-                (Path(folder) / path.name).symlink_to(path.resolve())
+                _place(path.resolve(), Path(folder) / path.name)
         info = mlflow.pyfunc.log_model(
             name=name,
             python_model=str(Path(__file__).with_name(form.program)),
@@ -157,3 +159,11 @@ def _log_model(run_id: str, checkpoint: Path, name: str, uri: str, form: Form) -
             registered_model_name=name,
         )
     return int(info.registered_model_version)
+
+
+def _place(source: Path, target: Path) -> None:
+    """A second name for a file, or a copy where the disk has no such names."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)

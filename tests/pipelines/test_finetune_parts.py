@@ -80,6 +80,10 @@ def test_what_is_missing_is_said_before_anything_heavy(tmp_path: Path, model: st
         settle(FinetuneConfig(**{**options, "model": str(tmp_path)}))
     with pytest.raises(ConfigError, match="more than the 64 positions"):
         settle(FinetuneConfig(**{**options, "max_length": 65}))
+    with pytest.raises(ConfigError, match="num_beams has no meaning for classification"):
+        settle(FinetuneConfig(**{**options, "num_beams": 2}))
+    with pytest.raises(ConfigError, match="doc_stride has no meaning for classification"):
+        settle(FinetuneConfig(**{**options, "doc_stride": 2}))
     with pytest.raises(DataError, match="no file for split 'train' of task 'rte'"):
         settle(FinetuneConfig(**{**options, "task": "rte", "data_dir": str(tmp_path)}))
     with pytest.raises(DataError, match=r"train\.tsv: no column 'sentence1'"):
