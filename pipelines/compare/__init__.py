@@ -1,0 +1,1 @@
+"""Comparing runs, sweeps, checkpoints and objectives: `pmlm compare`."""

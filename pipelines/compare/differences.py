@@ -1,0 +1,150 @@
+"""The best group against each other one: by how much, whether that is more than noise, and how that was found out."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from pipelines.compare.config import CompareConfig
+from pipelines.compare.groups import Group
+from pipelines.compare.resampling import affordable, bootstrap, interval, permutation_p
+from pipelines.compare.runs import Source
+from pipelines.compare.sections import Section
+from pipelines.compare.seeds_test import holm, welch
+from pmlm_core.errors import DataError
+from pmlm_core.tasks.scores.paired import Entry, figure
+
+Test = Literal["paired", "welch", "none"]
+# Scores are rounded on the way through MLflow; more than this between a score and its examples is another run's file.
+_ROUNDING = 0.01
+ALPHA = 0.05
+
+
+@dataclass(frozen=True)
+class Difference:
+    """The best group's mean minus another's, in points.
+
+    Attributes:
+        low, high: 95 % interval; None without a test.
+        p: two-sided; `holm` is adjusted for all comparisons of the section.
+        test: "paired" over examples, "welch" over seeds, "none" where neither can be done.
+        note: why it is not the paired test; "" where it is.
+        seeds_p: Welch's p over seeds, beside the paired test, where there are several.
+        examples, resamples: of the paired test.
+    """
+
+    points: float
+    test: Test = "none"
+    low: float | None = None
+    high: float | None = None
+    p: float | None = None
+    holm: float | None = None
+    note: str = ""
+    seeds_p: float | None = None
+    examples: int | None = None
+    resamples: int | None = None
+
+    @property
+    def is_more_than_noise(self) -> bool | None:
+        """None where it cannot be told."""
+        return None if self.holm is None else self.holm < ALPHA
+
+
+def differences_of(
+    section: Section, groups: Sequence[Group], source: Source, config: CompareConfig
+) -> list[Difference | None]:
+    """For every group its difference to the first one; None for that one and for those without a finished run."""
+    found: list[Difference | None] = [None] * len(groups)
+    means = [group.best.mean if group.best.outcome == "finished" else None for group in groups]
+    if not groups or means[0] is None:
+        return found
+    compared = [place for place, value in enumerate(means) if place and value is not None]
+    tested = compared[: config.tested]
+    systems = {place: _results(section, groups[place], source) for place in [0, *tested]} if tested else {}
+    paired, why = _same_examples(systems, section.metric)
+    tests = _paired_tests(section.metric, paired, config)
+    for place in compared:
+        points = means[0] - (means[place] or 0.0)
+        over_seeds = welch(groups[0].best.scores, groups[place].best.scores)
+        if place not in tested:
+            found[place] = Difference(points, note="not among the groups that are tested (--tested)")
+        elif place in tests:
+            found[place] = replace(tests[place], points=points, seeds_p=None if over_seeds is None else over_seeds.p)
+        elif over_seeds is not None:
+            found[place] = Difference(points, "welch", over_seeds.low, over_seeds.high, over_seeds.p, note=why[place])
+        else:
+            found[place] = Difference(points, note=f"{why[place]}, and there are not several seeds of both")
+    return _adjusted(found)
+
+
+def _paired_tests(metric: str, paired: Mapping[int, list[Entry]], config: CompareConfig) -> dict[int, Difference]:
+    """Of each group against the first one."""
+    if len(paired) < 2:
+        return {}
+    examples = len(next(value for part, value in paired[0][0].items() if part != "kind"))
+    resamples = affordable(config.resamples, examples)
+    places = list(paired)
+    table = bootstrap(metric, [paired[place] for place in places], resamples, config.seed)
+    found = {}
+    for row, place in enumerate(places):
+        if place == 0:
+            continue
+        low, high = interval(table[places.index(0)] - table[row])
+        p = permutation_p(metric, paired[0], paired[place], resamples, config.seed)
+        found[place] = Difference(0.0, "paired", low, high, p, examples=examples, resamples=resamples)
+    return found
+
+
+def _results(section: Section, group: Group, source: Source) -> list[Mapping[str, Any]] | str:
+    """Results by example of a group's seeds; or, in words, why it has none."""
+    files: list[Mapping[str, Any]] = []
+    for trial in group.best.scored:
+        content = source.paired(trial.run, section.split)
+        if content is None:
+            return "there are no results by example"
+        entry = content.get("figures", {}).get(section.metric)
+        if entry is None or "ids" not in content:
+            return f"the results by example have no {section.metric}"
+        files.append({**content, "entry": entry, "score": trial.score})
+    return files
+
+
+def _same_examples(
+    systems: Mapping[int, list[Mapping[str, Any]] | str], metric: str
+) -> tuple[dict[int, list[Entry]], dict[int, str]]:
+    """Entries of groups that were scored on the same examples as the first one, and why the others were not taken."""
+    why = {place: found for place, found in systems.items() if isinstance(found, str)}
+    files = {place: found for place, found in systems.items() if not isinstance(found, str)}
+    for place, found in files.items():
+        if any(_identity(file) != _identity(files.get(0, found)[0]) for file in found):
+            why[place] = "the examples are not the same"
+            continue
+        try:
+            amiss = next(filter(None, (_amiss(metric, file) for file in found)), "")
+        except (DataError, KeyError, TypeError, ValueError) as error:
+            amiss = f"the results by example cannot be used ({error})"
+        if amiss:
+            why[place] = amiss
+    if 0 in why:
+        return {}, {place: why.get(place, f"of the best, {why[0]}") for place in systems}
+    return {place: [file["entry"] for file in found] for place, found in files.items() if place not in why}, why
+
+
+def _amiss(metric: str, file: Mapping[str, Any]) -> str:
+    """What is wrong with results by example that do not give the run's score; "" if they do."""
+    given = float(figure(metric, file["entry"]))
+    if abs(given - file["score"]) <= _ROUNDING:
+        return ""
+    return f"the results by example give {given:.2f}, not the score {file['score']:.2f}"
+
+
+def _identity(file: Mapping[str, Any]) -> tuple[Any, ...]:
+    return file.get("examples"), tuple(file["ids"])
+
+
+def _adjusted(found: Sequence[Difference | None]) -> list[Difference | None]:
+    ps = [(place, each.p) for place, each in enumerate(found) if each is not None and each.p is not None]
+    adjusted = dict(zip((place for place, _ in ps), holm([p for _, p in ps]), strict=True))
+    return [
+        replace(each, holm=adjusted[place]) if each is not None and place in adjusted else each
+        for place, each in enumerate(found)
+    ]

@@ -1,0 +1,71 @@
+"""`pmlm compare`: read the runs, find out what won and whether that is more than noise, and say so in three forms."""
+
+from pathlib import Path
+
+from pipelines.compare.comparison import Comparison, compare
+from pipelines.compare.config import CompareConfig
+from pipelines.compare.runs import Run, Source
+from pipelines.compare.table import show
+from pipelines.compare.write import CSV, JSON, write
+from pipelines.console import made, next_command, say
+from pipelines.finetune.rundir import MODEL
+from pipelines.output_folder import check_output_dir
+from pmlm_core.errors import ConfigError
+
+PAGE = "index.html"
+
+
+def run(config: CompareConfig) -> None:
+    """Compare, print, and write the page, the JSON and the table.
+
+    Raises:
+        ConfigError: nothing fits what was asked for; the message says what there is.
+        PmlmError: MLflow does not answer.
+    """
+    check_output_dir(config.output_dir)
+    comparisons = compare(_source(config), config)
+    for comparison in comparisons:
+        show(comparison, config.group_by)
+    output = Path(config.output_dir)
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"output_dir {output} cannot be made: {error.strerror}") from None
+    write(comparisons, str(output))
+    from pipelines.compare.page.build import write_page
+
+    write_page(comparisons, config, output / PAGE)
+    say("")
+    made("table of runs", str(output / CSV))
+    made("comparison for programs", str(output / JSON))
+    made("comparison page", str(output / PAGE))
+    say(f"open it in a browser: {(output / PAGE).absolute().as_uri()}")
+    for comparison in comparisons:
+        _next(comparison)
+
+
+def _source(config: CompareConfig) -> Source:
+    if config.folders:
+        from pipelines.compare.folder_source import FolderSource
+
+        return FolderSource(config)
+    from pipelines.compare.mlflow_source import MlflowSource
+
+    return MlflowSource(config)
+
+
+def _next(comparison: Comparison) -> None:
+    """How to use the winner, where its model is on this machine."""
+    best = comparison.best
+    if best is None:
+        return
+    ordered = sorted(best.best.scored, key=lambda trial: -comparison.section.sign * (trial.score or 0.0))
+    folder = next(filter(None, (model_folder(trial.run) for trial in ordered)), None)
+    if folder is not None:
+        next_command(f"pmlm predict --model {folder} --inputs FILES --output_dir outputs/predictions")
+
+
+def model_folder(run: Run) -> Path | None:
+    """The folder of a run's model, if it is there."""
+    folder = None if run.folder is None else Path(run.folder) / MODEL
+    return folder if folder is not None and folder.is_dir() else None

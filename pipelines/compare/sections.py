@@ -1,0 +1,179 @@
+"""What may be compared with what: runs of one benchmark on the same examples, with the figure it is judged by."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from pipelines.compare.config import CompareConfig
+from pipelines.compare.runs import SWEEP, Curve, Outcome, Run, Source, parsed
+from pipelines.finetune.config import FinetuneConfig
+from pmlm_core.errors import ConfigError
+from pmlm_core.tasks.files import SPLIT_NAMES
+from pmlm_core.tasks.registry import OPTIONS, TASKS, get_task
+
+OPTION_NAMES = tuple(FinetuneConfig(task="", model="", data_dir="").deciding())
+"""Options of `pmlm finetune` that decide the result, the seed aside."""
+
+_OWN_METRICS = {"classification": "accuracy", "regression": "pearson", "qa": "f1", "seq2seq": "rougeLsum"}
+# Learning curves are fetched for so many trials, from the best down, and for those that have no other score.
+_DRAWN = 120
+_NO_CURVE: Curve = ()
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A run with its score.
+
+    Attributes:
+        score: the section's figure: of the finished model, else of the best epoch so far; None without one.
+        options: every option that decides the result, by name.
+        curve: (epoch, score on the development split), by epoch.
+    """
+
+    run: Run
+    score: float | None
+    options: Mapping[str, Any]
+    curve: Curve = ()
+
+    @property
+    def outcome(self) -> Outcome:
+        return self.run.outcome
+
+
+@dataclass(frozen=True)
+class Section:
+    """One benchmark's part of the comparison.
+
+    Attributes:
+        metric: the figure that is compared.
+        split: the split it is of.
+        mode: "max" where more is better, else "min".
+        searched: options that differ between the trials, those that a sweep searched first.
+        sweeps: the sweeps as a whole.
+    """
+
+    name: str
+    task: str
+    metric: str
+    split: str
+    mode: str
+    trials: tuple[Trial, ...]
+    searched: tuple[str, ...]
+    sweeps: tuple[Run, ...] = ()
+
+    @property
+    def sign(self) -> int:
+        """Times this, more is better."""
+        return -1 if self.mode == "min" else 1
+
+    def figure_of(self, run: Run) -> float | None:
+        return run.metrics.get(f"final/{self.split}/{self.metric}")
+
+
+def sections_of(runs: Sequence[Run], source: Source, config: CompareConfig) -> list[Section]:
+    """Sort runs into sections, by the names of their benchmarks.
+
+    Raises:
+        ConfigError: none is of the benchmarks that were asked for, or none has the figure that was asked for.
+    """
+    by_name: dict[str, list[Run]] = {}
+    for run, name in _named([run for run in runs if run.stage != SWEEP]):
+        by_name.setdefault(name, []).append(run)
+    wanted = {name: found for name, found in by_name.items() if not config.benchmark or name in config.benchmark}
+    if not wanted:
+        raise ConfigError(
+            f"none of the {len(runs)} runs is of benchmark {', '.join(config.benchmark)}; "
+            f"they are of {', '.join(sorted(by_name)) or 'none: sweeps whose trials have not begun'}"
+        )
+    sweeps = [run for run in runs if run.stage == SWEEP]
+    sections = [_section(name, found, sweeps, source, config) for name, found in sorted(wanted.items())]
+    if config.metric is not None and not any(trial.score is not None for s in sections for trial in s.trials):
+        figures = sorted({name for found in wanted.values() for run in found for name in run.metrics if "/" in name})
+        shown = ", ".join(name for name in figures if name.startswith(("final/", "eval/")))
+        raise ConfigError(f"no run has the figure '{config.metric}'; figures are {shown or 'none'}")
+    return sections
+
+
+def _named(runs: Iterable[Run]) -> list[tuple[Run, str]]:
+    """Each run with its section: the benchmark of its sweep, or of a sweep on the same examples, or its task.
+
+    Data of one's own share a task without being comparable: their folder tells them apart.
+    """
+    runs = list(runs)
+    tagged = {_data(run): run.tags["benchmark"] for run in runs if "benchmark" in run.tags}
+    return [(run, run.tags.get("benchmark") or tagged.get(_data(run)) or _own_name(run)) for run in runs]
+
+
+def _data(run: Run) -> tuple[str, ...]:
+    """Task and development examples."""
+    task = run.tags.get("task", "")
+    return task, *(
+        value for name, value in sorted(run.tags.items()) if name.startswith("data.") and "train" not in name
+    )
+
+
+def _own_name(run: Run) -> str:
+    task = run.tags.get("task", "unknown")
+    folder = Path(run.params.get("data_dir", "")).name
+    return f"{task}-{folder}" if task in OPTIONS and folder else task
+
+
+def _section(name: str, runs: list[Run], sweeps: list[Run], source: Source, config: CompareConfig) -> Section:
+    task = next((run.tags["task"] for run in runs if "task" in run.tags), name)
+    metric, dev = config.metric or _metric(runs, task), _dev_split(runs, task)
+    mode = next((run.tags["mode"] for run in runs if run.tags.get("mode") in ("min", "max")), "max")
+    own = {run.parent for run in runs} - {None}
+    section = Section(name, task, metric, config.split or dev, mode, (), (), tuple(s for s in sweeps if s.id in own))
+    trials = _trials(section, runs, source, is_dev=section.split == dev)
+    return replace(section, trials=trials, searched=_searched(section, trials))
+
+
+def _metric(runs: Sequence[Run], task: str) -> str:
+    told = [run.tags["metric"] for run in runs if "metric" in run.tags]
+    if told:
+        return max(told, key=told.count)
+    if task in TASKS and task not in OPTIONS:
+        return get_task(task).metric
+    return _OWN_METRICS.get(task, "accuracy")
+
+
+def _dev_split(runs: Sequence[Run], task: str) -> str:
+    """The labelled development split of the task; of data of one's own, the one whose figures are there."""
+    if task in TASKS and task not in OPTIONS:
+        return get_task(task).dev_split or "dev"
+    scored = {name.split("/")[1] for run in runs for name in run.metrics if name.startswith("final/")}
+    named = [split for split in SPLIT_NAMES["dev"] if split in scored]
+    return next(iter(named or sorted(scored)), "dev")
+
+
+def _trials(section: Section, runs: Sequence[Run], source: Source, *, is_dev: bool) -> tuple[Trial, ...]:
+    """Runs with their scores; `is_dev`: the section's split is the one that is scored after every epoch."""
+    finals = {run.id: section.figure_of(run) for run in runs}
+    best = sorted(
+        (run for run in runs if finals[run.id] is not None), key=lambda r: -section.sign * (finals[r.id] or 0)
+    )
+    drawn = {run.id for run in best[:_DRAWN]}
+    trials = []
+    for run in runs:
+        score, curve = finals[run.id], _NO_CURVE
+        if is_dev and (score is None or run.id in drawn):
+            curve = source.history(run, section.metric)
+            run = replace(run, history={section.metric: curve})
+        if score is None and curve:
+            score = section.sign * max(section.sign * value for _, value in curve)
+        options = {name: parsed(run.params[name]) for name in OPTION_NAMES if name in run.params}
+        trials.append(Trial(run, score, options, curve))
+    return tuple(trials)
+
+
+def _searched(section: Section, trials: Sequence[Trial]) -> tuple[str, ...]:
+    asked: list[str] = []
+    for run in (*section.sweeps, *(trial.run for trial in trials)):
+        try:
+            asked += json.loads(run.tags.get("searched", "[]"))
+        except ValueError:
+            continue
+    differing = [name for name in OPTION_NAMES if len({repr(trial.options.get(name)) for trial in trials}) > 1]
+    return tuple(sorted(differing, key=lambda name: asked.index(name) if name in asked else len(asked)))

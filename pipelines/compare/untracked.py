@@ -1,0 +1,98 @@
+"""A run that was never meant for MLflow (tracking_uri "none"): what its own files say of it."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from pipelines.compare.runs import FINETUNE, SWEEP, TRIAL
+from pipelines.finetune.rundir import SCORES
+from pipelines.run_folder import RUN_FILE
+
+_TRIALS, _RESULT = "trials", "result.json"
+
+
+def untracked(folder: Path) -> dict[str, Any] | None:
+    """Fields of a `Run`, metrics and times aside; None where it is neither a sweep nor part of one nor a fine-tuning.
+
+    Raises:
+        OSError, ValueError: a file cannot be read.
+    """
+    told = _json(folder / RUN_FILE) or {}
+    identity = told.get("identity") or {}
+    options = identity.get("options") or {}
+    if "strategy" in options and "finetune.learning_rate" in options:
+        return _sweep(folder, options)
+    if not {"learning_rate", "num_train_epochs"} <= options.keys() or "seed" not in told:
+        return None
+    result = _json(folder / SCORES) or {}
+    pretrained = {f"pretrained.{name}": str(value) for name, value in (result.get("pretrained") or {}).items() if value}
+    start = (identity.get("model") or [None])[0]
+    if start:
+        pretrained.setdefault("pretrained.sha256", str(start))
+    tags = {"stage": FINETUNE, "task": str(options.get("task", result.get("task", "unknown"))), **pretrained}
+    tags |= {f"data.{name}": str(value) for name, value in (identity.get("data") or {}).items()}
+    if "metric" in result:
+        tags["metric"] = str(result["metric"])
+    run: dict[str, Any] = {
+        "id": str(folder),
+        "name": f"{folder.parent.name}-seed-{told['seed']}",
+        "params": {**{name: str(value) for name, value in options.items()}, "seed": str(told["seed"])},
+        "tags": tags,
+        "status": "FINISHED" if result else "RUNNING",
+        "parent": None,
+    }
+    if folder.parent.name == _TRIALS:
+        return _as_trial(folder, run)
+    return run
+
+
+def _as_trial(folder: Path, run: dict[str, Any]) -> dict[str, Any]:
+    """What the folders of a sweep add to a trial: SWEEP/BENCHMARK/trials/TRIAL."""
+    benchmark = folder.parent.parent
+    above = (_json(benchmark / RUN_FILE) or {}).get("identity", {}).get("options", {})
+    point, failure = _json(folder / "point.json") or {}, _json(folder / "failure.json")
+    outcome = "failed" if failure else "finished" if run["status"] == "FINISHED" else ""
+    if not outcome and (benchmark / _RESULT).is_file():  # the sweep has ended, and this one had not
+        outcome = "stopped"
+    tags = {
+        "stage": TRIAL,
+        "benchmark": benchmark.name,
+        "sweep": benchmark.parent.name,
+        "strategy": str(above.get("strategy", "")),
+        "configuration": str(point.get("configuration", "")),
+        "searched": json.dumps(list(above.get("searched") or ())),
+        "outcome": outcome,
+        "failure": str((failure or {}).get("message", "")),
+    }
+    run["tags"] |= {name: value for name, value in tags.items() if value}
+    return {**run, "name": folder.name, "parent": str(benchmark)}
+
+
+def _sweep(folder: Path, options: dict[str, Any]) -> dict[str, Any]:
+    tags = {
+        "stage": SWEEP,
+        "benchmark": folder.name,
+        "sweep": folder.parent.name,
+        "strategy": str(options["strategy"]),
+        "searched": json.dumps(list(options.get("searched") or ())),
+    }
+    status = "FINISHED" if (folder / _RESULT).is_file() else "RUNNING"
+    return {
+        "id": str(folder), "name": folder.parent.name, "params": {}, "tags": tags, "status": status, "parent": None
+    }  # fmt: skip
+
+
+def costs(folder: Path) -> dict[str, float]:
+    """What a trial says that it has cost, as figures; empty where it says nothing."""
+    try:
+        return {f"cost/{name}": float(value) for name, value in (_json(folder / "cost.json") or {}).items()}
+    except (OSError, ValueError):
+        return {}
+
+
+def _json(path: Path) -> dict[str, Any] | None:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    return content if isinstance(content, dict) else None
