@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The main path on an embedded sample, as `make demo` runs it: text -> tokenizer -> blocks -> model, all in MLflow.
-# Every step can be interrupted and run again: preprocessing and training go on where they stopped.
+# The whole way on an embedded sample, as `make demo` runs it: text -> tokenizer -> blocks -> model -> sweeps -> comparison.
+# Every step can be interrupted and run again: preprocessing, training and sweeps go on where they stopped.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 recipe=recipes/pretrain/demo.yaml
@@ -10,10 +10,13 @@ step pmlm tokenizer --config "$recipe"
 step pmlm preprocess --config "$recipe"
 step pmlm pretrain --config "$recipe"
 step pmlm fill --model outputs/demo/pretrain/final "The old [MASK] went into the house and closed the door."
+step pmlm sweep --config recipes/sweep/demo.yaml
+step pmlm compare --sweep demo --output_dir outputs/demo/compare
 
 cat <<'TEXT'
 
-Done. What was made lies in outputs/demo. Look at the run:
-  .venv/bin/mlflow ui --backend-store-uri sqlite:///mlflow.db     (then open http://127.0.0.1:5000)
+Done. What was made lies in outputs/demo. Look at it:
+  outputs/demo/compare/index.html                                 (the comparison, in any browser)
+  .venv/bin/mlflow ui --backend-store-uri sqlite:///mlflow.db     (every run; then open http://127.0.0.1:5000)
 The same commands with recipes/pretrain/mini.yaml ... base.yaml train larger models on your own text; see docs/tutorial.md.
 TEXT

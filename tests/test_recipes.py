@@ -9,7 +9,9 @@ import yaml
 from pipelines.cli import COMMANDS
 from pipelines.finetune.config import RECIPE as RECIPE_OPTIONS
 from pipelines.options import parse
+from pipelines.sweep.course import OPTIONS as SWEEP_OPTIONS
 from pmlm_core.tasks.registry import OPTIONS, TASKS
+from tune_spaces.registry import get_benchmark
 
 ROOT = Path(__file__).parent.parent
 RECIPES = sorted((ROOT / "recipes").rglob("*.yaml"))
@@ -40,12 +42,29 @@ def test_every_benchmark_that_can_be_trained_has_a_recipe_that_leaves_the_papers
     assert found == {name: name for name in trainable}
 
 
-@pytest.mark.parametrize("path", [path for path in RECIPES if path.parent.name != "finetune"], ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", [path for path in RECIPES if path.parent.name == "pretrain"], ids=lambda p: p.stem)
 def test_recipe_is_valid_and_its_stages_fit_together(path):
     stages = configs(path)
     assert stages["preprocess"].tokenizer == stages["tokenizer"].output_dir
     assert stages["pretrain"].data_dir == stages["preprocess"].output_dir
     assert stages["preprocess"].inputs == stages["tokenizer"].inputs
+
+
+@pytest.mark.parametrize("path", [path for path in RECIPES if path.parent.name == "sweep"], ids=lambda p: p.stem)
+def test_a_sweep_names_benchmarks_that_are_there_and_their_data(path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    (config,) = configs(path).values()
+    for name in config.benchmark:
+        get_benchmark(name, SWEEP_OPTIONS)
+        assert config.folder_of(name)
+
+
+def test_the_demo_sweeps_the_model_it_has_pretrained_on_data_that_is_there(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    (sweep,) = configs(ROOT / "recipes/sweep/demo.yaml").values()
+    pretrain = configs(ROOT / "recipes/pretrain/demo.yaml")["pretrain"]
+    assert sweep.model == f"{pretrain.output_dir}/final"
+    assert all(any(Path(sweep.folder_of(name)).iterdir()) for name in sweep.benchmark)
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
