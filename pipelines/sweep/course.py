@@ -75,7 +75,7 @@ class Course:
     @property
     def max_epochs(self) -> int:
         """The most epochs that a trial can have."""
-        return max(map(int, ends(self.searched.get("num_train_epochs", self.job.recipe.num_train_epochs))))
+        return max(map(int, _values(self.searched.get("num_train_epochs", self.job.recipe.num_train_epochs))))
 
     def identity(self) -> dict[str, Any]:
         """What decides the result."""
@@ -116,14 +116,15 @@ def _course(config: SweepConfig, name: str) -> tuple[Course, Rejects]:
             raise ConfigError(f"options: '{option}' cannot be given to all trials: {hint}")
     grid = config.strategy == "paper_grid"
     searched = settle_grid(benchmark, config.grid) if grid else settle_space(benchmark, config.space)
-    options = {**benchmark.options, **(config.options or {})}
-    if twice := [option for option in options if option in searched]:
-        if any(option in (config.space or config.grid or {}) for option in twice):
-            raise ConfigError(f"'{twice[0]}' is in the search and in options; keep one of them")
-        searched = {option: value for option, value in searched.items() if option not in options}
+    asked, overrides = config.options or {}, config.space or config.grid or {}
+    if twice := [option for option in asked if overrides.get(option) is not None]:
+        raise ConfigError(f"'{twice[0]}' is in the search and in options; keep one of them")
+    # What the user says of an option goes before what the benchmark's file says, be it fixed or searched.
+    searched = {option: value for option, value in searched.items() if option not in asked}
+    options = {**{name: value for name, value in benchmark.options.items() if name not in searched}, **asked}
     base = _base(config, benchmark, options, config.folder_of(name))
     for option, domain in searched.items():
-        for value in domain if grid else ends(domain):
+        for value in _values(domain):
             _with(base, {option: value}).validate()
     job, rejects = settle(base)
     if job.choose is None:
@@ -146,6 +147,11 @@ def _course(config: SweepConfig, name: str) -> tuple[Course, Rejects]:
         _finalists(config, benchmark),
         config.grace_epochs or benchmark.budget.grace_epochs,
     ), rejects
+
+
+def _values(searched: Any) -> list[Any]:
+    """Values at which an option is tried before anything starts: a grid's own, or a domain's ends."""
+    return searched if isinstance(searched, list) else ends(searched)
 
 
 def _finalists(config: SweepConfig, benchmark: Benchmark) -> int:

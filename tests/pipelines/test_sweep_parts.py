@@ -94,8 +94,10 @@ def test_a_course_and_its_trials(tmp_path: Path, sample_tokenizer_dir: str):
 
 
 def test_a_grid_has_every_value_with_every_seed(tmp_path: Path, sample_tokenizer_dir: str):
-    (course,), _ = courses(config_of(tmp_path, sample_tokenizer_dir, strategy="paper_grid", seeds="4,5,6"))
-    assert course.num_samples == 6
+    grid = {"num_train_epochs": [2, 4], "batch_size": None}
+    options = {"options": {"micro_batch_size": 4}, "grid": grid, "seeds": "4,5,6"}
+    (course,), _ = courses(config_of(tmp_path, sample_tokenizer_dir, strategy="paper_grid", **options))
+    assert (course.num_samples, course.max_epochs) == (12, 4)
     plan = plan_of(course)
     assert plan.param_space["learning_rate"] == {"grid_search": [1e-3, 3e-3]}
     assert plan.param_space["seed"] == {"grid_search": [4, 5, 6]}
