@@ -85,12 +85,15 @@ def groups_of(section: Section, group_by: str) -> list[Group]:
             f"group_by '{group_by}' is neither one of {', '.join(KINDS)} nor an option of pmlm finetune that decides "
             "the result, as learning_rate or batch_size"
         )
-    configurations = configurations_of(section)
     by_key: dict[str, list[Configuration]] = {}
-    for number, configuration in enumerate(configurations):
-        first = configuration.trials[0]
-        key = f"{number}" if group_by == "configuration" else _key(first, group_by)
-        by_key.setdefault(key, []).append(configuration)
+    if group_by == "configuration":
+        by_key = {str(number): [each] for number, each in enumerate(configurations_of(section, section.trials))}
+    else:
+        # First by group: two sweeps may have tried the same configuration.
+        trials: dict[str, list[Trial]] = {}
+        for trial in section.trials:
+            trials.setdefault(_key(trial, group_by), []).append(trial)
+        by_key = {key: configurations_of(section, found) for key, found in trials.items()}
     groups = []
     for key, found in by_key.items():
         ordered = sorted(found, key=lambda each: _rank(each, section.sign))
@@ -100,13 +103,13 @@ def groups_of(section: Section, group_by: str) -> list[Group]:
     return _distinct(groups)
 
 
-def configurations_of(section: Section) -> list[Configuration]:
-    """Configurations in the order of their first runs."""
+def configurations_of(section: Section, trials: Sequence[Trial]) -> list[Configuration]:
+    """Configurations of these trials of a section, in the order of their first runs."""
     by_key: dict[tuple[Any, ...], list[Trial]] = {}
-    for trial in section.trials:
+    for trial in trials:
         by_key.setdefault(_configuration_key(trial), []).append(trial)
     with_finalists = {trial.run.tags.get("sweep") for trial in section.trials if trial.run.is_finalist}
-    return [_configuration(trials, with_finalists) for trials in by_key.values()]
+    return [_configuration(found, with_finalists) for found in by_key.values()]
 
 
 def _configuration(trials: Sequence[Trial], with_finalists: set[str | None]) -> Configuration:

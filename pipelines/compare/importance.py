@@ -23,7 +23,8 @@ class Importance:
 
 def importance_of(section: Section) -> Importance:
     """Of the options that the section's finished configurations differ in; a configuration counts with its mean."""
-    finished = [each for each in configurations_of(section) if each.outcome == "finished" and each.mean is not None]
+    every = configurations_of(section, section.trials)
+    finished = [each for each in every if each.outcome == "finished" and each.mean is not None]
     differing = [name for name in section.searched if len({repr(_value(each, name)) for each in finished}) > 1]
     if len(finished) < _FEWEST:
         return Importance((), len(finished), f"{len(finished)} finished configurations are too few: it takes {_FEWEST}")

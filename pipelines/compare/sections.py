@@ -79,7 +79,8 @@ def sections_of(runs: Sequence[Run], source: Source, config: CompareConfig) -> l
         ConfigError: none is of the benchmarks that were asked for, or none has the figure that was asked for.
     """
     by_name: dict[str, list[Run]] = {}
-    for run, name in _named([run for run in runs if run.stage != SWEEP]):
+    ordered = sorted(runs, key=lambda run: (run.name, run.id))  # the same wherever they were read from
+    for run, name in _named([run for run in ordered if run.stage != SWEEP]):
         by_name.setdefault(name, []).append(run)
     wanted = {name: found for name, found in by_name.items() if not config.benchmark or name in config.benchmark}
     if not wanted:
@@ -87,7 +88,7 @@ def sections_of(runs: Sequence[Run], source: Source, config: CompareConfig) -> l
             f"none of the {len(runs)} runs is of benchmark {', '.join(config.benchmark)}; "
             f"they are of {', '.join(sorted(by_name)) or 'none: sweeps whose trials have not begun'}"
         )
-    sweeps = [run for run in runs if run.stage == SWEEP]
+    sweeps = [run for run in ordered if run.stage == SWEEP]
     sections = [_section(name, found, sweeps, source, config) for name, found in sorted(wanted.items())]
     if config.metric is not None and not any(trial.score is not None for s in sections for trial in s.trials):
         figures = sorted({name for found in wanted.values() for run in found for name in run.metrics if "/" in name})

@@ -31,9 +31,9 @@ def show(comparison: Comparison, group_by: str) -> None:
     for line in tests_used(comparison):
         say(f"test: {line}")
     for (outcome, reason), trials in unfinished(comparison).items():
-        (say if outcome == "stopped" and section.sweeps else warn)(
-            f"{count_of(len(trials), 'run')} {outcome}: {reason} ({_names(trials)})"
-        )
+        expected = outcome == "stopped" and bool(section.sweeps)
+        text = f"{count_of(len(trials), 'run')} {outcome}: {reason}"
+        say(text) if expected else warn(f"{text} ({_names(trials)})")
     for run in section.sweeps:
         if run.outcome != "finished":
             warn(f"{SWEEP} {run.name} has not ended: {run.reason}")

@@ -44,20 +44,30 @@
     plot.addEventListener("pointermove", point);
     plot.addEventListener("pointerdown", point);
     plot.addEventListener("pointerleave", (event) => { if (event.pointerType === "mouse") rest(); });
-    plot.addEventListener("keydown", (event) => {
-      const place = marks.indexOf(event.target), last = marks.length - 1;
-      const to = { ArrowRight: place + 1, ArrowDown: place + 1, ArrowLeft: place - 1, ArrowUp: place - 1,
-                   Home: 0, End: last }[event.key];
-      if (place < 0 || to === undefined) return;
-      event.preventDefault();
-      marks[Math.min(last, Math.max(0, to))].focus();
-    });
-    plot.addEventListener("focusin", (event) => {
-      for (const mark of marks) mark.setAttribute("tabindex", mark === event.target ? 0 : -1);
-      showTrial(event.target);
-    });
-    plot.addEventListener("focusout", () => show([], hint));
   }
+
+  // Focus is listened for above the pictures: a picture that listens itself would become a stop of the tabulator.
+  const marksBeside = (mark) => all(".t[data-r]", mark.closest("svg"));
+  const trialOf = (event) => (event.target.matches?.("svg.plot .t[data-r]") ? event.target : null);
+  addEventListener("focusin", (event) => {
+    const focused = trialOf(event);
+    if (!focused) return;
+    for (const mark of marksBeside(focused)) mark.setAttribute("tabindex", mark === focused ? 0 : -1);
+    showTrial(focused);
+  });
+  addEventListener("focusout", (event) => { if (trialOf(event)) show([], hint); });
+  addEventListener("keydown", (event) => {
+    if (event.key === "Escape") show([], hint);
+    const focused = trialOf(event);
+    if (!focused) return;
+    const marks = marksBeside(focused), place = marks.indexOf(focused), last = marks.length - 1;
+    const to = { ArrowRight: place + 1, ArrowDown: place + 1, ArrowLeft: place - 1, ArrowUp: place - 1,
+                 Home: 0, End: last }[event.key];
+    if (to === undefined) return;
+    event.preventDefault();
+    marks[Math.min(last, Math.max(0, to))].focus();
+  });
+
   for (const row of all("tr[data-r]")) {
     row.addEventListener("pointerenter", () => show(row.dataset.r.split(" "), row.dataset.label));
     row.addEventListener("pointerleave", rest);
@@ -98,5 +108,4 @@
   });
   system.addEventListener("change", name);
   name();
-  addEventListener("keydown", (event) => { if (event.key === "Escape") show([], hint); });
 })();

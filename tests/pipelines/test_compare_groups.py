@@ -1,0 +1,249 @@
+"""What is compared with what: configurations over seeds, groups of them, what did not finish, which test was used."""
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import pytest
+
+from pipelines.compare.comparison import Comparison, compare, headline, how, single_seed_note
+from pipelines.compare.config import CompareConfig
+from pipelines.compare.runs import Curve, Run
+from pmlm_core.errors import ConfigError
+
+SOME = CompareConfig(resamples=500)
+
+
+@dataclass
+class Shelf:
+    """Runs in memory."""
+
+    found: list[Run]
+    files: dict[str, Any] = field(default_factory=dict)
+
+    def runs(self) -> list[Run]:
+        return self.found
+
+    def history(self, run: Run, figure: str) -> Curve:
+        return run.history.get(figure, ())
+
+    def paired(self, run: Run, split: str) -> dict[str, Any] | None:
+        return self.files.get(run.id)
+
+
+def run(key: str, score: float | None, seed: int = 1, **more: Any) -> Run:
+    """A trial; `tags`, `options` and the fields of a run may be given."""
+    options = {"learning_rate": 1e-4, "batch_size": 32, "num_train_epochs": 3, **more.pop("options", {})}
+    tags = {"stage": "sweep-trial", "task": "rte", "benchmark": "rte", "sweep": "night", "strategy": "random"}
+    tags |= {"metric": "accuracy", "pretrained.sha256": "a" * 64, **more.pop("tags", {})}
+    params = {name: str(value) for name, value in options.items()} | {"seed": str(seed), "from_scratch": "False"}
+    metrics = {} if score is None else {"final/dev/accuracy": score}
+    return Run(key, key, params, tags, metrics | {"cost/seconds": 60.0}, more.pop("status", "FINISHED"), **more)
+
+
+def results(*right: int, examples: str = "dev") -> dict[str, Any]:
+    entry = {"kind": "mean", "values": [100.0 * value for value in right]}
+    return {"examples": examples, "ids": [str(i) for i in range(len(right))], "figures": {"accuracy": entry}}
+
+
+def only(shelf: Shelf, config: CompareConfig = SOME) -> Comparison:
+    (found,) = compare(shelf, config)
+    return found
+
+
+def test_seeds_of_one_configuration_are_one_group():
+    found = only(Shelf([run("a", 60.0, 1), run("b", 62.0, 2), run("c", 55.0, options={"learning_rate": 1e-3})]))
+    first, second = found.groups
+    assert (first.best.mean, first.median, first.best.stdev) == (61.0, 61.0, pytest.approx(2**0.5))
+    assert second.label == "lr 0.001"
+    assert second.best.stdev is None
+
+
+def test_a_seed_that_was_run_twice_counts_once():
+    again = run("again", 60.0, 1, tags={"phase": "finalist"})
+    found = only(Shelf([run("search", 60.0, 1), again, run("b", 62.0, 2, tags={"phase": "finalist"})]))
+    assert [trial.run.id for trial in found.groups[0].best.scored] == ["again", "b"]
+    assert len(found.groups[0].trials) == 3
+
+
+def test_a_lucky_single_run_does_not_win_over_the_finalists():
+    lucky = run("lucky", 66.0, options={"learning_rate": 5e-4})
+    finalists = [run(f"f{seed}", 60.0 + seed, seed, tags={"phase": "finalist"}) for seed in (1, 2, 3)]
+    found = only(Shelf([lucky, *finalists]))
+    assert found.groups[0].best.mean == 62.0
+    assert not found.groups[1].best.confirmed
+    assert single_seed_note(found.groups, 1).startswith("1 search trial scored better")
+    # By hand, without a sweep that chose, it does.
+    plain = [replace(each, tags={**each.tags, "phase": "search"}) for each in (lucky, *finalists)]
+    assert only(Shelf(plain)).groups[0].best.mean == 66.0
+
+
+def test_what_did_not_finish_is_counted_and_says_why():
+    stopped = run("s", None, tags={"outcome": "stopped"}, options={"learning_rate": 1e-3})
+    stopped = replace(stopped, history={"accuracy": ((1, 50.0), (2, 70.0), (3, 65.0))})
+    failed = run("f", None, tags={"outcome": "failed", "failure": "out of memory"}, status="FAILED")
+    lost = run("l", None, status="RUNNING", options={"batch_size": 16})
+    found = only(Shelf([run("a", 60.0, 2), stopped, failed, lost]))
+    assert found.counts() == {"finished": 1, "running": 1, "stopped": 1, "failed": 1}
+    assert [(trial.run.id, trial.run.reason) for trial in found.unfinished()] == [
+        ("l", "still running, or lost without a word"),
+        ("s", "stopped by the sweep as hopeless"),
+        ("f", "out of memory"),
+    ]
+    best = next(trial for trial in found.section.trials if trial.run.id == "s")
+    assert best.score == 70.0
+    # It leads nothing, however good it was so far.
+    assert found.groups[0].best.outcome == "finished"
+    assert [each is None for each in found.differences] == [True, True, True]
+
+
+def test_nothing_finished_is_said():
+    found = only(Shelf([run("f", None, status="FAILED")]))
+    assert found.best is None
+    assert headline(found) == "RTE: nothing has finished yet (1 failed)."
+
+
+def test_the_paired_test_is_taken_where_the_examples_are_the_same():
+    one, other = [1] * 30 + [0] * 10, [1] * 18 + [0] * 22
+    files = {"a": results(*one), "b": results(*other)}
+    found = only(Shelf([run("a", 75.0), run("b", 45.0, options={"batch_size": 16})], files))
+    difference = found.differences[1]
+    assert difference is not None
+    assert (difference.test, difference.points, difference.examples) == ("paired", 30.0, 40)
+    assert difference.low is not None
+    assert 0 < difference.low < 30 < (difference.high or 0)
+    assert difference.is_more_than_noise
+    assert headline(found).endswith(": more than noise.")
+    assert "It is 30.0 points ahead of batch 16, 95 % interval " in headline(found)
+
+
+@pytest.mark.parametrize(
+    ("file", "note"),
+    [
+        (None, "there are no results by example"),
+        (results(*[1, 0] * 10, examples="others"), "the examples are not the same"),
+        (results(*[1, 1, 1, 0] * 5), "the results by example give 75.00, not the score 50.00"),
+        ({"ids": [], "figures": {"f1": {}}}, "the results by example have no accuracy"),
+        ({**results(*[1, 0] * 10), "figures": {"accuracy": {"kind": "new"}}}, "the results by example cannot be used"),
+    ],
+)
+def test_otherwise_seeds_are_tested_and_why_is_said(file: dict[str, Any] | None, note: str):
+    a = [run(f"a{s}", 75.0 + 5 * s, s) for s in (0, 1, 2)]
+    b = [run(f"b{s}", 50.0, s, options={"batch_size": 16}) for s in (0, 1, 2)]
+    good = {f"a{s}": results(*[1] * (15 + s), *[0] * (5 - s)) for s in (0, 1, 2)}
+    bad = {} if file is None else {f"b{s}": file for s in (0, 1, 2)}
+    difference = only(Shelf([*a, *b], good | bad)).differences[1]
+    assert difference is not None
+    assert difference.test == "welch"
+    assert note in how(difference)
+    # With one seed there is nothing left to test by.
+    difference = only(Shelf([a[0], b[0]], good | bad)).differences[1]
+    assert difference is not None
+    assert (difference.test, difference.is_more_than_noise) == ("none", None)
+    assert "not several seeds of both" in how(difference)
+
+
+def test_results_of_the_best_that_are_missing_are_said_to_be_its_own():
+    files = {"b": results(1, 0)}
+    found = only(Shelf([run("a", 75.0), run("b", 50.0, options={"batch_size": 16})], files))
+    assert "of the best, there are no results by example" in how(found.differences[1])
+
+
+def test_several_comparisons_are_adjusted():
+    runs = [run("a", 75.0)] + [run(f"b{i}", 45.0, options={"batch_size": 16 + i}) for i in range(3)]
+    files = {
+        each.id: results(*[1] * (30 if each.id == "a" else 18), *[0] * (10 if each.id == "a" else 22)) for each in runs
+    }
+    found = only(Shelf(runs, files))
+    ps = [(each.p, each.holm) for each in found.differences if each is not None]
+    assert all(holm == pytest.approx(3 * p) for p, holm in ps)
+
+
+def test_only_so_many_are_tested():
+    runs = [run(f"r{i}", 70.0 - i, options={"batch_size": 16 + i}) for i in range(4)]
+    found = only(Shelf(runs, {each.id: results(1, 0) for each in runs}), replace(SOME, tested=1))
+    assert [each and each.note for each in found.differences][2:] == [
+        "not among the groups that are tested (--tested)"
+    ] * 2
+
+
+def test_less_is_better_where_the_sweep_says_so():
+    tags = {"mode": "min"}
+    runs = [run("a", 3.0, tags=tags), run("b", 5.0, tags=tags, options={"batch_size": 16})]
+    found = only(Shelf(runs))
+    assert found.groups[0].best.mean == 3.0
+    assert "It is 2.0 points ahead of batch 16" in headline(found)
+
+
+@pytest.mark.parametrize(
+    ("group_by", "labels"),
+    [
+        ("model", ["mini, fresh weights", "mini", "base"]),
+        ("objective", ["AE+PAR", "not recorded", "AE"]),
+        ("sweep", ["day", "night", "pmlm finetune"]),
+        ("strategy", ["asha", "random", "pmlm finetune"]),
+        ("batch_size", ["batch 16", "batch 32"]),
+    ],
+)
+def test_groups_stand_for_their_best_configuration(group_by: str, labels: list[str]):
+    mini = {"pretrained.path": "outputs/mini/pretrain/final"}
+    day = {**mini, "sweep": "day", "strategy": "asha", "pretrained.objective": "AE+PAR"}
+    base = {"pretrained.path": "outputs/base/pretrain/final", "pretrained.sha256": "b" * 64}
+    by_hand = {"stage": "finetune", "sweep": "", "strategy": "", "pretrained.objective": "AE"}
+    runs = [
+        run("a", 60.0, tags=day),
+        run("b", 70.0, tags=day, options={"batch_size": 16}),
+        run("c", 65.0, tags=mini),
+        run("d", 50.0, tags={**base, **by_hand}),
+    ]
+    runs[1] = replace(runs[1], params={**runs[1].params, "from_scratch": "True"})
+    found = only(Shelf(runs), replace(SOME, group_by=group_by))
+    assert [group.label for group in found.groups] == labels
+    assert found.groups[0].best.mean == 70.0
+
+
+def test_a_group_has_the_median_of_its_configurations():
+    runs = [run(f"r{i}", 60.0 + i, options={"learning_rate": (i + 1) * 1e-4}) for i in range(5)]
+    (group,) = only(Shelf(runs), replace(SOME, group_by="batch_size")).groups
+    assert (group.median, len(group.configurations)) == (62.0, 5)
+
+
+def test_an_unknown_way_to_group_is_refused():
+    with pytest.raises(ConfigError, match="group_by 'colour' is neither one of configuration, model"):
+        compare(Shelf([run("a", 60.0)]), replace(SOME, group_by="colour"))
+
+
+def test_members_of_a_population_are_not_seeds_of_each_other():
+    tags = {"strategy": "pbt"}
+    runs = [run("a", 60.0, tags={**tags, "configuration": "1"}), run("b", 62.0, tags={**tags, "configuration": "2"})]
+    assert len(only(Shelf(runs)).groups) == 2
+
+
+def test_own_data_are_compared_where_their_examples_are_the_same():
+    tags = {"stage": "finetune", "task": "seq2seq", "benchmark": "", "metric": "rougeLsum"}
+    plain = [
+        replace(run(key, None, tags={**tags, "data.dev": data}), metrics={"final/dev/rougeLsum": 20.0})
+        for key, data in (("a", "x 10"), ("b", "x 10"), ("c", "y 10"))
+    ]
+    plain = [
+        replace(
+            each,
+            tags={name: value for name, value in each.tags.items() if value},
+            params={**each.params, "data_dir": f"data/{each.tags['data.dev'][0]}"},
+        )
+        for each in plain
+    ]
+    swept = replace(plain[0], id="s", tags={**plain[0].tags, "stage": "sweep-trial", "benchmark": "scitldr"})
+    names = {found.section.name: len(found.section.trials) for found in compare(Shelf([*plain, swept]), SOME)}
+    assert names == {"scitldr": 3, "seq2seq-y": 1}
+
+
+def test_a_figure_that_no_run_has_is_refused_with_those_there_are():
+    with pytest.raises(ConfigError, match="no run has the figure 'f2'; figures are final/dev/accuracy"):
+        compare(Shelf([run("a", 60.0)]), replace(SOME, metric="f2"))
+
+
+def test_another_figure_and_split_may_be_asked_for():
+    more = {"final/dev/f1": 40.0, "final/test/accuracy": 30.0}
+    runs = [replace(each, metrics={**each.metrics, **more}) for each in [run("a", 60.0)]]
+    assert only(Shelf(runs), replace(SOME, metric="f1")).groups[0].best.mean == 40.0
+    assert only(Shelf(runs), replace(SOME, split="test")).groups[0].best.mean == 30.0
