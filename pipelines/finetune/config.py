@@ -73,7 +73,7 @@ class FinetuneConfig:
     """A benchmark (cola, sst2, mrpc, qqp, stsb, mnli, qnli, rte, wnli, squad1.1, squad2.0, cnn_dailymail, xsum,
     squad_qg, squad_qg_reversed) or a task of your own: classification, regression, qa, seq2seq."""
     model: str
-    """Checkpoint folder of pre-training: weights, architecture and tokenizer."""
+    """Checkpoint folder of pre-training: weights, architecture and tokenizer; at s3:// or gs:// too (fetched once)."""
     data_dir: str
     """Folder of the task's files as published (for GLUE the folder of all its tasks), or of your own files."""
     output_dir: str = "outputs/finetune"

@@ -72,7 +72,7 @@ def encode_all(job: Job) -> Job:
                     job.config.data_dir,
                     part.split,
                     job.recipe,
-                    job.source.path,
+                    job.source.uri or job.source.path,
                     part.training,
                     job.config.task_options(),
                 ),

@@ -1,5 +1,6 @@
 """The fine-tuning loop of one worker for one seed: steps, an evaluation every epoch, checkpoints, the conclusion."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from pmlm_core.training.together import settle_buckets, together
 def ray_worker(told: dict[str, Job]) -> None:
     """What Ray Train starts in every worker process."""
     job = told["job"]
+    job = replace(job, source=job.source.here())
     work_in(job.run, job.attempt, lambda team: finetune(job, team), lambda error: memory_full(job, error))
 
 

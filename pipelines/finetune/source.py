@@ -1,7 +1,7 @@
 """The checkpoint that fine-tuning starts from: what it is, whether it will do, and the model made of it."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +9,8 @@ import torch
 from safetensors import SafetensorError
 
 from pipelines.finetune.families import decoding
+from pipelines.model_here import local_copy
+from pmlm_core import storage
 from pmlm_core.corpus.tokenizer import TextTokenizer
 from pmlm_core.errors import CheckpointError, ConfigError, DataError, PmlmError
 from pmlm_core.randomness import key
@@ -29,6 +31,7 @@ class Source:
         mlflow_run_id: of the run that made it, where it lies in that run's folder.
         positions, vocab_size: of its model.
         objective: what it was pre-trained by ("AE+PAR"), as its configuration says.
+        uri: its address, if it lies in an object store; `path` is its copy on this machine then.
     """
 
     path: str
@@ -38,11 +41,16 @@ class Source:
     positions: int
     vocab_size: int
     objective: str | None = None
+    uri: str | None = None
+
+    def here(self) -> "Source":
+        """The same on the machine of this process, which fetches it from the store if it has not yet."""
+        return self if self.uri is None else replace(self, path=local_copy(self.uri))
 
     def described(self) -> dict[str, Any]:
         """What is stored with everything made from it."""
         return {
-            "path": self.path,
+            "path": self.uri or self.path,
             "sha256": self.sha256,
             "tokenizer": self.tokenizer,
             "mlflow_run_id": self.mlflow_run_id,
@@ -57,7 +65,7 @@ def open_source(model: str) -> Source:
         ConfigError: it is no checkpoint, or has no tokenizer that fits it.
         CheckpointError: its bytes are not those that were written.
     """
-    folder = Path(model).expanduser().resolve()
+    folder = Path(local_copy(model)).expanduser().resolve()
     weights = next((folder / name for name in WEIGHTS if (folder / name).is_file()), None)
     if not (folder / "config.json").is_file() or weights is None:
         raise ConfigError(
@@ -87,6 +95,7 @@ def open_source(model: str) -> Source:
         int(config.get("max_position_embeddings", 512)),
         int(config["vocab_size"]),
         config.get("objective"),
+        model if storage.is_remote(model) else None,
     )
 
 

@@ -50,8 +50,9 @@ def job_at(base: Job, point: Point, folder: Path) -> Job:
     """
     config = replace(base.config, **point.params)
     config.validate()
+    source = base.source.here()
     recipe = replace(base.recipe, **{name: value for name, value in point.params.items() if name in RECIPE})
-    return replace(base, config=config, recipe=recipe, run=RunDir(folder), seed=point.seed)
+    return replace(base, config=config, recipe=recipe, source=source, run=RunDir(folder), seed=point.seed)
 
 
 @dataclass(frozen=True)

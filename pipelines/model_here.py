@@ -1,0 +1,64 @@
+"""A checkpoint that lies in an object store, on this machine's disk: fetched once a machine, checked, found again.
+
+It goes to `PMLM_CACHE` (by default ~/.cache/pmlm), where many trials and workers of a machine share it.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from pathlib import Path
+
+from pipelines.console import say
+from pipelines.lock import locked
+from pmlm_core import storage
+from pmlm_core.corpus.shard_cache import CACHE_VARIABLE
+from pmlm_core.errors import CheckpointError, ConfigError
+from pmlm_core.training import checkpoint
+
+_NOT_NEEDED = frozenset({checkpoint.OPTIMIZER, checkpoint.STATE, checkpoint.MANIFEST})
+"""What only a resumed training needs, and the list that names it."""
+_PATIENCE_S = 3600.0
+
+
+def local_copy(model: str) -> str:
+    """The folder of a checkpoint on this machine; one that is no address of a store is returned as it is.
+
+    Raises:
+        ConfigError: there is nothing at that address.
+        CheckpointError: what was fetched is not what was written there.
+        OSError: the store failed again and again.
+    """
+    if not storage.is_remote(model):
+        return model
+    names = list(storage.names_in(model))
+    if "config.json" not in names:
+        raise ConfigError(f"model {model}: there is no checkpoint (no config.json); name a folder that holds one")
+    manifest = storage.read_bytes(storage.join(model, checkpoint.MANIFEST)) if checkpoint.MANIFEST in names else b""
+    wanted = [name for name in names if name not in _NOT_NEEDED]
+    sizes = {name: storage.size(storage.join(model, name)) for name in wanted}
+    key = hashlib.sha256(json.dumps([model, sizes]).encode() + manifest).hexdigest()[:24]
+    folder = Path(storage.absolute(os.environ.get(CACHE_VARIABLE) or "~/.cache/pmlm")) / "models"
+    target = folder / key
+    waiting = folder / f".{key}"
+    waiting.mkdir(parents=True, exist_ok=True)
+    with locked(waiting, "fetching a model", wait=_PATIENCE_S):
+        if not target.is_dir():
+            say(f"fetching model {model} ({sum(size or 0 for size in sizes.values()) / 1e6:,.0f} MB)")
+            _fetch(model, wanted, manifest, target)
+    return str(target)
+
+
+def _fetch(model: str, names: list[str], manifest: bytes, target: Path) -> None:
+    """Fetch every file beside `target` and give the folder its name when all are there and right."""
+    draft = target.with_name(f".draft-{target.name}")
+    shutil.rmtree(draft, ignore_errors=True)
+    draft.mkdir()
+    written = json.loads(manifest)["files"] if manifest else {}
+    for name in names:
+        path = draft / name
+        storage.retried(lambda name=name, path=path: storage.fetch_file(storage.join(model, name), path))  # type: ignore[misc]
+        if name in written and checkpoint.sha256(path) != written[name]["sha256"]:
+            shutil.rmtree(draft)
+            raise CheckpointError(f"model {model} is damaged: {name} is not as it was written")
+    draft.rename(target)
