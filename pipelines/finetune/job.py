@@ -110,7 +110,7 @@ def settle(config: FinetuneConfig) -> tuple[Job, Rejects]:
     config = replace(
         config,
         data_dir=config.data_dir if "://" in config.data_dir else storage.absolute(config.data_dir),
-        model=storage.absolute(config.model),
+        model=config.model if storage.is_remote(config.model) else storage.absolute(config.model),
         output_dir=storage.absolute(config.output_dir),
         cache_dir=None if config.cache_dir is None else storage.absolute(config.cache_dir),
     )

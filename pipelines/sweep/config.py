@@ -28,7 +28,7 @@ class SweepConfig:
     """Benchmarks to sweep, which share the cluster (cola, sst2, mrpc, qqp, stsb, mnli, qnli, rte, wnli, squad1.1,
     squad2.0, cnn_dailymail, xsum, squad_qg, squad_qg_reversed, scitldr), or .py files like tune_spaces/template.py."""
     model: str
-    """Checkpoint folder of pre-training that every trial starts from; at s3:// or gs:// too (fetched once a machine)."""
+    """Checkpoint folder of pre-training that every trial starts from; at s3:// or gs:// too (fetched once a node)."""
     data_dir: list[str]
     """Folder of the files: one for all benchmarks, or BENCHMARK=FOLDER for each that has its own."""
     output_dir: str = "outputs/sweep"
