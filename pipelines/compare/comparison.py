@@ -103,19 +103,15 @@ def evidence(section: Section, difference: Difference) -> str:
     if difference.p is None or difference.low is None or difference.high is None:
         return f"; whether that is noise cannot be told: {difference.note}"
     low, high = sorted((section.sign * difference.low, section.sign * difference.high))
-    return f", 95 % interval {signed(low)} to {signed(high)}, {shown_p(difference)}: {verdict(difference)}"
+    said = verdict(difference)
+    if said == "depends on seeds":
+        said = "more than noise between these models, but seeds differ as much"
+    return f", 95 % interval {signed(low)} to {signed(high)}, {shown_p(difference)}: {said}"
 
 
 def verdict(difference: Difference | None) -> str:
     """In two or three words; "" for the best itself."""
-    if difference is None:
-        return ""
-    match difference.is_more_than_noise:
-        case None:
-            return "not tested"
-        case True:
-            return "more than noise"
-    return "within noise"
+    return "" if difference is None else difference.verdict
 
 
 def shown_p(difference: Difference) -> str:
@@ -132,7 +128,7 @@ def how(difference: Difference | None) -> str:
         return ""
     match difference.test:
         case "paired":
-            seeds = "" if difference.seeds_p is None else f"; Welch's t over seeds p = {difference.seeds_p:.2g}"
+            seeds = "" if difference.seeds_p is None else f"; t test over seeds p = {difference.seeds_p:.2g}"
             return f"paired test over {difference.examples:,} examples{seeds}"
         case "welch":
             return f"Welch's t over seeds: {difference.note}"
@@ -153,7 +149,7 @@ def score_of(group: Group) -> str:
 
 
 def single_seed_note(groups: Sequence[Group], sign: int) -> str:
-    """What to say of search trials that scored higher than the winner without being repeated; "" if there are none."""
+    """What to say of configurations that scored higher than the winner with one seed only; "" if there are none."""
     best = groups[0].best.mean if groups else None
     if best is None:
         return ""
@@ -165,6 +161,6 @@ def single_seed_note(groups: Sequence[Group], sign: int) -> str:
     if not higher:
         return ""
     return (
-        f"{count_of(len(higher), 'search trial')} scored better with one seed and "
-        f"{'was' if len(higher) == 1 else 'were'} not among the finalists, or did not hold it over all seeds"
+        f"{count_of(len(higher), 'configuration')} scored better with one seed only, which may be luck: the best is "
+        "sought among those with several"
     )

@@ -9,7 +9,7 @@ from pipelines.compare.groups import Group
 from pipelines.compare.resampling import affordable, bootstrap, interval, permutation_p
 from pipelines.compare.runs import Source
 from pipelines.compare.sections import Section
-from pipelines.compare.seeds_test import holm, welch
+from pipelines.compare.seeds_test import holm, over_seeds, welch
 from pmlm_core.errors import DataError
 from pmlm_core.tasks.scores.paired import Entry, figure
 
@@ -28,7 +28,7 @@ class Difference:
         p: two-sided; `holm` is adjusted for all comparisons of the section.
         test: "paired" over examples, "welch" over seeds, "none" where neither can be done.
         note: why it is not the paired test; "" where it is.
-        seeds_p: Welch's p over seeds, beside the paired test, where there are several.
+        seeds_p: of a t test over seeds, beside the paired test, where there are several.
         examples, resamples: of the paired test.
     """
 
@@ -44,9 +44,17 @@ class Difference:
     resamples: int | None = None
 
     @property
-    def is_more_than_noise(self) -> bool | None:
-        """None where it cannot be told."""
-        return None if self.holm is None else self.holm < ALPHA
+    def verdict(self) -> str:
+        """In a few words.
+
+        A paired test asks whether these models differ. Where their seeds differ as much among themselves, that says
+        little of the options they were trained with: "depends on seeds".
+        """
+        if self.holm is None:
+            return "not tested"
+        if self.holm >= ALPHA:
+            return "within noise"
+        return "more than noise" if self.seeds_p is None or self.seeds_p < ALPHA else "depends on seeds"
 
 
 def differences_of(
@@ -64,13 +72,14 @@ def differences_of(
     tests = _paired_tests(section.metric, paired, config)
     for place in compared:
         points = means[0] - (means[place] or 0.0)
-        over_seeds = welch(groups[0].best.scores, groups[place].best.scores)
+        scores = groups[0].best.scores, groups[place].best.scores
+        by_seeds = welch(*scores)
         if place not in tested:
             found[place] = Difference(points, note="not among the groups that are tested (--tested)")
         elif place in tests:
-            found[place] = replace(tests[place], points=points, seeds_p=None if over_seeds is None else over_seeds.p)
-        elif over_seeds is not None:
-            found[place] = Difference(points, "welch", over_seeds.low, over_seeds.high, over_seeds.p, note=why[place])
+            found[place] = replace(tests[place], points=points, seeds_p=over_seeds(*scores))
+        elif by_seeds is not None:
+            found[place] = Difference(points, "welch", by_seeds.low, by_seeds.high, by_seeds.p, note=why[place])
         else:
             found[place] = Difference(points, note=f"{why[place]}, and there are not several seeds of both")
     return _adjusted(found)

@@ -1,7 +1,7 @@
 """Runs into configurations, which differ by more than the seed; configurations into the groups that are compared."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePath
 from statistics import mean, median, stdev
 from typing import Any
@@ -20,7 +20,7 @@ class Configuration:
     Attributes:
         trials: all its runs.
         scored: those that its figures are of: of every seed one run, finished; if none finished, those with a score.
-        confirmed: no sweep picked others as its finalists.
+        confirmed: it has several seeds, or no sweep it is of trained another configuration with several.
     """
 
     trials: tuple[Trial, ...]
@@ -108,11 +108,16 @@ def configurations_of(section: Section, trials: Sequence[Trial]) -> list[Configu
     by_key: dict[tuple[Any, ...], list[Trial]] = {}
     for trial in trials:
         by_key.setdefault(_configuration_key(trial), []).append(trial)
-    with_finalists = {trial.run.tags.get("sweep") for trial in section.trials if trial.run.is_finalist}
-    return [_configuration(found, with_finalists) for found in by_key.values()]
+    found = [_configuration(trials) for trials in by_key.values()]
+    repeating = {sweep for each in found if len(each.scored) > 1 for sweep in _sweeps(each)} - {None}
+    return [replace(each, confirmed=len(each.scored) > 1 or not _sweeps(each) <= repeating) for each in found]
 
 
-def _configuration(trials: Sequence[Trial], with_finalists: set[str | None]) -> Configuration:
+def _sweeps(configuration: Configuration) -> set[str | None]:
+    return {trial.run.tags.get("sweep") for trial in configuration.trials}
+
+
+def _configuration(trials: Sequence[Trial]) -> Configuration:
     outcome: Outcome = next(
         (o for o in ("finished", "running", "stopped") if any(trial.outcome == o for trial in trials)), "failed"
     )  # type: ignore[assignment]
@@ -121,9 +126,8 @@ def _configuration(trials: Sequence[Trial], with_finalists: set[str | None]) -> 
     for trial in sorted(trials, key=lambda each: (each.run.is_finalist, each.run.start or 0.0)):
         if trial.outcome == outcome and trial.score is not None and outcome != "failed":
             of_seed[trial.run.seed] = trial
-    confirmed = any(trial.run.is_finalist or trial.run.tags.get("sweep") not in with_finalists for trial in trials)
     seeds = sorted(of_seed, key=lambda seed: (len(seed), seed))
-    return Configuration(tuple(trials), tuple(of_seed[seed] for seed in seeds), outcome, confirmed)
+    return Configuration(tuple(trials), tuple(of_seed[seed] for seed in seeds), outcome)
 
 
 def _configuration_key(trial: Trial) -> tuple[Any, ...]:
@@ -134,14 +138,16 @@ def _configuration_key(trial: Trial) -> tuple[Any, ...]:
     return (lineage, _model(run), train, *(repr(trial.options.get(name)) for name in OPTION_NAMES))
 
 
-def _rank(configuration: Configuration, sign: int) -> tuple[bool, bool, float]:
-    """Sorts finished and confirmed ones first, then by score."""
+def _rank(configuration: Configuration, sign: int) -> tuple[Any, ...]:
+    """Sorts finished and confirmed ones first, then by score; of equal ones those with more seeds, then the cheaper."""
     score = configuration.mean
     unscored = score is None
     return (
         configuration.outcome != "finished" or unscored,
         not configuration.confirmed,
         0.0 if score is None else -sign * score,
+        -len(configuration.scored),
+        sum(trial.run.seconds or 0.0 for trial in configuration.scored) / max(1, len(configuration.scored)),
     )
 
 

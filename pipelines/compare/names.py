@@ -86,7 +86,7 @@ def signed(value: float) -> str:
     >>> signed(-0.44), signed(4.0), signed(0.01)
     ('−0.4', '4.0', '0.01')
     """
-    return f"{value:.{digits(value)}f}".replace("-", "−")
+    return f"{value or 0.0:.{digits(value)}f}".replace("-", "−")  # no minus before nothing
 
 
 def digits(value: float) -> int:

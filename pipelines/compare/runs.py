@@ -71,7 +71,7 @@ class Run:
 
     @property
     def is_finalist(self) -> bool:
-        return self.tags.get("phase") == "finalist"
+        return self.tags.get("phase", "").startswith("finalist")
 
     @property
     def seconds(self) -> float | None:

@@ -31,6 +31,22 @@ def welch(first: Sequence[float], second: Sequence[float]) -> Welch | None:
     return None if isnan(found.pvalue) else Welch(float(found.pvalue), float(bounds.low), float(bounds.high))
 
 
+def over_seeds(first: Sequence[float], second: Sequence[float]) -> float | None:
+    """p of the difference were it due to seeds alone: Welch's t, or of one run against several Student's; or None.
+
+    Of a single run it is asked whether it could be one more of the others (Crawford and Howell 1998).
+    """
+    found = welch(first, second)
+    if found is not None:
+        return found.p
+    several = max(first, second, key=len)
+    if min(len(first), len(second)) != 1 or len({*several}) < 2:
+        return None
+    from scipy.stats import ttest_ind
+
+    return float(ttest_ind(list(first), list(second)).pvalue)
+
+
 def holm(ps: Sequence[float]) -> list[float]:
     """Holm's (1979) adjusted p of several tests: below 0.05, each holds with the chance of any error at most 5 %.
 

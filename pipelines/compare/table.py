@@ -55,7 +55,7 @@ def tests_used(comparison: Comparison) -> list[str]:
     said: dict[str, int] = {}
     for difference in comparison.differences:
         if difference is not None:
-            text = how(difference).partition("; Welch's")[0]
+            text = how(difference).partition("; t test")[0]
             said[text] = said.get(text, 0) + 1
     lines = [f"{text} ({count_of(count, 'comparison')})" for text, count in said.items()]
     tested = sum(difference is not None and difference.p is not None for difference in comparison.differences)

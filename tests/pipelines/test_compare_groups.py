@@ -71,10 +71,29 @@ def test_a_lucky_single_run_does_not_win_over_the_finalists():
     found = only(Shelf([lucky, *finalists]))
     assert found.groups[0].best.mean == 62.0
     assert not found.groups[1].best.confirmed
-    assert single_seed_note(found.groups, 1).startswith("1 search trial scored better")
+    assert single_seed_note(found.groups, 1).startswith("1 configuration scored better with one seed only")
     # By hand, without a sweep that chose, it does.
-    plain = [replace(each, tags={**each.tags, "phase": "search"}) for each in (lucky, *finalists)]
+    plain = [replace(each, tags={"stage": "finetune", "task": "rte"}) for each in (lucky, *finalists)]
     assert only(Shelf(plain)).groups[0].best.mean == 66.0
+
+
+def test_of_equal_scores_more_seeds_win_then_less_cost():
+    slow = replace(run("slow", 60.0), metrics={"final/dev/accuracy": 60.0, "cost/seconds": 90.0})
+    quick = run("quick", 60.0, options={"batch_size": 16})
+    both = [run(f"b{seed}", 60.0, seed, options={"batch_size": 8}, tags={"sweep": "day"}) for seed in (1, 2)]
+    assert [group.label for group in only(Shelf([slow, quick, *both])).groups] == ["batch 8", "batch 16", "batch 32"]
+
+
+def test_seeds_that_differ_as_much_as_the_groups_are_said_to():
+    right = {"a1": 20, "a2": 12, "b1": 10, "b2": 12}
+    files = {key: results(*[1] * count, *[0] * (20 - count)) for key, count in right.items()}
+    runs = [run(key, 5.0 * count, int(key[1]), options={"batch_size": ord(key[0])}) for key, count in right.items()]
+    difference = only(Shelf(runs, files)).differences[1]
+    assert difference is not None
+    assert difference.holm is not None
+    assert difference.holm < 0.05
+    assert difference.verdict == "depends on seeds"
+    assert "but seeds differ as much" in headline(only(Shelf(runs, files)))
 
 
 def test_what_did_not_finish_is_counted_and_says_why():
@@ -111,7 +130,7 @@ def test_the_paired_test_is_taken_where_the_examples_are_the_same():
     assert (difference.test, difference.points, difference.examples) == ("paired", 30.0, 40)
     assert difference.low is not None
     assert 0 < difference.low < 30 < (difference.high or 0)
-    assert difference.is_more_than_noise
+    assert difference.verdict == "more than noise"
     assert headline(found).endswith(": more than noise.")
     assert "It is 30.0 points ahead of batch 16, 95 % interval " in headline(found)
 
@@ -138,7 +157,7 @@ def test_otherwise_seeds_are_tested_and_why_is_said(file: dict[str, Any] | None,
     # With one seed there is nothing left to test by.
     difference = only(Shelf([a[0], b[0]], good | bad)).differences[1]
     assert difference is not None
-    assert (difference.test, difference.is_more_than_noise) == ("none", None)
+    assert (difference.test, difference.verdict) == ("none", "not tested")
     assert "not several seeds of both" in how(difference)
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from pipelines.compare.pareto import pareto_front
 from pipelines.compare.resampling import affordable, bootstrap, interval, permutation_p
-from pipelines.compare.seeds_test import holm, welch
+from pipelines.compare.seeds_test import holm, over_seeds, welch
 from pmlm_core.tasks.scores.paired import figure
 
 Entry = dict[str, Any]
@@ -157,6 +157,17 @@ def test_welch_needs_several_seeds_that_differ():
     assert welch([61.0], [58.0, 59.0]) is None
     assert welch([61.0, 61.0], [58.0, 58.0]) is None
     assert welch([61.0, 61.0], [58.0, 58.5]) is not None
+
+
+def test_one_run_is_held_against_the_spread_of_the_others():
+    from scipy import stats
+
+    others = [61.0, 62.5, 60.2]
+    t = (66.0 - np.mean(others)) / (np.std(others, ddof=1) * math.sqrt(4 / 3))
+    assert over_seeds([66.0], others) == over_seeds(others, [66.0]) == pytest.approx(2 * stats.t.sf(t, 2))
+    assert over_seeds([66.0], [60.0]) is None
+    assert over_seeds([66.0], [60.0, 60.0]) is None
+    assert over_seeds(others, [60.0, 61.0]) == welch(others, [60.0, 61.0]).p  # type: ignore[union-attr]
 
 
 def test_holm_by_hand():

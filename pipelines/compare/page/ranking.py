@@ -64,7 +64,9 @@ def _judged(group: Group, difference: Difference | None, ends: tuple[float, floa
 
 def _chip(said: str) -> Markup:
     """A verdict with a sign of its own, so that colour is not needed."""
-    sign = {"best": "★", "within noise": "≈", "more than noise": "▼", "failed": "✕"}.get(said, "○")
+    sign = {"best": "★", "within noise": "≈", "more than noise": "▼", "depends on seeds": "◐", "failed": "✕"}.get(
+        said, "○"
+    )
     return Markup('<span class="chip {}"><span aria-hidden="true">{}</span> {}</span>').format(
         said.replace(" ", "-"), sign, said
     )
