@@ -14,8 +14,8 @@ from pipelines.sweep.complete import complete, finished_job
 from pipelines.sweep.course import RESULT, Course
 from pipelines.sweep.strategies import Plan, plan_of
 from pipelines.sweep.tracking import SweepTracking, run_id_of
-from pipelines.sweep.trial import POINT_KEY, Told, trial
-from pipelines.sweep.trials import Ended, ended_trials
+from pipelines.sweep.trial import POINT_KEY, Told, has_all, trial
+from pipelines.sweep.trials import Ended, Point, ended_trials
 from pipelines.sweep.watch import Watch
 from pmlm_core.errors import TrainingError
 
@@ -43,7 +43,7 @@ class BenchmarkSweep:
         points = finals(ended, course.finalists, course.seeds) if course.finalists else []
         if points:
             final = Plan({POINT_KEY: _grid([{**point.params, "seed": point.seed} for point in points])}, 1)
-            self._fit("finalists", final, self._told("finalists", final), len(points))
+            self._fit("finalists", final, self._told("finalists", final), len(points), points)
             ended = self._ended()
         best = winner(ended, course.seeds, course.finalists)
         assert best is not None
@@ -73,10 +73,14 @@ class BenchmarkSweep:
             copies=plan.copies, keeps_place=plan.keeps_place, wants_model=phase == "finalists",
         )  # fmt: skip
 
-    def _fit(self, phase: str, plan: Plan, told: Told, total: int) -> None:
+    def _fit(self, phase: str, plan: Plan, told: Told, total: int, points: Sequence[Point] | None = None) -> None:
         from pipelines.sweep.tune_run import fit
 
-        watch = self._watch.begin(phase, total, plan.copies, self._ended())
+        known = self._ended()
+        done = {each.folder.name for each in known if has_all(each, told)}
+        if points is not None:
+            done &= {point.name for point in points}
+        watch = self._watch.begin(phase, total, plan.copies, known, done)
         fit(self._course, phase, plan, trial, told, watch)
 
     def _complete(self, best: Configuration) -> None:

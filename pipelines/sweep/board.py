@@ -15,9 +15,9 @@ class Standing:
     """How one benchmark's sweep stands. Written by Tune's thread, read by the one that shows it.
 
     Attributes:
-        total: trials of the phase; None while a search has not said.
-        done: trials of this phase that have ended in any way.
-        seconds: that ended trials of this phase took, each.
+        total: trials of the phase.
+        outcomes: how each trial of the phase ended: finished, stopped or failed; those of an earlier command, too.
+        before: how many had ended when this command began.
     """
 
     benchmark: str
@@ -27,29 +27,31 @@ class Standing:
     best: float | None = None
     best_point: str = ""
     running: set[str] = field(default_factory=set)
-    finished: int = 0
-    stopped: int = 0
-    failed: int = 0
-    seconds: list[float] = field(default_factory=list)
+    outcomes: dict[str, str] = field(default_factory=dict)
+    before: int = 0
     began: float = field(default_factory=time.monotonic)
 
     @property
     def done(self) -> int:
-        return self.finished + self.stopped + self.failed
+        return len(self.outcomes)
 
-    def begin(self, phase: str, total: int) -> None:
-        """A new phase: its trials are counted anew, the best stays."""
+    def count(self, outcome: str) -> int:
+        return sum(each == outcome for each in self.outcomes.values())
+
+    def begin(self, phase: str, total: int, ended: Iterable[str]) -> None:
+        """A new phase: its trials are counted anew, but for those that ended before; the best stays."""
         self.phase, self.total = phase, total
         self.running = set()
-        self.finished = self.stopped = self.failed = 0
-        self.seconds = []
+        self.outcomes = dict.fromkeys(ended, "finished")
+        self.before = len(self.outcomes)
         self.began = time.monotonic()
 
     def left(self) -> str:
         """Time left by the pace of the trials that have ended, "" before there are any."""
-        if not self.done or not self.total or self.done >= self.total:
+        here = self.done - self.before
+        if here <= 0 or self.done >= self.total:
             return ""
-        pace = (time.monotonic() - self.began) / self.done
+        pace = (time.monotonic() - self.began) / here
         return duration(pace * (self.total - self.done))
 
 
@@ -73,7 +75,7 @@ class Board:
                 best = "" if each.best is None else f"{each.metric} {each.best:.2f}"
                 table.add_row(
                     each.benchmark, each.phase, best, f"{each.done}/{each.total}", str(len(each.running)),
-                    str(each.stopped), str(each.failed), each.left(), each.best_point,
+                    str(each.count("stopped")), str(each.count("failed")), each.left(), each.best_point,
                 )  # fmt: skip
         return table
 
@@ -85,7 +87,7 @@ class Board:
 
 def _line(each: Standing) -> str:
     parts = [f"{each.benchmark} {each.phase} {each.done}/{each.total}", f"{len(each.running)} running"]
-    parts += [f"{count} {name}" for name, count in (("stopped", each.stopped), ("failed", each.failed)) if count]
+    parts += [f"{count} {name}" for name in ("stopped", "failed") if (count := each.count(name))]
     if each.best is not None:
         parts.append(f"best {each.metric} {each.best:.2f} ({each.best_point})")
     if left := each.left():

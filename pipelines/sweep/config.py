@@ -120,9 +120,9 @@ class SweepConfig:
                 f"output_dir {self.output_dir} must be a folder (on several machines a shared one, such as NFS): "
                 "checkpoints are renamed into place, which object stores cannot do"
             )
-        name = self.run_name
-        if name is not None and (not name or name != name.strip(". ") or "/" in name):
-            raise ConfigError(f"run_name '{name}' must be a plain folder name, without '/'")
+        folder = self.run_name
+        if folder is not None and (not folder or folder != folder.strip(". ") or "/" in folder):
+            raise ConfigError(f"run_name '{folder}' must be a plain folder name, without '/'")
         self.all_seeds(())
         for each in self.data_dir:
             benchmark, equals, _ = each.partition("=")

@@ -84,7 +84,7 @@ def trial(config: dict[str, Any], told: Told) -> None:
     folder = told.trials / (_tune_id() if told.copies else point.name)
     report = Reporter(told, folder)
     ended = read_ended(folder, told.metric, told.split)
-    if ended is not None and _has_all(ended, told):
+    if ended is not None and has_all(ended, told):
         for entry in ended.result["epochs"]:
             report({"epoch": entry["epoch"], **entry["scores"]})
         report.end(ended.score)
@@ -138,7 +138,7 @@ def _train(told: Told, point: Point, folder: Path, report: "Reporter", ended: En
     report.from_journal()
 
 
-def _has_all(ended: Ended, told: Told) -> bool:
+def has_all(ended: Ended, told: Told) -> bool:
     """Whether every split of this phase is predicted, and the model is there if it will be wanted."""
     return set(told.splits) <= set(ended.result["scores"]) and (ended.has_model or not told.wants_model)
 

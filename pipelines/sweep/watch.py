@@ -2,7 +2,7 @@
 
 import shutil
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from pipelines.sweep.board import Board, Standing, in_words
 from pipelines.sweep.course import Course
 from pipelines.sweep.tracking import SweepTracking
 from pipelines.sweep.trial import POINT_KEY, SCORE
-from pipelines.sweep.trials import Ended, Point, point_of, read_cost, read_failure
+from pipelines.sweep.trials import Ended, Point, point_of, read_failure
 
 _WATCHED: dict[str, "Watch"] = {}
 
@@ -34,15 +34,20 @@ class Watch:
     def _standing(self) -> Standing:
         return self._board.standings[self._course.benchmark.name]
 
-    def begin(self, phase: str, total: int, copies: bool, known: Iterable[Ended]) -> "TuneWatch":
-        """A phase begins; returns what Tune calls."""
+    def begin(self, phase: str, total: int, copies: bool, known: Iterable[Ended], done: Collection[str]) -> "TuneWatch":
+        """A phase begins; returns what Tune calls.
+
+        Args:
+            known: trials that have ended before.
+            done: the names of those that this phase has nothing to do for.
+        """
         self._phase, self._copies = phase, copies
         for ended in known:
             self._rank(ended.folder.name, ended.score)
             self._outcomes[ended.folder.name] = "finished"
             self._lead(ended.score, ended.point)
         with self._board.lock:
-            self._standing.begin(phase, total)
+            self._standing.begin(phase, total, done)
         key = str(self._course.run.path)
         _WATCHED[key] = self
         return TuneWatch(key)
@@ -66,8 +71,7 @@ class Watch:
         with self._board.lock:
             standing = self._standing
             standing.running.discard(name)
-            setattr(standing, outcome, getattr(standing, outcome) + 1)
-            standing.seconds.append(read_cost(folder)["seconds"])
+            standing.outcomes[name] = outcome
             best = standing.best
         self._outcomes[name] = outcome
         if failure:

@@ -193,8 +193,9 @@ def test_torn_files_of_a_trial_are_not_taken_for_an_end(tmp_path: Path):
 
 def test_the_board_says_best_counts_and_phase():
     standing = Standing("rte", "accuracy")
-    standing.begin("search", 8)
-    standing.running, standing.finished, standing.failed = {"a", "b"}, 2, 1
+    standing.begin("search", 8, ["before"])
+    standing.running = {"a", "b"}
+    standing.outcomes |= {"c": "finished", "d": "failed", "before": "finished"}
     standing.best, standing.best_point = 71.234, "learning_rate 0.0001"
     board = Board([standing])
     assert "rte search 3/8, 2 running, 1 failed, best accuracy 71.23 (learning_rate 0.0001)" in board.line()
