@@ -21,6 +21,7 @@ _SHAPES = (
     "M-1.7-5h3.4v3.3H5v3.4H1.7V5h-3.4V1.7H-5v-3.4h3.3z",  # plus
     "M-5.4 0L-2.7-4.7H2.7L5.4 0L2.7 4.7H-2.7z",  # hexagon
 )
+_MANY = 60  # trials from which on marks are smaller
 _CROSS = "M-4-4L4 4M-4 4L4-4"
 _RING = "M-8.6 0a8.6 8.6 0 1 0 17.2 0a8.6 8.6 0 1 0-17.2 0zM-6.8 0a6.8 6.8 0 1 0 13.6 0a6.8 6.8 0 1 0-13.6 0z"
 
@@ -49,10 +50,11 @@ class Marks:
         shape = _CROSS if trial.outcome == "failed" else _SHAPES[series]
         if run.id in self.best:
             shape += _RING
+        small = " scale(.7)" if len(self.numbers) > _MANY else ""
         looks = {"finished": "", "failed": " x"}.get(trial.outcome, " h")
         return element(
             "path", class_=f"t s{series}{looks}{' b' * (run.id in self.best)}", d=shape,
-            transform=f"translate({x:.1f} {y:.1f})", tabindex=0 if first else -1, role="img",
+            transform=f"translate({x:.1f} {y:.1f}){small}", tabindex=0 if first else -1, role="img",
             aria_label=self.labels[run.id], data_r=self.numbers[run.id],
         )  # fmt: skip
 

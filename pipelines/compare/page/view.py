@@ -103,7 +103,7 @@ def _figures(comparison: Comparison, marks: Marks) -> list[Figure]:
     learned = curves(section, marks)
     found.append(Figure("Learning curves", learned, "" if learned else "no run was scored after its epochs"))
     spent = cost(section, marks, scale, references)
-    front = "The line is the front: no finished trial is better for less." if spent else "no cost was recorded"
+    front = "Dotted: the front of finished trials that no cheaper one equals." if spent else "no cost was recorded"
     found.append(Figure(f"{title} by cost", spent, front))
     importance = importance_of(section)
     found.append(Figure("Importance of the options", importance_bars(importance), _importance_note(importance)))
