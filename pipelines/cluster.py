@@ -30,8 +30,10 @@ _DRIVER_ENVIRONMENT = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
 }
 
-# glibc gives freed activations back to the kernel and faults them in again at every step, unless told not to.
 _WORKER_ENVIRONMENT = {
+    # How long Tune waits for a stopped trial to write its last checkpoint before it uses the process again.
+    "TUNE_FUNCTION_THREAD_TIMEOUT_S": "60",
+    # glibc gives freed activations back to the kernel and faults them in again at every step, unless told not to.
     "MALLOC_MMAP_THRESHOLD_": "4294967296",
     "MALLOC_TRIM_THRESHOLD_": "8589934592",
 }
@@ -157,8 +159,11 @@ def cpus_to_start(needed: int) -> int:
     return max(have, needed)
 
 
-def require(workers: int, cpus_per_worker: int, use_gpu: bool) -> None:
+def require(workers: int, cpus_per_worker: int, use_gpu: bool, named: str = "cpus_per_worker") -> None:
     """Refuse at once what Ray would wait for without end, and say what it will wait for.
+
+    Args:
+        named: the option that holds a worker's CPUs.
 
     Raises:
         ConfigError: the cluster has too few CPUs or GPUs. With an autoscaler (RAY_ADDRESS set) it is only a warning.
@@ -170,9 +175,7 @@ def require(workers: int, cpus_per_worker: int, use_gpu: bool) -> None:
         if have.get(kind, 0) < needed:
             text = f"{workers} workers need {needed} {kind}s, Ray has {have.get(kind, 0):g}"
             if not is_remote():
-                raise ConfigError(
-                    f"{text}; lower num_workers or {'cpus_per_worker' if kind == 'CPU' else 'leave out use_gpu'}"
-                )
+                raise ConfigError(f"{text}; lower num_workers or {named if kind == 'CPU' else 'leave out use_gpu'}")
             warn(f"{text}; waiting for more nodes")
         elif free.get(kind, 0) < needed:
             say(

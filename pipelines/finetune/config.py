@@ -165,6 +165,8 @@ class FinetuneConfig:
     """Of the new head, order of rows and dropout."""
     seeds: str | None = None
     """Several seeds in one command, as 1,2,3,4,5: mean, median and spread are told at the end."""
+    metric_for_best_model: str | None = None
+    """Figure of the development split by which epochs are chosen; left out, the task's own."""
     early_stopping_patience: int | None = None
     """Stop when so many epochs in a row have not bettered the best; left out, all epochs are trained."""
 

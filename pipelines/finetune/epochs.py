@@ -13,6 +13,7 @@ from pipelines.finetune.predict import outputs_of, scores_of
 from pipelines.finetune.results import ordered
 from pipelines.finetune.splits import read_chosen
 from pipelines.team import Team
+from pmlm_core.errors import ConfigError
 from pmlm_core.training.step import Precision
 
 
@@ -42,6 +43,11 @@ class Chooser:
         if self._team.leads:
             predictions = self._family.predictions(self._examples, self._features, outputs)
             scores = scores_of(self._task, self._examples, predictions)
+            if self._task.metric not in scores:
+                raise ConfigError(
+                    f"metric_for_best_model '{self._task.metric}' is no figure of task '{self._task.name}'; it has "
+                    f"{', '.join(ordered(scores, ''))}"
+                )
         return self._team.agree(scores)
 
 

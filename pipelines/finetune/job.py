@@ -69,7 +69,7 @@ class Job:
 
     @property
     def task(self) -> Task:
-        return get_task(self.config.task, **self.config.task_options())
+        return settled_task(self.config)
 
     @property
     def cache_dir(self) -> Path:
@@ -101,7 +101,7 @@ def settle(config: FinetuneConfig) -> tuple[Job, Rejects]:
     """
     if "://" not in config.data_dir and not Path(config.data_dir).expanduser().is_dir():
         raise ConfigError(f"data_dir {config.data_dir} is no folder; name the one with the task's files")
-    task = get_task(config.task, **config.task_options())
+    task = settled_task(config)
     if len(task.splits) < 2:
         raise ConfigError(
             f"task '{task.name}' has no split to train on, only '{task.splits[0]}'"
@@ -127,6 +127,16 @@ def settle(config: FinetuneConfig) -> tuple[Job, Rejects]:
     final = tuple(Part(_at_most(split, config.max_predict_rows)) for split in others)
     job = Job(config, recipe, source, Part(train, training=True), choose, final, RunDir(Path()))
     return replace(job, run=RunDir(Path(config.output_dir) / job.name())), rejects
+
+
+def settled_task(config: FinetuneConfig) -> Task:
+    """The task, with the figure that was asked for to choose epochs by.
+
+    Raises:
+        ConfigError: no such task, or options that it does not have.
+    """
+    task = get_task(config.task, **config.task_options())
+    return replace(task, metric=config.metric_for_best_model or task.metric)
 
 
 def settled_recipe(config: FinetuneConfig, task: Task, source: Source) -> Recipe:

@@ -12,10 +12,11 @@ from pipelines.sweep.board import Board, in_words
 from pipelines.sweep.choose import Configuration, finals, ranked, winner
 from pipelines.sweep.complete import complete, finished_job
 from pipelines.sweep.course import RESULT, Course
-from pipelines.sweep.strategies import Plan, plan_of
+from pipelines.sweep.strategies import Plan, in_order, plan_of
 from pipelines.sweep.tracking import SweepTracking, run_id_of
 from pipelines.sweep.trial import POINT_KEY, Told, has_all, trial
 from pipelines.sweep.trials import Ended, Point, ended_trials
+from pipelines.sweep.tune_run import at_a_time, fit
 from pipelines.sweep.watch import Watch
 from pmlm_core.errors import TrainingError
 
@@ -25,7 +26,7 @@ class BenchmarkSweep:
 
     def __init__(self, course: Course, board: Board, tracking: SweepTracking) -> None:
         self._course, self._tracking = course, tracking
-        self._watch = Watch(course, board, tracking, keep=max(1, course.finalists) * len(course.seeds))
+        self._watch = Watch(course, board, tracking)
 
     def run(self) -> dict[str, Any]:
         """Search, final, winner; returns what `result.json` holds.
@@ -34,7 +35,9 @@ class BenchmarkSweep:
             TrainingError: every trial failed.
         """
         course = self._course
-        plan = plan_of(course)
+        for earlier in self._ended():
+            self._tracking.catch_up(earlier.folder)
+        plan = plan_of(course, at_a_time(course))
         search = self._told("search", plan)
         self._fit("search", plan, search, course.num_samples)
         ended = self._ended()
@@ -42,13 +45,15 @@ class BenchmarkSweep:
             raise TrainingError(f"{course.benchmark.name}: no trial came to its end; their reasons are above")
         points = finals(ended, course.finalists, course.seeds) if course.finalists else []
         if points:
-            final = Plan({POINT_KEY: _grid([{**point.params, "seed": point.seed} for point in points])}, 1)
+            grid = _grid([{**point.params, "seed": point.seed} for point in points])
+            final = Plan({POINT_KEY: grid}, 1, in_order(course, at_a_time(course)))
             self._fit("finalists", final, self._told("finalists", final), len(points), points)
             ended = self._ended()
         best = winner(ended, course.seeds, course.finalists)
         assert best is not None
+        write_json(course.run.path / RESULT, self._result(best, ended))
         self._complete(best)
-        result = self._result(best, ended)
+        result = self._result(best, self._ended())
         write_json(course.run.path / RESULT, result)
         return result
 
@@ -74,12 +79,12 @@ class BenchmarkSweep:
         )  # fmt: skip
 
     def _fit(self, phase: str, plan: Plan, told: Told, total: int, points: Sequence[Point] | None = None) -> None:
-        from pipelines.sweep.tune_run import fit
-
         known = self._ended()
         done = {each.folder.name for each in known if has_all(each, told)}
         if points is not None:
             done &= {point.name for point in points}
+        elif self._course.config.strategy != "paper_grid":  # finalists' other seeds are not the search's
+            done &= {each.folder.name for each in known if each.point.seed == self._course.seeds[0]}
         watch = self._watch.begin(phase, total, plan.copies, known, done)
         fit(self._course, phase, plan, trial, told, watch)
 
@@ -95,7 +100,11 @@ class BenchmarkSweep:
         job = finished_job(base, chosen.folder, chosen.point.params, chosen.point.seed)
         config = course.config
         remote = ray.remote(complete).options(num_cpus=config.cpus_per_trial, num_gpus=config.gpus_per_trial)
-        ray.get(remote.remote(job))
+        try:
+            ray.get(remote.remote(job))
+        except Exception as error:  # the winner stands without them
+            text = " ".join(str(error).split())[-300:]
+            warn(f"{course.benchmark.name}: the winner could not predict the splits without labels: {text}")
         self._tracking.update(chosen.folder)
 
     def _result(self, best: Configuration, ended: Sequence[Ended]) -> dict[str, Any]:

@@ -65,7 +65,10 @@ def finals(ended: Iterable[Ended], finalists: int, seeds: Sequence[int]) -> list
 
 
 def winner(ended: Sequence[Ended], seeds: Sequence[int], finalists: int) -> Configuration | None:
-    """The best mean among configurations with every seed; else the best of all."""
+    """The best mean among configurations with every seed, or with most of them; without finalists, of all."""
     whole = ranked(ended, seeds) if finalists else []
+    if not whole and finalists:  # some failed: the more seeds, the less luck
+        most = max((len(one.trials) for one in ranked(ended)), default=0)
+        whole = [one for one in ranked(ended) if len(one.trials) == most]
     best = whole or ranked(ended)
     return best[0] if best else None

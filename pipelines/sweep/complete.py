@@ -1,12 +1,13 @@
 """Splits that a trained trial has not predicted yet, by the model it left: tests of finalists and winner."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from pipelines.finetune.conclude import paired_files, predict_part
 from pipelines.finetune.job import Job
-from pipelines.finetune.rundir import MODEL, SCORES, read_scores, write_json
+from pipelines.finetune.rundir import MODEL, SCORES, TASK_FILE, read_scores, write_json
 from pipelines.finetune.source import model_class
 from pipelines.finetune.trainee import job_family
 from pipelines.team import Team
@@ -47,6 +48,8 @@ def complete(job: Job) -> None:
         journal.append(step, figures)
     journal.close()
     result["paired"] = paired_files(job.run)
+    description = json.loads((folder / TASK_FILE).read_text(encoding="utf-8"))
+    write_json(folder / TASK_FILE, {**description, "scores": result["scores"], "rows": result["rows"]})
     write_json(job.run.path / SCORES, result)
 
 

@@ -56,7 +56,7 @@ class SweepConfig:
     seeds: str | None = None
     """Seeds of finalists and grid, as 1,2,3,4,5; a search uses the first. Left out, the benchmark's."""
     grace_epochs: int | None = None
-    """Epochs before a trial may be stopped as hopeless; left out, the benchmark's budget."""
+    """asha, pbt, and the median of stop_hopeless: epochs before a trial may be stopped; left out, the benchmark's."""
     stop_hopeless: bool = True
     """random and optuna: stop a trial whose best so far is below the median of the others at the same epoch."""
     seed: int = 0
@@ -123,6 +123,11 @@ class SweepConfig:
         folder = self.run_name
         if folder is not None and (not folder or folder != folder.strip(". ") or "/" in folder):
             raise ConfigError(f"run_name '{folder}' must be a plain folder name, without '/'")
+        if len(self.benchmark) > 1 and self.register_model not in (None, "none"):
+            raise ConfigError(
+                "register_model names one model, and each of several benchmarks has its own winner: leave it out, "
+                "and they are named EXPERIMENT_PREFIX + benchmark"
+            )
         self.all_seeds(())
         for each in self.data_dir:
             benchmark, equals, _ = each.partition("=")

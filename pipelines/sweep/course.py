@@ -22,6 +22,7 @@ from pipelines.run_folder import RunDir
 from pipelines.sweep.config import SweepConfig
 from pmlm_core import storage
 from pmlm_core.errors import ConfigError
+from pmlm_core.tasks.registry import get_task
 from tune_spaces.base import Benchmark
 from tune_spaces.checks import near
 from tune_spaces.registry import ends, get_benchmark, settle_grid, settle_space
@@ -32,7 +33,7 @@ RESULT, TRIALS, TUNE = "result.json", "trials", "tune"
 _OURS = frozenset(
     {
         *("task", "model", "data_dir", "output_dir", "run_name", "cache_dir", "seed", "seeds", "num_workers"),
-        *("cpus_per_worker", "use_gpu", "max_failures", "tracking_uri", "experiment_name"),
+        *("cpus_per_worker", "use_gpu", "max_failures", "tracking_uri", "experiment_name", "metric_for_best_model"),
     }
 )
 OPTIONS = tuple(field.name for field in fields(FinetuneConfig) if field.name not in _OURS)
@@ -110,6 +111,10 @@ def courses(config: SweepConfig) -> tuple[list[Course], list[Rejects]]:
 
 def _course(config: SweepConfig, name: str) -> tuple[Course, Rejects]:
     benchmark = get_benchmark(name, OPTIONS)
+    if benchmark.mode != "max":
+        raise ConfigError(
+            f"benchmark '{benchmark.name}': mode is '{benchmark.mode}', but every figure is better higher"
+        )
     for option in config.options or {}:
         if option not in OPTIONS:
             hint = "the sweep sets it itself" if option in _OURS else f"unknown{near(option, OPTIONS)}"
@@ -184,6 +189,8 @@ def _base(config: SweepConfig, benchmark: Benchmark, options: Mapping[str, Any],
         experiment_name=config.experiment_prefix + benchmark.name,
     )
     base = _with(base, options)
+    if get_task(base.task, **base.task_options()).metric != benchmark.metric:
+        base = replace(base, metric_for_best_model=benchmark.metric)
     base.validate()
     return base
 

@@ -50,7 +50,7 @@ def check_fits(config: SweepConfig) -> None:
     """
     from pipelines import cluster
 
-    cluster.require(config.num_workers, config.cpus_per_trial, use_gpu=False)
+    cluster.require(config.num_workers, config.cpus_per_trial, use_gpu=False, named="cpus_per_trial")
     needed = config.num_workers * config.gpus_per_trial
     if not needed:
         return

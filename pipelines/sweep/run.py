@@ -16,6 +16,7 @@ from pipelines.output_folder import check_output_dir
 from pipelines.sweep.board import Board, Standing
 from pipelines.sweep.config import SweepConfig
 from pipelines.sweep.course import RESULT, Course, courses
+from pipelines.sweep.trials import FAILURE
 from pmlm_core import storage
 from pmlm_core.errors import PmlmError, TrainingError
 
@@ -38,6 +39,10 @@ def run(config: SweepConfig) -> None:
     sweep.mkdir(parents=True, exist_ok=True)
     with locked(sweep, "pmlm sweep"):
         known = [open_course(course) for course in found]
+        if config.retry_failed:
+            for course in found:
+                for path in course.trials.glob(f"*/{FAILURE}"):
+                    path.unlink()
         write_sweep(sweep, asdict(config))
         for course, left_out in zip(found, rejects, strict=True):
             tell_rows(course.job, left_out)
@@ -47,8 +52,10 @@ def run(config: SweepConfig) -> None:
             from pipelines.sweep.plan import check_fits
 
             check_fits(config)
-            results = _sweep([_encoded(course) for course in found], config)
-        _conclude(found, results, config)
+            results, failure = _sweep([_encoded(course) for course in found], config)
+        _conclude([course for course in found if course.benchmark.name in results], results, config)
+        if failure is not None:
+            raise failure
 
 
 def dry_run(config: SweepConfig) -> None:
@@ -73,11 +80,13 @@ def _encoded(course: Course) -> Course:
     return replace(course, job=encode_all(course.job))
 
 
-def _sweep(all_courses: Sequence[Course], config: SweepConfig) -> dict[str, dict[str, Any]]:
+def _sweep(
+    all_courses: Sequence[Course], config: SweepConfig
+) -> tuple[dict[str, dict[str, Any]], TrainingError | None]:
     """Every benchmark in a thread of its own: they share the cluster, and none waits for another's last trial.
 
-    Raises:
-        TrainingError: a benchmark came to nothing; the others have ended before it is raised.
+    Returns:
+        Results by benchmark, and what to raise if a benchmark came to nothing.
     """
     from pipelines.sweep.benchmark_sweep import BenchmarkSweep
     from pipelines.sweep.tracking import SweepTracking
@@ -112,12 +121,14 @@ def _sweep(all_courses: Sequence[Course], config: SweepConfig) -> dict[str, dict
         trackings[name].close(
             "FINISHED" if name in results else "FAILED", course.trials / won["trial"] if won else None
         )
-    for name, failure in failures.items():
-        if not isinstance(failure, PmlmError):
-            raise TrainingError(f"the sweep of {name} ended with {type(failure).__name__}: {failure}") from failure
-    if failures:
-        raise TrainingError("; ".join(str(failure) for failure in failures.values()))
-    return results
+    said = [
+        str(each) if isinstance(each, PmlmError) else f"the sweep of {name} ended with {type(each).__name__}: {each}"
+        for name, each in failures.items()
+    ]
+    error = TrainingError("; ".join(said)) if said else None
+    if error is not None:
+        error.__cause__ = next(iter(failures.values()))
+    return results, error
 
 
 def _show(board: Board, threads: Sequence[threading.Thread]) -> None:
@@ -156,4 +167,5 @@ def _conclude(all_courses: Sequence[Course], results: dict[str, dict[str, Any]],
                 name = config.register_model or f"{config.experiment_prefix}{course.benchmark.name}"
                 register(folder, folder / MODEL, name, config.tracking_uri, alias="champion")
             next_command(f"pmlm predict --model {folder / MODEL} --inputs FILES --output_dir outputs/predictions")
-    next_command(f"pmlm compare --sweep {all_courses[0].run.path.parent.name}")
+    if all_courses:
+        next_command(f"pmlm compare --sweep {all_courses[0].run.path.parent.name}")

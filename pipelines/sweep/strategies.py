@@ -20,6 +20,8 @@ class Plan:
         param_space: domains and grids by option.
         num_samples: how often the space is drawn from, or the grid gone through.
         copies, keeps_place: see `pipelines.sweep.trial.Told`.
+        remembers: what is proposed depends on what has ended, so Tune's own state is gone on with. Other searches
+            propose the same points again, and those that have ended are found on disk.
     """
 
     param_space: dict[str, Any]
@@ -29,29 +31,33 @@ class Plan:
     metric: str | None = SCORE
     copies: bool = False
     keeps_place: bool = False
+    remembers: bool = False
 
 
-def plan_of(course: Course) -> Plan:
-    """The search that the course's strategy means."""
+def plan_of(course: Course, at_a_time: int | None = None) -> Plan:
+    """The search that the course's strategy means.
+
+    Args:
+        at_a_time: trials at a time, None for as many as fit. Tune heeds its own limit for some searches only.
+    """
     from ray import tune
-    from ray.tune.search import BasicVariantGenerator
 
-    space, samples, seed = dict(course.searched), course.num_samples, course.config.seed
+    space, samples = dict(course.searched), course.num_samples
     # An epoch is told when it has ended; one more is told when the trial's model is scored and saved, and before that
     # no scheduler may end a trial for having come to its end.
     limit = course.max_epochs + 1
-    at_random = BasicVariantGenerator(random_state=seed)
+    at_random = in_order(course, at_a_time)
     match course.config.strategy:
         case "paper_grid":
             grid = {name: tune.grid_search(list(values)) for name, values in space.items()}
-            return Plan({**grid, "seed": tune.grid_search(list(course.seeds))}, 1)
+            return Plan({**grid, "seed": tune.grid_search(list(course.seeds))}, 1, at_random)
         case "random":
             return Plan(space, samples, at_random, _median(course))
         case "optuna":
-            return Plan(space, samples, _optuna(course, SCORE, "max"), _median(course))
+            return Plan(space, samples, _optuna(course, SCORE, "max"), _median(course), remembers=True)
         case "optuna_pareto":
             search = _optuna(course, [SCORE, "seconds"], ["max", "min"])
-            return Plan(space, samples, search, metric=None)
+            return Plan(space, samples, search, metric=None, remembers=True)
         case "asha":
             from ray.tune.schedulers import AsyncHyperBandScheduler
 
@@ -66,13 +72,27 @@ def plan_of(course: Course) -> Plan:
     raise AssertionError(course.config.strategy)
 
 
+def in_order(course: Course, at_a_time: int | None) -> Any:
+    """Points of a grid, or drawn by the sweep's seed."""
+    from ray.tune.search import BasicVariantGenerator
+
+    return BasicVariantGenerator(random_state=course.config.seed, max_concurrent=at_a_time or 0)
+
+
 def _median(course: Course) -> Any:
     """Stops what is below the median of the others at the same epoch; None where that is not wanted."""
     from ray.tune.schedulers import MedianStoppingRule
 
     if not course.config.stop_hopeless:
         return None
-    return MedianStoppingRule(time_attr=EPOCH, grace_period=course.grace_epochs, min_samples_required=3)
+
+    class Median(MedianStoppingRule):
+        """Lets a trial go on where there are too few to compare it with; Tune's would pause it after every epoch."""
+
+        def _on_insufficient_samples(self, tune_controller: Any, trial: Any, time: float) -> str:
+            return self.CONTINUE
+
+    return Median(time_attr=EPOCH, grace_period=course.grace_epochs, min_samples_required=3)
 
 
 def _optuna(course: Course, metric: Any, mode: Any) -> Any:
@@ -101,7 +121,7 @@ def _population(course: Course, at_random: Any) -> Plan:
         log_config=False,
         require_attrs=False,
     )
-    return Plan(dict(course.searched), course.num_samples, at_random, changes, copies=True)
+    return Plan(dict(course.searched), course.num_samples, at_random, changes, copies=True, remembers=True)
 
 
 def _is_open(domain: Any) -> bool:

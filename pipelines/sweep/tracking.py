@@ -13,7 +13,6 @@ from pathlib import Path
 from pipelines.console import warn
 from pipelines.finetune.record import params_of, tags_of
 from pipelines.finetune.rundir import MODEL, SCORES, TASK_FILE
-from pipelines.run_folder import RunDir
 from pipelines.sweep.board import in_words
 from pipelines.sweep.course import RESULT, Course
 from pipelines.sweep.trials import Point, job_at, read_cost
@@ -91,6 +90,14 @@ class SweepTracking:
         self._journal.append(self._ended, figures)
         self._parent.ship(self._ended)
 
+    def catch_up(self, folder: Path) -> None:
+        """Send what an earlier command, killed meanwhile, has left of a trial that had ended."""
+        record = Record.load(folder)
+        if record is not None and not record.delivered:
+            record.tags["outcome"] = "finished"
+            record.save(folder)
+            self.update(folder)
+
     def update(self, folder: Path) -> None:
         """Send figures and files that a finished trial got later."""
         record = Record.load(folder)
@@ -105,7 +112,9 @@ class SweepTracking:
     def interrupt(self) -> None:
         """The driver ends before the sweep: trials that run go on with the next command."""
         for trial in list(self._sinks):
-            self._sinks.pop(trial).finish("KILLED", timeout=5.0)
+            sink = self._sinks.pop(trial, None)  # Tune's thread may be ending it just now
+            if sink is not None:
+                sink.finish("KILLED", timeout=5.0)
 
     def close(self, status: str, winner: Path | None) -> None:
         """Send everything that is left."""
@@ -152,8 +161,10 @@ def run_id_of(folder: Path) -> str | None:
 def _note_cost(folder: Path) -> None:
     """Put what the trial has cost into its journal, at its last step."""
     step = _last_step(folder)
-    if RunDir(folder).path.is_dir():
-        Journal(folder, say=warn).append(step, {f"cost/{name}": value for name, value in read_cost(folder).items()})
+    if folder.is_dir():
+        journal = Journal(folder, say=warn)
+        journal.append(step, {f"cost/{name}": value for name, value in read_cost(folder).items()})
+        journal.close()
 
 
 def _last_step(folder: Path) -> int:

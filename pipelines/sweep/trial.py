@@ -9,7 +9,7 @@ import shutil
 import tempfile
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -28,15 +28,18 @@ from pipelines.sweep.trials import (
     read_cost,
     read_ended,
     read_failure,
+    was_stopped,
     write_point,
 )
-from pmlm_core.errors import PmlmError, TrainingError
+from pipelines.tracking.journal import FILE_NAME, read
+from pmlm_core.errors import ConfigError, TrainingError
 from pmlm_core.training.checkpoint import folder_of
+from pmlm_core.training.step import NotFinite
 
 SCORE, EPOCH, POINT_KEY = "score", "epoch", "point"
 _ORIGIN = "pmlm_origin.json"
-_LOCK_WAIT_S = 60.0
-"""How long an attempt waits for one before it, on a machine thought lost, that may still be at work."""
+_LOCK_WAIT_S = 86400.0
+_NONE = float("-inf")
 
 
 @dataclass(frozen=True)
@@ -82,28 +85,32 @@ def trial(config: dict[str, Any], told: Told) -> None:
     """
     point = point_of(config.get(POINT_KEY) or config, told.seed)
     folder = told.trials / (_tune_id() if told.copies else point.name)
-    report = Reporter(told, folder)
-    ended = read_ended(folder, told.metric, told.split)
-    if ended is not None and has_all(ended, told):
-        for entry in ended.result["epochs"]:
-            report({"epoch": entry["epoch"], **entry["scores"]})
-        report.end(ended.score)
-        return
-    if failure := read_failure(folder):
-        raise TrainingError(failure)
     folder.mkdir(parents=True, exist_ok=True)
+    # A space of a few values may propose a point twice, and a machine thought lost may still be at work: whoever
+    # comes second waits, and then finds what the first has done.
     with locked(folder, "a trial of pmlm sweep", wait=_LOCK_WAIT_S):
+        report = Reporter(told, folder)
+        ended = read_ended(folder, told.metric, told.split)
+        if ended is not None and has_all(ended, told):
+            report.again(ended.result["epochs"])
+            report.end(ended)
+            return
+        if was_stopped(folder) and not told.copies:  # earlier, as hopeless
+            report.again(report.earlier())
+            return
+        if failure := read_failure(folder):
+            raise TrainingError(failure)
         if told.copies:
             _take_over(folder, point)
         try:
             _train(told, point, folder, report, ended)
-        except PmlmError as error:
+        except (NotFinite, ConfigError) as error:  # they would come again
             report.spend()
             write_json(folder / FAILURE, {"message": str(error), "kind": type(error).__name__})
             raise
         ended = read_ended(folder, told.metric, told.split)
         assert ended is not None, "a trial that ends without an error has written its scores"
-        report.end(ended.score)
+        report.end(ended)
 
 
 def _train(told: Told, point: Point, folder: Path, report: "Reporter", ended: Ended | None) -> None:
@@ -115,9 +122,8 @@ def _train(told: Told, point: Point, folder: Path, report: "Reporter", ended: En
 
     job = replace(job_at(told.base, point, folder), attempt=uuid.uuid4().hex[:12])
     batches = TrainingBatches(job, job_family(job))
-    job = replace(
-        job, micro_batch_size=settled_micro_batch(job, batches.longest), threads=job.config.cpus_per_worker or 1
-    )
+    micro_batch_size, threads = settled_micro_batch(job, batches.longest), job.config.cpus_per_worker or 1
+    job = replace(job, micro_batch_size=micro_batch_size, threads=threads)
     write_point(folder, point)
     write_record(job.run, {"identity": job.identity(), "seed": job.seed})
     if ended is not None and ended.has_model:  # trained before; only splits are missing
@@ -128,14 +134,13 @@ def _train(told: Told, point: Point, folder: Path, report: "Reporter", ended: En
         return
     from pipelines.train_group import Group, fit
 
-    group = Group(
-        job.run, job.attempt, job.config.num_workers, job.threads, job.config.use_gpu, job.config.max_failures
-    )
+    config = job.config
+    group = Group(job.run, job.attempt, config.num_workers, job.threads, config.use_gpu, config.max_failures)
     try:
-        fit(group, ray_worker, {"job": job}, meanwhile=report.from_journal)
+        fit(group, ray_worker, {"job": job}, meanwhile=lambda: report.from_journal(batches.steps_per_epoch))
     finally:
         shutil.rmtree(folder / "ray", ignore_errors=True)
-    report.from_journal()
+    report.from_journal(batches.steps_per_epoch)
 
 
 def has_all(ended: Ended, told: Told) -> bool:
@@ -148,36 +153,53 @@ class Reporter:
 
     def __init__(self, told: Told, folder: Path) -> None:
         self._told, self._folder = told, folder
-        self._best = float("-inf")
-        self._last_epoch = 0.0
         self._began, self._before = time.monotonic(), read_cost(folder)
-        self._offset = 0
+        # What an earlier attempt has reached counts; a member of a population may have got other weights since.
+        self._best = max((each["scores"].get(told.metric, _NONE) for each in self.earlier()), default=_NONE)
+        if told.copies:
+            self._best = _NONE
+        self._seen = 0
+
+    def earlier(self) -> list[dict[str, Any]]:
+        """Scores of the epochs in the journal, the step of each beside them."""
+        path = self._folder / FILE_NAME
+        entries = [entry for entry, _ in read(path, 0)] if path.exists() else []
+        found: list[dict[str, Any]] = []
+        for entry in entries:
+            scores = {name[5:]: value for name, value in entry.metrics.items() if name.startswith("eval/")}
+            if scores:
+                found.append({"step": entry.step, "epoch": len(found) + 1, "scores": scores})
+        return found
 
     def __call__(self, figures: Mapping[str, float]) -> None:
+        """What the loop reports: at the end of an epoch the score is among the figures."""
         metric = self._told.metric
         if metric not in figures:  # a checkpoint in the middle of an epoch
             return
-        self._best = max(self._best, figures[metric])
-        self._last_epoch = float(figures["epoch"])
-        self._tell({SCORE: self._best, metric: figures[metric], EPOCH: self._last_epoch}, figures.get("step"))
+        best = figures[metric] if self._told.copies else max(self._best, figures[metric])
+        self._best = best
+        self._tell({SCORE: best, metric: figures[metric], EPOCH: float(figures["epoch"])}, int(figures["step"]))
 
-    def from_journal(self) -> None:
+    def again(self, epochs: Sequence[Mapping[str, Any]]) -> None:
+        """Tell epochs of before, so that whoever compares trials knows them."""
+        self._best = _NONE
+        for each in epochs:
+            value = each["scores"].get(self._told.metric)
+            if value is not None:
+                self._best = max(self._best, value)
+                self._tell({SCORE: self._best, self._told.metric: value, EPOCH: float(each["epoch"])}, None)
+
+    def from_journal(self, steps_per_epoch: int) -> None:
         """Tell what workers of other processes have written since the last call."""
-        from pipelines.tracking.journal import FILE_NAME, read
+        for each in self.earlier():
+            if each["step"] > self._seen:
+                self._seen = each["step"]
+                self({"step": each["step"], "epoch": each["step"] / steps_per_epoch, **each["scores"]})
 
-        path = self._folder / FILE_NAME
-        if not path.exists() or path.stat().st_size < self._offset:
-            self._offset = 0
-            return
-        for entry, after in read(path, self._offset):
-            self._offset = after
-            scores = {name[5:]: value for name, value in entry.metrics.items() if name.startswith("eval/")}
-            if scores:
-                self({"epoch": self._last_epoch + 1, **scores})
-
-    def end(self, score: float) -> None:
+    def end(self, ended: Ended) -> None:
         """Tell the score of the finished trial, on the whole split with the recipe's decoding."""
-        self._tell({SCORE: score, self._told.metric: score, EPOCH: self._last_epoch + 1, "ended": True}, None)
+        after = float(ended.result["epochs"][-1]["epoch"] + 1)
+        self._tell({SCORE: ended.score, self._told.metric: ended.score, EPOCH: after, "ended": True}, None)
 
     def spend(self) -> dict[str, float]:
         """Write down what the trial has cost so far."""
@@ -187,17 +209,22 @@ class Reporter:
         write_json(self._folder / COST, cost)
         return cost
 
-    def _tell(self, figures: dict[str, Any], step: float | None) -> None:
+    def _tell(self, figures: dict[str, Any], step: int | None) -> None:
+        """Report; `step` names the checkpoint that the epoch left, where there is one."""
         from ray import tune
 
-        self._folder.mkdir(parents=True, exist_ok=True)
         told = {**figures, "seconds": self.spend()["seconds"], "folder": self._folder.name, "step": step or 0}
-        if step is None or not (self._told.copies or self._told.keeps_place):
+        if step is None or self._told.base.config.num_workers > 1:
             tune.report(told)
             return
-        with tempfile.TemporaryDirectory(prefix="pmlm-trial-") as place:
+        # Tune may stop or pause the trial at this report; the checkpoint is written in the background until then.
+        state = _published(self._folder, step)
+        if not (self._told.copies or self._told.keeps_place):
+            tune.report(told)
+            return
+        with tempfile.TemporaryDirectory(prefix=".token-", dir=self._folder) as place:
             if self._told.copies:
-                shutil.copytree(_published(self._folder, int(step)), place, dirs_exist_ok=True)
+                shutil.copytree(state, place, dirs_exist_ok=True)
             (Path(place) / _ORIGIN).write_text(json.dumps({"trial": self._folder.name, "step": step}))
             tune.report(told, checkpoint=tune.Checkpoint.from_directory(place))
 

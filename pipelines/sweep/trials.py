@@ -12,7 +12,7 @@ from pipelines.finetune.job import Job
 from pipelines.finetune.rundir import MODEL, SCORES, write_json
 from pipelines.run_folder import RunDir
 
-POINT, FAILURE, COST = "point.json", "failure.json", "cost.json"
+POINT, FAILURE, COST, STOPPED = "point.json", "failure.json", "cost.json", "stopped.json"
 
 Params = Mapping[str, Any]
 
@@ -116,6 +116,11 @@ def read_failure(folder: Path) -> str | None:
         return str(json.loads((folder / FAILURE).read_text(encoding="utf-8"))["message"])
     except (OSError, ValueError, KeyError):
         return None
+
+
+def was_stopped(folder: Path) -> bool:
+    """Whether the trial was stopped as hopeless."""
+    return (folder / STOPPED).is_file()
 
 
 def _digest(params: Params) -> str:

@@ -1,6 +1,7 @@
 """One run of Ray Tune, new or gone on with: the only place that builds a `Tuner`."""
 
 import logging
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,15 +17,19 @@ from pipelines.sweep.trial import Told
 def fit(course: Course, phase: str, plan: Plan, trainable: Callable[..., None], told: Told, watch: Any) -> None:
     """Run the trials of a phase until all have ended; where an earlier command had begun, go on with it.
 
-    Trials that failed are for `watch` to tell. Tune's own state is a convenience: without it, or if it is damaged, the
-    trials are proposed anew, and those found on disk say that they have ended.
+    Trials that failed are for `watch` to tell. Tune's own state is gone on with where proposals depend on it; else, or
+    if it is damaged, the trials are proposed anew, and those found on disk say that they have ended.
     """
     from ray import tune
 
     _quiet()
     config = course.config
     wrapped = tune.with_resources(tune.with_parameters(trainable, told=told), _resources(course))
+    # Tune keeps trainables by name, one for each name in the whole cluster's job.
+    wrapped.__name__ = f"{course.benchmark.name}-{phase}"
     place = course.run.path / TUNE
+    if not plan.remembers:
+        shutil.rmtree(place / phase, ignore_errors=True)
     tuner = _restored(place / phase, wrapped, config.retry_failed) or tune.Tuner(
         wrapped,
         param_space=plan.param_space,
@@ -34,15 +39,16 @@ def fit(course: Course, phase: str, plan: Plan, trainable: Callable[..., None], 
             search_alg=plan.search_alg,
             scheduler=plan.scheduler,
             num_samples=plan.num_samples,
-            max_concurrent_trials=_at_a_time(course),
-            reuse_actors=not (plan.copies or plan.keeps_place),
+            max_concurrent_trials=at_a_time(course),
+            # A trial that is stopped leaves its workers behind, if it has some, unless its process ends with it.
+            reuse_actors=not (plan.copies or plan.keeps_place or config.num_workers > 1),
             trial_dirname_creator=_dirname,
         ),
         run_config=tune.RunConfig(
             name=phase,
             storage_path=str(place),
             failure_config=tune.FailureConfig(max_failures=config.max_failures),
-            checkpoint_config=tune.CheckpointConfig(num_to_keep=2 if plan.copies or plan.keeps_place else None),
+            checkpoint_config=tune.CheckpointConfig(num_to_keep=5 if plan.copies or plan.keeps_place else None),
             callbacks=[watch],
             verbose=0,
         ),
@@ -74,7 +80,7 @@ def _resources(course: Course) -> Any:
     return {"cpu": config.cpus_per_trial, **({"gpu": config.gpus_per_trial} if config.gpus_per_trial else {})}
 
 
-def _at_a_time(course: Course) -> int | None:
+def at_a_time(course: Course) -> int | None:
     """Trials at a time. With workers of their own they would start without end and wait for each other's CPUs."""
     import ray
 

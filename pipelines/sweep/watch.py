@@ -9,13 +9,14 @@ from typing import Any
 from ray.tune import Callback
 
 from pipelines.console import warn
-from pipelines.finetune.rundir import MODEL, SCORES
+from pipelines.finetune.rundir import MODEL, SCORES, write_json
 from pipelines.run_folder import CHECKPOINTS
 from pipelines.sweep.board import Board, Standing, in_words
+from pipelines.sweep.choose import ranked
 from pipelines.sweep.course import Course
 from pipelines.sweep.tracking import SweepTracking
-from pipelines.sweep.trial import POINT_KEY, SCORE
-from pipelines.sweep.trials import Ended, Point, point_of, read_failure
+from pipelines.sweep.trial import EPOCH, POINT_KEY, SCORE
+from pipelines.sweep.trials import STOPPED, Ended, Point, ended_trials, point_of, read_failure
 
 _WATCHED: dict[str, "Watch"] = {}
 
@@ -23,11 +24,9 @@ _WATCHED: dict[str, "Watch"] = {}
 class Watch:
     """Follows one benchmark's trials in the driver."""
 
-    def __init__(self, course: Course, board: Board, tracking: SweepTracking, keep: int) -> None:
-        """`keep`: how many of the best trials keep their models; the others' are cleared away as they end."""
-        self._course, self._board, self._tracking, self._keep = course, board, tracking, keep
+    def __init__(self, course: Course, board: Board, tracking: SweepTracking) -> None:
+        self._course, self._board, self._tracking = course, board, tracking
         self._phase, self._copies = "", False
-        self._ranked: list[tuple[float, str]] = []
         self._outcomes: dict[str, str] = {}
 
     @property
@@ -43,7 +42,6 @@ class Watch:
         """
         self._phase, self._copies = phase, copies
         for ended in known:
-            self._rank(ended.folder.name, ended.score)
             self._outcomes[ended.folder.name] = "finished"
             self._lead(ended.score, ended.point)
         with self._board.lock:
@@ -83,16 +81,18 @@ class Watch:
         self._tracking.standing(best, {each: counts[each] for each in ("finished", "stopped", "failed")})
         if outcome != "failed":
             shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
-        if outcome == "finished":
-            self._rank(name, float((trial.last_result or {}).get(SCORE, 0.0)))
+        if outcome == "stopped" and folder.is_dir():
+            write_json(folder / STOPPED, {"epoch": (trial.last_result or {}).get(EPOCH)})
+        if outcome == "finished" and self._phase == "search":
+            self._clear_models()
 
-    def _rank(self, name: str, score: float) -> None:
-        """Keep the models of the best; the disk would not hold those of a whole grid."""
-        self._ranked = sorted({(score, name), *self._ranked}, reverse=True)
-        if self._phase != "search":
-            return
-        for _, other in self._ranked[self._keep :]:
-            shutil.rmtree(self._course.trials / other / MODEL, ignore_errors=True)
+    def _clear_models(self) -> None:
+        """Keep the models of as many of the best configurations as may be finalists; the disk would not hold all."""
+        assert self._course.job.choose is not None
+        split, keep = self._course.job.choose.split.name, max(1, self._course.finalists)
+        for one in ranked(ended_trials(self._course.trials, self._course.metric, split))[keep:]:
+            for trial in one.trials:
+                shutil.rmtree(trial.folder / MODEL, ignore_errors=True)
 
     def _lead(self, score: float, point: Point) -> None:
         with self._board.lock:
