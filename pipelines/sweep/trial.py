@@ -158,7 +158,7 @@ class Reporter:
         self._best = max((each["scores"].get(told.metric, _NONE) for each in self.earlier()), default=_NONE)
         if told.copies:
             self._best = _NONE
-        self._seen = 0
+        self._seen, self._works = 0, True
 
     def earlier(self) -> list[dict[str, Any]]:
         """Scores of the epochs in the journal, the step of each beside them."""
@@ -181,8 +181,8 @@ class Reporter:
         self._tell({SCORE: best, metric: figures[metric], EPOCH: float(figures["epoch"])}, int(figures["step"]))
 
     def again(self, epochs: Sequence[Mapping[str, Any]]) -> None:
-        """Tell epochs of before, so that whoever compares trials knows them."""
-        self._best = _NONE
+        """Tell epochs of before, so that whoever compares trials knows them; that costs nothing."""
+        self._best, self._works = _NONE, False
         for each in epochs:
             value = each["scores"].get(self._told.metric)
             if value is not None:
@@ -203,6 +203,8 @@ class Reporter:
 
     def spend(self) -> dict[str, float]:
         """Write down what the trial has cost so far."""
+        if not self._works:
+            return self._before
         seconds = time.monotonic() - self._began
         shares = {"seconds": 1.0, "cpu_seconds": self._told.cpus, "gpu_seconds": self._told.gpus}
         cost = {name: round(self._before[name] + seconds * share, 3) for name, share in shares.items()}

@@ -1,4 +1,4 @@
-"""`kill -9` of a sweep's driver in the middle, and the same command again: nothing is lost, nothing finished repeated."""
+"""`kill -9` of a sweep's driver in the middle, and the same command again: nothing is lost or done twice."""
 
 import json
 import os
