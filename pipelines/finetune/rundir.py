@@ -8,6 +8,7 @@ OUTPUT_DIR/RUN_NAME/
         metrics.jsonl, events.jsonl, checkpoints/ (while training)
         model/           the best epoch: a Hugging Face folder with tokenizer and pmlm_task.json
         predictions/     in the official submission form
+        paired/          what paired tests between runs are computed from (pmlm_core/tasks/scores/paired.py)
         scores.json      written last: it says that the seed is finished
 """
 
