@@ -18,13 +18,13 @@ from pipelines import cluster
 from pipelines.finetune.encode import encode_all
 from pipelines.finetune.job import settled_micro_batch
 from pipelines.finetune.loop import finetune
+from pipelines.finetune.rundir import open_record
 from pipelines.finetune.trainee import TrainingBatches, job_family
 from pipelines.run_folder import write_record
 from pipelines.sweep.benchmark_sweep import BenchmarkSweep
 from pipelines.sweep.board import Board, Standing
 from pipelines.sweep.config import SweepConfig
 from pipelines.sweep.course import Course, courses
-from pipelines.sweep.rundir import open_course
 from pipelines.sweep.tracking import SweepTracking
 from pipelines.sweep.trials import Point, job_at
 from pipelines.team import Team
@@ -84,7 +84,7 @@ def bare(course: Course, count: int) -> float:
 
 
 def swept(course: Course) -> float:
-    open_course(course)
+    open_record(course.run, course.identity(), {})
     course = replace(course, job=encode_all(course.job))
     began = time.perf_counter()
     tracking = SweepTracking(course)

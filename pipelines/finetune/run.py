@@ -72,7 +72,7 @@ def dry_run(config: FinetuneConfig) -> None:
 
     check_output_dir(config.output_dir)
     job, rejects = settle(config)
-    check_same(job)
+    check_same(job.run, job.identity())
     tell_rows(job, rejects)
     for line in describe(job):
         say(line)

@@ -29,43 +29,42 @@ TASK_FILE = "pmlm_task.json"
 
 
 def open_run(job: Job) -> bool:
-    """Make the run's folder, or make sure that the one there is this run; returns whether it was there.
+    """Make the run's folder, or make sure that the one there is this run; see `open_record`."""
+    return open_record(
+        job.run, job.identity(), {"config": redacted(asdict(job.config)), "source": job.source.described()}
+    )
+
+
+def open_record(run: RunDir, identity: dict[str, Any], more: dict[str, Any]) -> bool:
+    """Make the folder of what `identity` says, or make sure that the one there is that; returns whether it was there.
 
     Raises:
         ConfigError: it was started with other options, data or checkpoint.
     """
-    if job.run.record.exists():
-        check_same(job)
+    if run.record.exists():
+        check_same(run, identity)
         return True
-    check_is_new(job.run.path)
+    check_is_new(run.path)
     try:
-        write_record(
-            job.run,
-            {
-                "config": redacted(asdict(job.config)),
-                "identity": job.identity(),
-                "source": job.source.described(),
-                "started": time.time(),
-            },
-        )
+        write_record(run, {**more, "identity": identity, "started": time.time()})
     except OSError as error:
-        raise ConfigError(f"output_dir: {job.run.path} cannot be made: {error.strerror}") from None
+        raise ConfigError(f"output_dir: {run.path} cannot be made: {error.strerror}") from None
     return False
 
 
-def check_same(job: Job) -> None:
-    """Refuse another job in the folder of a run; a folder that is not there yet is fine."""
-    if not job.run.record.exists():
+def check_same(run: RunDir, identity: dict[str, Any]) -> None:
+    """Refuse another identity in the folder of a run or sweep; a folder that is not there yet is fine."""
+    if not run.record.exists():
         return
     try:
-        before = json.loads(job.run.record.read_text(encoding="utf-8"))["identity"]
-        differences = changed(before, job.identity())
+        before = json.loads(run.record.read_text(encoding="utf-8"))["identity"]
+        differences = changed(before, identity)
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ConfigError(f"{job.run.path / RUN_FILE} cannot be read ({error!r}): choose another run_name") from None
+        raise ConfigError(f"{run.path / RUN_FILE} cannot be read ({error!r}): choose another run_name") from None
     if differences:
         raise ConfigError(
-            f"run '{job.run.name}' in {job.run.path.parent} was started otherwise: {'; '.join(differences)}. "
-            "To resume it, give the same; for a new run, choose another run_name or leave run_name out"
+            f"'{run.name}' in {run.path.parent} was started otherwise: {'; '.join(differences)}. To go on with it, "
+            "give the same; for a new one, choose another run_name or leave run_name out"
         )
 
 

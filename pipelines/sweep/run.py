@@ -9,7 +9,7 @@ from typing import Any
 from pipelines import cluster
 from pipelines.console import console, made, next_command, say
 from pipelines.finetune.encode import encode_all
-from pipelines.finetune.rundir import MODEL, REJECTS
+from pipelines.finetune.rundir import MODEL, REJECTS, check_same, open_record, write_json
 from pipelines.finetune.tell import tell_rows
 from pipelines.lock import locked
 from pipelines.output_folder import check_output_dir
@@ -17,10 +17,13 @@ from pipelines.sweep.board import Board, Standing
 from pipelines.sweep.config import SweepConfig
 from pipelines.sweep.course import RESULT, Course, courses
 from pipelines.sweep.trials import FAILURE
+from pipelines.tracking.redact import redacted
 from pmlm_core import storage
 from pmlm_core.errors import PmlmError, TrainingError
 
 _LINE_EVERY_S = 30.0
+SWEEP_FILE = "sweep.json"
+"""Options of the newest command, in the sweep's folder."""
 
 
 def run(config: SweepConfig) -> None:
@@ -31,19 +34,19 @@ def run(config: SweepConfig) -> None:
         DataError: files are missing or unusable.
         TrainingError: no trial of a benchmark came to its end.
     """
-    from pipelines.sweep.rundir import open_course, write_sweep
-
     check_output_dir(config.output_dir)
     found, rejects = courses(config)
     sweep = found[0].run.path.parent
     sweep.mkdir(parents=True, exist_ok=True)
     with locked(sweep, "pmlm sweep"):
-        known = [open_course(course) for course in found]
+        known = [
+            open_record(course.run, course.identity(), {"source": course.job.source.described()}) for course in found
+        ]
         if config.retry_failed:
             for course in found:
                 for path in course.trials.glob(f"*/{FAILURE}"):
                     path.unlink()
-        write_sweep(sweep, asdict(config))
+        write_json(sweep / SWEEP_FILE, redacted(asdict(config)))
         for course, left_out in zip(found, rejects, strict=True):
             tell_rows(course.job, left_out)
             storage.write_lines(str(course.run.path / REJECTS), left_out.lines())
@@ -65,12 +68,11 @@ def dry_run(config: SweepConfig) -> None:
         ConfigError, DataError: as `run`.
     """
     from pipelines.sweep.plan import describe
-    from pipelines.sweep.rundir import check_course
 
     check_output_dir(config.output_dir)
     found, rejects = courses(config)
     for course, left_out in zip(found, rejects, strict=True):
-        check_course(course)
+        check_same(course.run, course.identity())
         tell_rows(course.job, left_out)
     for line in describe(found):
         say(line)

@@ -10,12 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sweeping_data import make_sweep
 
+from pipelines.finetune.rundir import check_same, open_record
 from pipelines.sweep.board import Board, Standing
 from pipelines.sweep.choose import finals, ranked, winner
 from pipelines.sweep.config import SweepConfig
 from pipelines.sweep.course import courses
 from pipelines.sweep.plan import describe, trials_of
-from pipelines.sweep.rundir import check_course, open_course
 from pipelines.sweep.strategies import plan_of
 from pipelines.sweep.trials import Ended, Point, ended_trials, job_at, point_of
 from pmlm_core.errors import ConfigError
@@ -119,11 +119,11 @@ def test_the_name_of_a_sweep_is_what_decides_it(tmp_path: Path, sample_tokenizer
 
 def test_another_sweep_in_the_same_folder_is_refused(tmp_path: Path, sample_tokenizer_dir: str):
     (course,), _ = courses(config_of(tmp_path, sample_tokenizer_dir))
-    assert not open_course(course)
-    assert open_course(course)
+    assert not open_record(course.run, course.identity(), {})
+    assert open_record(course.run, course.identity(), {})
     (other,), _ = courses(config_of(tmp_path, sample_tokenizer_dir, num_samples=8, options={"max_length": 32}))
     with pytest.raises(ConfigError, match=r"max_length was 48 and is 32.*num_samples was 3 and is 8"):
-        check_course(other)
+        check_same(other.run, other.identity())
 
 
 @pytest.mark.parametrize(
