@@ -22,7 +22,6 @@ from pipelines.run_folder import RunDir
 from pipelines.sweep.config import SweepConfig
 from pmlm_core import storage
 from pmlm_core.errors import ConfigError
-from pmlm_core.tasks.registry import get_task
 from tune_spaces.base import Benchmark
 from tune_spaces.checks import near
 from tune_spaces.registry import ends, get_benchmark, settle_grid, settle_space
@@ -187,10 +186,9 @@ def _base(config: SweepConfig, benchmark: Benchmark, options: Mapping[str, Any],
         use_gpu=config.gpus_per_trial > 0,
         tracking_uri="none",
         experiment_name=config.experiment_prefix + benchmark.name,
+        metric_for_best_model=benchmark.metric,
     )
     base = _with(base, options)
-    if get_task(base.task, **base.task_options()).metric != benchmark.metric:
-        base = replace(base, metric_for_best_model=benchmark.metric)
     base.validate()
     return base
 
