@@ -9,7 +9,7 @@ from pipelines.console import say, warn
 from pipelines.finetune.job import Job, Part
 from pipelines.finetune.rundir import write_json
 from pipelines.sweep.board import Board, in_words
-from pipelines.sweep.choose import Configuration, finals, ranked, winner
+from pipelines.sweep.choose import Configuration, finals, leaders, ranked, winner
 from pipelines.sweep.complete import complete, finished_job
 from pipelines.sweep.course import RESULT, Course
 from pipelines.sweep.strategies import Plan, in_order, plan_of
@@ -43,8 +43,8 @@ class BenchmarkSweep:
         ended = self._ended()
         if not ended:
             raise TrainingError(f"{course.benchmark.name}: no trial came to its end; their reasons are above")
-        points = finals(ended, course.finalists, course.seeds) if course.finalists else []
-        if points:
+        if course.finalists:
+            points = finals(leaders(ended, course.finalists, course.searched_with), course.seeds)
             grid = _grid([{**point.params, "seed": point.seed} for point in points])
             final = Plan({POINT_KEY: grid}, 1, in_order(course, at_a_time(course)))
             self._fit("finalists", final, self._told("finalists", final), len(points), points)
@@ -83,8 +83,8 @@ class BenchmarkSweep:
         done = {each.folder.name for each in known if has_all(each, told)}
         if points is not None:
             done &= {point.name for point in points}
-        elif self._course.config.strategy != "paper_grid":  # finalists' other seeds are not the search's
-            done &= {each.folder.name for each in known if each.point.seed == self._course.seeds[0]}
+        else:  # finalists' other seeds are not the search's
+            done &= {each.folder.name for each in known if each.point.seed in self._course.searched_with}
         watch = self._watch.begin(phase, total, plan.copies, known, done)
         fit(self._course, phase, plan, trial, told, watch)
 

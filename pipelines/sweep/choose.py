@@ -59,9 +59,18 @@ def ranked(ended: Iterable[Ended], seeds: Sequence[int] | None = None) -> list[C
     return sorted(found, key=lambda one: (-one.mean, mean(trial.seconds for trial in one.trials), one.digest))
 
 
-def finals(ended: Iterable[Ended], finalists: int, seeds: Sequence[int]) -> list[Point]:
-    """The points to train for the final: the best configurations, each with every seed."""
-    return [Point(dict(one.params), seed) for one in ranked(ended)[:finalists] for seed in seeds]
+def leaders(ended: Iterable[Ended], finalists: int, searched_with: Sequence[int]) -> list[Configuration]:
+    """The best configurations of a search, one at least.
+
+    Args:
+        searched_with: the seeds of the search; what a final has added with others must not change who was in it.
+    """
+    return ranked(each for each in ended if each.point.seed in searched_with)[: max(1, finalists)]
+
+
+def finals(best: Iterable[Configuration], seeds: Sequence[int]) -> list[Point]:
+    """The points to train for the final: each configuration with every seed."""
+    return [Point(dict(one.params), seed) for one in best for seed in seeds]
 
 
 def winner(ended: Sequence[Ended], seeds: Sequence[int], finalists: int) -> Configuration | None:

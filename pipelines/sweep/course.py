@@ -77,6 +77,11 @@ class Course:
         """The most epochs that a trial can have."""
         return max(map(int, _values(self.searched.get("num_train_epochs", self.job.recipe.num_train_epochs))))
 
+    @property
+    def searched_with(self) -> tuple[int, ...]:
+        """Seeds of the search: a grid has them all."""
+        return self.seeds if self.config.strategy == "paper_grid" else self.seeds[:1]
+
     def identity(self) -> dict[str, Any]:
         """What decides the result."""
         names = {name: in_plain(domain) for name, domain in self.searched.items()}

@@ -12,7 +12,7 @@ from pipelines.console import warn
 from pipelines.finetune.rundir import MODEL, SCORES, write_json
 from pipelines.run_folder import CHECKPOINTS
 from pipelines.sweep.board import Board, Standing, in_words
-from pipelines.sweep.choose import ranked
+from pipelines.sweep.choose import leaders
 from pipelines.sweep.course import Course
 from pipelines.sweep.tracking import SweepTracking
 from pipelines.sweep.trial import EPOCH, POINT_KEY, SCORE
@@ -89,9 +89,11 @@ class Watch:
     def _clear_models(self) -> None:
         """Keep the models of as many of the best configurations as may be finalists; the disk would not hold all."""
         assert self._course.job.choose is not None
-        split, keep = self._course.job.choose.split.name, max(1, self._course.finalists)
-        for one in ranked(ended_trials(self._course.trials, self._course.metric, split))[keep:]:
-            for trial in one.trials:
+        course = self._course
+        ended = list(ended_trials(course.trials, course.metric, self._course.job.choose.split.name))
+        kept = {one.digest for one in leaders(ended, course.finalists, course.searched_with)}
+        for trial in ended:
+            if trial.point.configuration not in kept:
                 shutil.rmtree(trial.folder / MODEL, ignore_errors=True)
 
     def _lead(self, score: float, point: Point) -> None:

@@ -80,12 +80,13 @@ class Delivery:
             self._connect()
         self._send_tags()
         sent = self._send_figures(up_to_step)
-        if self.record.status != self._status_there:
-            if self.record.status == "RUNNING":
+        status = self.record.status  # another thread may end the run during these calls
+        if status != self._status_there:
+            if status == "RUNNING":
                 self._client.update_run(self.record.run_id, status="RUNNING")
             else:
-                self._client.set_terminated(self.record.run_id, status=self.record.status)
-            self._status_there = self.record.status
+                self._client.set_terminated(self.record.run_id, status=status)
+            self._status_there = status
         return sent
 
     def forget_connection(self) -> None:

@@ -12,7 +12,7 @@ from sweeping_data import make_sweep
 
 from pipelines.finetune.rundir import check_same, open_record
 from pipelines.sweep.board import Board, Standing
-from pipelines.sweep.choose import finals, ranked, winner
+from pipelines.sweep.choose import finals, leaders, ranked, winner
 from pipelines.sweep.config import SweepConfig
 from pipelines.sweep.course import courses
 from pipelines.sweep.plan import describe, trials_of
@@ -54,13 +54,20 @@ def test_finals_hold_every_seed_of_the_best_configurations_once(rows: list[tuple
         ended(rate, seed, score)
         for rate, seed, score in {(rate, seed): (rate, seed, s) for rate, seed, s in rows}.values()
     ]
-    points = finals(trials, 2, (1, 2, 3))
+    points = finals(leaders(trials, 2, (1, 2, 3)), (1, 2, 3))
     rates = list(dict.fromkeys(point.params["learning_rate"] for point in points))
     assert [(point.params["learning_rate"], point.seed) for point in points] == [
         (r, s) for r in rates for s in (1, 2, 3)
     ]
     means = {one.params["learning_rate"]: one.mean for one in ranked(trials)}
     assert all(means[taken] >= means[left] for taken in rates for left in set(means) - set(rates))
+
+
+def test_what_the_final_adds_does_not_change_who_was_in_it():
+    search = [ended(1e-4, 1, 90.0), ended(2e-4, 1, 89.0)]
+    final = [ended(1e-4, 2, 70.0)]
+    for trials in (search, [*search, *final]):
+        assert [one.params["learning_rate"] for one in leaders(trials, 1, (1,))] == [1e-4]
 
 
 def test_a_trial_is_named_by_its_point_whatever_the_order_or_type_of_numbers():
