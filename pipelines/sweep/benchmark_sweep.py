@@ -16,7 +16,7 @@ from pipelines.sweep.strategies import Plan, in_order, plan_of
 from pipelines.sweep.tracking import SweepTracking, run_id_of
 from pipelines.sweep.trial import POINT_KEY, Told, has_all, trial
 from pipelines.sweep.trials import Ended, Point, ended_trials
-from pipelines.sweep.tune_run import at_a_time, fit
+from pipelines.sweep.tune_run import at_a_time, fit, one_at_a_time
 from pipelines.sweep.watch import Watch
 from pmlm_core.errors import TrainingError
 
@@ -85,8 +85,10 @@ class BenchmarkSweep:
             done &= {point.name for point in points}
         else:  # finalists' other seeds are not the search's
             done &= {each.folder.name for each in known if each.point.seed in self._course.searched_with}
-        watch = self._watch.begin(phase, total, plan.copies, known, done)
-        fit(self._course, phase, plan, trial, told, watch)
+        callback = self._watch.begin(phase, total, plan.copies, known, done)
+        with one_at_a_time() as started:
+            self._watch.when_running = started
+            fit(self._course, phase, plan, trial, told, callback)
 
     def _complete(self, best: Configuration) -> None:
         """Let the winner predict what no trial has: splits without labels, for the benchmark's own server."""

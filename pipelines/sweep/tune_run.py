@@ -1,9 +1,11 @@
 """One run of Ray Tune, new or gone on with: the only place that builds a `Tuner`."""
 
+import contextlib
 import logging
 import shutil
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,8 @@ from pipelines.console import say, warn
 from pipelines.sweep.course import TUNE, Course
 from pipelines.sweep.strategies import Plan
 from pipelines.sweep.trial import Told
+
+_STARTING = threading.Lock()
 
 
 def fit(course: Course, phase: str, plan: Plan, trainable: Callable[..., None], told: Told, watch: Any) -> None:
@@ -54,6 +58,21 @@ def fit(course: Course, phase: str, plan: Plan, trainable: Callable[..., None], 
         ),
     )
     tuner.fit()
+
+
+@contextlib.contextmanager
+def one_at_a_time() -> Iterator[Callable[[], None]]:
+    """Keep other benchmarks from starting Tune, until what is yielded is called, or at the end.
+
+    Tune's tables of trainables are not made for threads: two that start at the same moment trip over each other.
+    """
+    _STARTING.acquire()
+    lock = contextlib.ExitStack()
+    lock.callback(_STARTING.release)
+    try:
+        yield lock.close
+    finally:
+        lock.close()
 
 
 def _restored(path: Path, trainable: Any, retry_failed: bool) -> Any:

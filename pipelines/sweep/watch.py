@@ -2,7 +2,7 @@
 
 import shutil
 from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ class Watch:
         self._course, self._board, self._tracking = course, board, tracking
         self._phase, self._copies = "", False
         self._outcomes: dict[str, str] = {}
+        self.when_running: Callable[[], None] = lambda: None
 
     @property
     def _standing(self) -> Standing:
@@ -49,6 +50,10 @@ class Watch:
         key = str(self._course.run.path)
         _WATCHED[key] = self
         return TuneWatch(key)
+
+    def running(self) -> None:
+        """Tune has started: another benchmark's may."""
+        self.when_running()
 
     def started(self, trial: Any) -> None:
         name, point = self._name(trial), self._point(trial)
@@ -114,6 +119,9 @@ class TuneWatch(Callback):
 
     def __init__(self, key: str) -> None:
         self._key = key
+
+    def setup(self, *told: Any, **info: Any) -> None:
+        _WATCHED[self._key].running()
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         _WATCHED[self._key].started(trial)
