@@ -135,6 +135,7 @@ class TestSweep:
 
     def test_two_benchmarks_share_the_cluster(self, folder: Path, sample_tokenizer_dir: str):
         write_pairs(folder / "pairs")
+        options = make_sweep(folder, sample_tokenizer_dir, run_name="both", num_samples=2, finalists=1)
         text = (folder / "reviews.py").read_text()
         for old, new in (
             ('name="reviews"', 'name="pairs"'),
@@ -146,7 +147,6 @@ class TestSweep:
             assert old in text
             text = text.replace(old, new)
         (folder / "pairs.py").write_text(text)
-        options = make_sweep(folder, sample_tokenizer_dir, run_name="both", num_samples=2, finalists=1)
         names = [str(folder / "reviews.py"), str(folder / "pairs.py")]
         data = [f"{names[0]}={folder / 'data'}", f"{names[1]}={folder / 'pairs'}"]
         run(SweepConfig(**{**options, "benchmark": names, "data_dir": data}))
@@ -163,11 +163,11 @@ class TestSweep:
         assert result["winner"]["mean"] > 40.0
 
     def test_epochs_and_winners_are_chosen_by_the_benchmarks_own_figure(self, folder: Path, sample_tokenizer_dir: str):
+        made = make_sweep(folder, sample_tokenizer_dir, run_name="matthews", num_samples=1, finalists=0)
         text = (folder / "reviews.py").read_text().replace('metric="accuracy"', 'metric="matthews"')
         (folder / "by_matthews.py").write_text(
             text.replace('published=(Published("a person", {"accuracy": 100.0}),),', "")
         )
-        made = make_sweep(folder, sample_tokenizer_dir, run_name="matthews", num_samples=1, finalists=0)
         run(SweepConfig(**{**made, "benchmark": [str(folder / "by_matthews.py")], "tracking_uri": "none"}))
         result = json.loads((folder / "out" / "matthews" / "reviews" / "result.json").read_text())
         assert result["metric"] == "matthews"
