@@ -7,7 +7,7 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check 
 .PHONY: help demo test test-slow lint format figures clean clean-caches
 
 help:
-	@echo "make demo       set-up, then the main job on an embedded sample: tokenizer, preprocessing, pre-training, MLflow"
+	@echo "make demo       set-up, then the main job on embedded samples: tokenizer, preprocessing, pre-training, sweeps, comparison"
 	@echo "make test       set-up, then the tests"
 	@echo "make test-slow  the tests that take minutes too"
 	@echo "make lint       style, types, import direction"

@@ -58,19 +58,17 @@ def compare(source: Source, config: CompareConfig) -> list[Comparison]:
 def _comparison(section: Section, source: Source, config: CompareConfig) -> Comparison:
     groups = groups_of(section, config.group_by)
     differences = differences_of(section, groups, source, config)
-    return Comparison(section, tuple(groups), tuple(differences), published(section.name, section.task))
+    return Comparison(section, tuple(groups), tuple(differences), published(section.name))
 
 
-def published(name: str, task: str) -> tuple[Published, ...]:
-    """Published results of a benchmark, or of a task that is one."""
+def published(name: str) -> tuple[Published, ...]:
+    """Published results of a benchmark; none of data of one's own, though its task be a benchmark's."""
     from tune_spaces.registry import get_benchmark
 
-    for known in (name, task):
-        try:
-            return get_benchmark(known).published
-        except ConfigError:
-            continue
-    return ()
+    try:
+        return get_benchmark(name).published
+    except ConfigError:
+        return ()
 
 
 def headline(comparison: Comparison) -> str:

@@ -53,7 +53,7 @@ class BenchmarkSweep:
         assert best is not None
         write_json(course.run.path / RESULT, self._result(best, ended))
         self._complete(best)
-        result = self._result(best, self._ended())
+        result = {**self._result(best, self._ended()), "complete": True}
         write_json(course.run.path / RESULT, result)
         return result
 
@@ -164,3 +164,6 @@ def tell(result: dict[str, Any]) -> None:
         f"{result['benchmark']}: {result['metric']} {won['mean']:.2f}{spread} on '{result['split']}', "
         f"with {in_words(won['params'])}; {len(result['configurations'])} configurations came to their end"
     )
+    most = max(score for each in result["configurations"] for score in each["seeds"].values())
+    if seeds > 1 and most > won["mean"]:
+        say(f"  the best single trial had {most:.2f}; configurations are ranked by their mean over seeds")

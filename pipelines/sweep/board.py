@@ -62,14 +62,19 @@ class Board:
         self.standings = {standing.benchmark: standing for standing in standings}
         self.lock = threading.Lock()
 
+    def failed(self, benchmark: str) -> None:
+        """A benchmark has come to nothing."""
+        with self.lock:
+            self.standings[benchmark].phase = "FAILED in"
+
     def table(self) -> Table:
         """For a terminal."""
         table = Table()
         table.add_column("benchmark")
         table.add_column("phase")
-        for name in ("best so far", "done", "running", "stopped", "failed", "left"):
+        for name in ("best trial so far", "done", "running", "stopped", "failed", "left"):
             table.add_column(name, justify="right")
-        table.add_column("best configuration", overflow="fold")
+        table.add_column("its configuration", overflow="fold")
         with self.lock:
             for each in self.standings.values():
                 best = "" if each.best is None else f"{each.metric} {each.best:.2f}"
@@ -89,7 +94,7 @@ def _line(each: Standing) -> str:
     parts = [f"{each.benchmark} {each.phase} {each.done}/{each.total}", f"{len(each.running)} running"]
     parts += [f"{count} {name}" for name in ("stopped", "failed") if (count := each.count(name))]
     if each.best is not None:
-        parts.append(f"best {each.metric} {each.best:.2f} ({each.best_point})")
+        parts.append(f"best trial {each.metric} {each.best:.2f} ({each.best_point})")
     if left := each.left():
         parts.append(f"{left} left")
     return ", ".join(parts)

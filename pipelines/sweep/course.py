@@ -206,13 +206,14 @@ def _with(base: FinetuneConfig, options: Mapping[str, Any]) -> FinetuneConfig:
 
 
 def in_plain(domain: Any) -> Any:
-    """A domain in words that are the same in every process."""
-    return domain if isinstance(domain, list | int | float | str | None) else _words(domain)
-
-
-def _words(domain: Any) -> str:
-    sampler = type(domain.sampler).__name__ if getattr(domain, "sampler", None) else ""
-    return f"{domain.domain_str} {sampler}".strip()
+    """A domain in words that are the same in every process: "log-uniform 1e-05 to 0.001", "one of 16, 32"."""
+    if isinstance(domain, list | int | float | str | None):
+        return domain
+    if hasattr(domain, "categories"):
+        return f"one of {', '.join(map(str, domain.categories))}"
+    sampler = type(getattr(domain, "sampler", None)).__name__
+    form = "log-uniform" if "Log" in sampler else "uniform"
+    return f"{form} {domain.lower:g} to {domain.upper:g}" if hasattr(domain, "lower") else domain.domain_str
 
 
 def _name(all_courses: list[Course]) -> str:

@@ -1,5 +1,6 @@
 """`pmlm sweep`: settle every benchmark, encode once, search over Ray Tune, find the winners, register them."""
 
+import json
 import threading
 import time
 from collections.abc import Sequence
@@ -7,7 +8,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from pipelines import cluster
-from pipelines.console import console, made, next_command, say
+from pipelines.console import console, made, next_command, say, warn
 from pipelines.finetune.encode import encode_all
 from pipelines.finetune.rundir import MODEL, REJECTS, check_same, open_record, write_json
 from pipelines.finetune.tell import tell_rows
@@ -51,11 +52,17 @@ def run(config: SweepConfig) -> None:
             tell_rows(course.job, left_out)
             storage.write_lines(str(course.run.path / REJECTS), left_out.lines())
         say(f"{'sweep' if all(known) else 'new sweep'} {sweep.name}: everything in {sweep}")
-        with cluster.connected():
-            from pipelines.sweep.plan import check_fits
+        results = {course.benchmark.name: result for course in found if (result := _finished(course, config))}
+        for name in results:
+            say(f"{name} is finished: it was swept before")
+        left, failure = [course for course in found if course.benchmark.name not in results], None
+        if left:
+            with cluster.connected():
+                from pipelines.sweep.plan import check_fits
 
-            check_fits(config)
-            results, failure = _sweep([_encoded(course) for course in found], config)
+                check_fits(config)
+                more, failure = _sweep([_encoded(course) for course in left], config)
+                results |= more
         _conclude([course for course in found if course.benchmark.name in results], results, config)
         if failure is not None:
             raise failure
@@ -76,6 +83,15 @@ def dry_run(config: SweepConfig) -> None:
         tell_rows(course.job, left_out)
     for line in describe(found):
         say(line)
+
+
+def _finished(course: Course, config: SweepConfig) -> dict[str, Any] | None:
+    """The result of a sweep that has nothing left to do, None otherwise."""
+    try:
+        result = json.loads((course.run.path / RESULT).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return result if result.get("complete") and not config.retry_failed else None
 
 
 def _encoded(course: Course) -> Course:
@@ -104,6 +120,8 @@ def _sweep(
             results[name] = BenchmarkSweep(course, board, trackings[name]).run()
         except BaseException as error:
             failures[name] = error
+            board.failed(name)
+            warn(f"the sweep of {name} has ended without a result: {_words(name, error)}")
 
     threads = [
         threading.Thread(target=work, args=(each,), name=each.benchmark.name, daemon=True) for each in all_courses
@@ -120,17 +138,18 @@ def _sweep(
     for course in all_courses:
         name = course.benchmark.name
         won = results.get(name, {}).get("winner")
-        trackings[name].close(
-            "FINISHED" if name in results else "FAILED", course.trials / won["trial"] if won else None
-        )
-    said = [
-        str(each) if isinstance(each, PmlmError) else f"the sweep of {name} ended with {type(each).__name__}: {each}"
-        for name, each in failures.items()
-    ]
+        status, winner = "FINISHED" if name in results else "FAILED", course.trials / won["trial"] if won else None
+        reason = _words(name, failures[name]) if name in failures else ""
+        trackings[name].close(status, winner, reason)
+    said = [_words(name, each) for name, each in failures.items()]
     error = TrainingError("; ".join(said)) if said else None
     if error is not None:
         error.__cause__ = next(iter(failures.values()))
     return results, error
+
+
+def _words(name: str, error: BaseException) -> str:
+    return str(error) if isinstance(error, PmlmError) else f"the sweep of {name} met {type(error).__name__}: {error}"
 
 
 def _show(board: Board, threads: Sequence[threading.Thread]) -> None:

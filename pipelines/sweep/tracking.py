@@ -116,12 +116,14 @@ class SweepTracking:
             if sink is not None:
                 sink.finish("KILLED", timeout=5.0)
 
-    def close(self, status: str, winner: Path | None) -> None:
-        """Send everything that is left."""
+    def close(self, status: str, winner: Path | None, reason: str = "") -> None:
+        """Send everything that is left; `reason` says why there is no winner."""
         for future in self._waiting:
             future.result()
         self._pool.shutdown()
         course = self._course
+        if reason:
+            self._parent.tag("failure", reason[:1000])
         if winner is not None:
             self._parent.tag("winner_run_id", run=winner)
             self._parent.tag("winner", winner.name)

@@ -97,7 +97,7 @@ def test_a_course_and_its_trials(tmp_path: Path, sample_tokenizer_dir: str):
     text = "\n".join(describe([course]))
     assert "3 trials, then 1 finalists with 2 seeds each; 60 training examples; chosen by accuracy on 'dev'" in text
     assert "learning_rate" in text
-    assert "LogUniform" in text
+    assert "log-uniform 0.0001 to 0.01" in text
 
 
 def test_a_grid_has_every_value_with_every_seed(tmp_path: Path, sample_tokenizer_dir: str):
@@ -205,5 +205,5 @@ def test_the_board_says_best_counts_and_phase():
     standing.outcomes |= {"c": "finished", "d": "failed", "before": "finished"}
     standing.best, standing.best_point = 71.234, "learning_rate 0.0001"
     board = Board([standing])
-    assert "rte search 3/8, 2 running, 1 failed, best accuracy 71.23 (learning_rate 0.0001)" in board.line()
+    assert "rte search 3/8, 2 running, 1 failed, best trial accuracy 71.23 (learning_rate 0.0001)" in board.line()
     assert board.table().row_count == 1

@@ -44,7 +44,8 @@ class Scale:
 def fitting(values: Sequence[Any], start: float, end: float) -> Scale:
     """The scale that suits an option's values: few or no numbers stepwise, those that span decades logarithmic."""
     different = {shown(value): value for value in values}
-    if len(different) <= _FEW or not all(_is_number(value) for value in values):
+    numbers = all(_is_number(value) for value in values)
+    if not numbers or len(different) == 1 or (len(different) <= _FEW and not any(_is_drawn(each) for each in values)):
         ordered = sorted(different, key=lambda text: (not _is_number(different[text]), _order(different[text]), text))
         steps = Scale(start, end, 0.0, 1.0, "steps", tuple(ordered))
         return _with_ticks(steps, [(different[text], text) for text in ordered])
@@ -113,6 +114,15 @@ def _short(value: float) -> str:
     if 1 <= value < 1e6:
         return f"{value:,.0f}"
     return shown(value) if value >= 0.01 else f"{value:.0e}".replace("e-0", "e-")
+
+
+def _is_drawn(value: float) -> bool:
+    """Whether a number comes from a range rather than from somebody's list: it has more than two digits.
+
+    >>> _is_drawn(0.000674), _is_drawn(1.5e-5), _is_drawn(128)
+    (True, False, False)
+    """
+    return isinstance(value, float) and value != float(f"{value:.1e}")
 
 
 def _is_number(value: Any) -> bool:
