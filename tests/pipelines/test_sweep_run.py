@@ -73,7 +73,9 @@ class TestSweep:
         )
         assert {path: path.stat().st_mtime_ns for path in trials.glob("*/scores.json")} == before
         assert len(runs_of(folder, "random")[1]) == 4
-        assert "reviews: accuracy" in capsys.readouterr().out
+        said = capsys.readouterr().out
+        assert "reviews is finished: it was swept before" in said
+        assert "reviews: accuracy" in said
 
     @pytest.mark.parametrize("strategy", ["paper_grid", "asha"])
     def test_a_strategy_finds_a_winner(self, folder: Path, sample_tokenizer_dir: str, strategy: str):
@@ -99,11 +101,12 @@ class TestSweep:
         assert set(outcomes) <= {"finished", "stopped"}
         assert parent.data.metrics["trials/finished"] == outcomes.count("finished")
         if strategy in ("paper_grid", "asha"):  # again: nothing is trained, and the winner's model is still there
-            before = sorted(path.stat().st_mtime_ns for path in best.parent.glob("*/metrics.jsonl"))
+            (best.parents[1] / "result.json").unlink()  # as if it had been killed at the end
+            before = sorted(path.stat().st_mtime_ns for path in best.parent.glob("*/scores.json"))
             assert swept(folder, tokenizer_dir, **options)["winner"] == result["winner"]
             assert (best / "model" / "config.json").is_file()
-            again = sorted(path.stat().st_mtime_ns for path in best.parent.glob("*/metrics.jsonl"))
-            assert len(again) == len(before)
+            again = sorted(path.stat().st_mtime_ns for path in best.parent.glob("*/scores.json"))
+            assert again == before
             assert len(runs_of(folder, strategy)[1]) == 4
 
     def test_a_trial_that_fails_is_recorded_and_the_others_go_on(
