@@ -85,7 +85,7 @@ def test_a_split_is_fetched_and_nothing_else(hub, tmp_path):
     done = read_from(endpoint, tmp_path, "sst2 hf://own/glue dev", "cola hf://own/glue@main train")
     *examples, error = done.stdout.splitlines()
     assert examples == ["0 good 1", "1 bad 0"], done.stderr
-    assert error.startswith("ERROR DataError no file for split 'train' of task 'cola': looked for ")
+    assert error.startswith("ERROR NoFile no file for split 'train' of task 'cola': looked for ")
     assert "hf://own/glue@main" in error
     fetched = {path.split("/resolve/")[1].partition("/")[2] for path in asked if "/resolve/" in path}
     assert fetched == {"sst2/validation-00000-of-00001.parquet"}
