@@ -244,10 +244,7 @@ class FinetuneConfig:
         """
         if self.seeds is None:
             return [self.seed]
-        parts = [part for part in re.split(r"[,\s]+", self.seeds.strip("[] ")) if part]
-        if not parts or not all(part.isdecimal() for part in parts) or len(set(map(int, parts))) < len(parts):
-            raise ConfigError(f"seeds '{self.seeds}' must be different numbers, as 1,2,3,4,5")
-        return [int(part) for part in parts]
+        return seeds_in(self.seeds)
 
     def task_options(self) -> dict[str, Any]:
         """What `get_task` is told of one's own data."""
@@ -257,3 +254,15 @@ class FinetuneConfig:
     def deciding(self) -> dict[str, Any]:
         """The options that decide what is computed; the recipe's among them stay None where they are left out."""
         return {field.name: getattr(self, field.name) for field in fields(self) if field.name not in _OPERATIONAL}
+
+
+def seeds_in(text: str) -> list[int]:
+    """The seeds of a list such as "1,2,3", in the order given.
+
+    Raises:
+        ConfigError: they are no list of numbers, or one is there twice.
+    """
+    parts = [part for part in re.split(r"[,\s]+", text.strip("[] ")) if part]
+    if not parts or not all(part.isdecimal() for part in parts) or len(set(map(int, parts))) < len(parts):
+        raise ConfigError(f"seeds '{text}' must be different numbers, as 1,2,3,4,5")
+    return [int(part) for part in parts]

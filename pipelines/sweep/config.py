@@ -1,9 +1,9 @@
 """Options of `pmlm sweep`."""
 
-import re
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Literal
 
+from pipelines.finetune.config import seeds_in
 from pmlm_core.errors import ConfigError
 
 Strategy = Literal["paper_grid", "random", "optuna", "optuna_pareto", "asha", "hyperband", "pbt"]
@@ -144,10 +144,7 @@ class SweepConfig:
         """
         if self.seeds is None:
             return default
-        parts = [part for part in re.split(r"[,\s]+", self.seeds.strip("[] ")) if part]
-        if not parts or not all(part.isdecimal() for part in parts) or len(set(map(int, parts))) < len(parts):
-            raise ConfigError(f"seeds '{self.seeds}' must be different numbers, as 1,2,3,4,5")
-        return tuple(map(int, parts))
+        return tuple(seeds_in(self.seeds))
 
     def folder_of(self, benchmark: str) -> str:
         """The data folder of a benchmark.
