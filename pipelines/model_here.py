@@ -16,8 +16,6 @@ from pmlm_core.corpus.shard_cache import CACHE_VARIABLE
 from pmlm_core.errors import CheckpointError, ConfigError
 from pmlm_core.training import checkpoint
 
-_NOT_NEEDED = frozenset({checkpoint.OPTIMIZER, checkpoint.STATE, checkpoint.MANIFEST})
-"""What only a resumed training needs, and the list that names it."""
 _PATIENCE_S = 3600.0
 
 
@@ -35,7 +33,7 @@ def local_copy(model: str) -> str:
     if "config.json" not in names:
         raise ConfigError(f"model {model}: there is no checkpoint (no config.json); name a folder that holds one")
     manifest = storage.read_bytes(storage.join(model, checkpoint.MANIFEST)) if checkpoint.MANIFEST in names else b""
-    wanted = [name for name in names if name not in _NOT_NEEDED]
+    wanted = [name for name in names if name not in checkpoint.TRAINING_FILES]
     sizes = {name: storage.size(storage.join(model, name)) for name in wanted}
     key = hashlib.sha256(json.dumps([model, sizes]).encode() + manifest).hexdigest()[:24]
     folder = Path(storage.absolute(os.environ.get(CACHE_VARIABLE) or "~/.cache/pmlm")) / "models"

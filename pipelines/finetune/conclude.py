@@ -29,8 +29,6 @@ from pmlm_core.training.step import Precision
 
 PAIRED = "paired"
 """Folder of what paired tests are computed from, a file for each labelled split."""
-# What only a resumed training needs, in the same folder.
-_TRAINING_FILES = frozenset({checkpoint.MANIFEST, checkpoint.STATE, checkpoint.OPTIMIZER})
 
 
 def conclude(job: Job, team: Team, precision: Precision, journal: Journal, events: Events) -> None:
@@ -140,7 +138,7 @@ def _save_model(job: Job, best: Path, result: dict[str, Any]) -> None:
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir(parents=True)
     for path in best.iterdir():
-        if path.name not in _TRAINING_FILES:
+        if path.name not in checkpoint.TRAINING_FILES:
             shutil.copyfile(path, draft / path.name)
     write_json(draft / TASK_FILE, description(job, result))
     shutil.rmtree(final, ignore_errors=True)

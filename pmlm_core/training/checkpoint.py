@@ -26,6 +26,8 @@ from torch import Tensor
 from pmlm_core.errors import CheckpointError
 
 MANIFEST, STATE, OPTIMIZER = "checkpoint.json", "training_state.json", "optimizer.safetensors"
+TRAINING_FILES = frozenset({MANIFEST, STATE, OPTIMIZER})
+"""What only a resumed training needs, beside the model in the same folder."""
 FORMAT_VERSION = 1
 _NAME = re.compile(r"step-(\d{8,})")
 _WRITING, _REPLACED, _PRUNED = ".writing-", ".replaced-", ".pruned-"
