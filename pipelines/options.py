@@ -17,6 +17,7 @@ from typing import Any
 import yaml
 from jsonargparse import ArgumentParser, DefaultHelpFormatter, set_parsing_settings
 
+from pipelines.option_errors import option_error
 from pmlm_core.errors import ConfigError
 
 set_parsing_settings(docstring_parse_attribute_docstrings=True)
@@ -60,8 +61,8 @@ def parse(command: str, config_class: type, summary: str, argv: Sequence[str], c
     parser = parser_for(command, config_class, summary)
     from_recipe = _recipe_arguments(recipe, command, fields, commands) if recipe else []
     if recipe:
-        _parse(parser, from_recipe, f"recipe {recipe}, section '{command}'")
-    namespace = _parse(parser, [*from_recipe, *given], f"pmlm {command}")
+        _alone(f"recipe {recipe}, section '{command}'", fields, from_recipe, parser.prog)
+    namespace = _parse(parser, [*from_recipe, *given], f"pmlm {command}", fields)
     config = config_class(**{name: getattr(namespace, name) for name in fields})
     if hasattr(config, "validate"):
         config.validate()
@@ -78,10 +79,7 @@ def converted(where: str, config_class: type, values: Mapping[str, Any]) -> dict
         ConfigError: a value has the wrong type.
     """
     kinds = _field_types(config_class)
-    parser = ArgumentParser(prog="pmlm", exit_on_error=False)
-    for name in values:
-        parser.add_argument(f"--{name}", type=kinds[name])
-    namespace = _parse(parser, [_argument(name, value, kinds[name]) for name, value in values.items()], where)
+    namespace = _alone(where, kinds, [_argument(name, value, kinds[name]) for name, value in values.items()], "pmlm")
     return {name: getattr(namespace, name) for name in values}
 
 
@@ -91,14 +89,22 @@ def as_recipe(command: str, config: Any) -> str:
     return yaml.safe_dump({command: values}, sort_keys=False, allow_unicode=True)
 
 
-def _parse(parser: ArgumentParser, arguments: list[str], where: str) -> Any:
+def _alone(where: str, kinds: Mapping[str, Any], arguments: list[str], command: str) -> Any:
+    """Parse some options for themselves: none is required beside them."""
+    parser = ArgumentParser(prog=command, exit_on_error=False)
+    for argument in arguments:
+        name = argument[2:].partition("=")[0]
+        parser.add_argument(f"--{name}", type=kinds[name])
+    return _parse(parser, arguments, where, kinds)
+
+
+def _parse(parser: ArgumentParser, arguments: list[str], where: str, kinds: Mapping[str, Any]) -> Any:
     try:
         return parser.parse_args(arguments)
     except ConfigError:
         raise
     except Exception as error:  # jsonargparse raises several kinds; all of them are the user's to mend
-        text = " ".join(str(error).split())
-        raise ConfigError(f"{where}: {text} (pmlm help: {parser.prog} --help)") from None
+        raise option_error(where, error, kinds, parser.prog) from None
 
 
 def _field_types(config_class: type) -> dict[str, Any]:

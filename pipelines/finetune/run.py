@@ -45,7 +45,7 @@ def run(config: FinetuneConfig) -> None:
     job, rejects = settle(config)
     known = open_run(job)
     with locked(job.run.path, "pmlm finetune"):
-        tell_rows(job, rejects)
+        tell_rows(job, rejects, written=True)
         storage.write_lines(str(job.run.path / REJECTS), rejects.lines())
         seeds = config.all_seeds()
         finished = {seed: read_scores(seed_folder(job.run, seed)) for seed in seeds}
@@ -73,7 +73,7 @@ def dry_run(config: FinetuneConfig) -> None:
     check_output_dir(config.output_dir)
     job, rejects = settle(config)
     check_same(job.run, job.identity())
-    tell_rows(job, rejects)
+    tell_rows(job, rejects, written=False)
     for line in describe(job):
         say(line)
 

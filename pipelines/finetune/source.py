@@ -1,5 +1,6 @@
 """The checkpoint that fine-tuning starts from: what it is, whether it will do, and the model made of it."""
 
+import hashlib
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -82,11 +83,7 @@ def open_source(model: str) -> Source:
             f"model {model}: its tokenizer has {tokenizer.vocab_size} tokens, the model {config['vocab_size']} token "
             "embeddings; put the tokenizer it was trained with into the folder"
         )
-    digest = checkpoint.sha256(weights)
-    if (folder / checkpoint.MANIFEST).is_file():
-        written = checkpoint.read_manifest(folder)["files"].get(weights.name, {}).get("sha256", digest)
-        if written != digest:
-            raise CheckpointError(f"model {model} is damaged: {weights.name} is not as it was written")
+    digest = _weights_digest(model, folder, weights)
     return Source(
         str(folder),
         digest,
@@ -97,6 +94,28 @@ def open_source(model: str) -> Source:
         config.get("objective"),
         model if storage.is_remote(model) else None,
     )
+
+
+def _weights_digest(model: str, folder: Path, weights: Path) -> str:
+    """SHA-256 (hex) of the weights: of the one file, or of the digests of the index and all files that it names."""
+    files = [weights]
+    if weights.name != WEIGHTS[0]:
+        try:
+            shards = sorted(set(json.loads(weights.read_text(encoding="utf-8"))["weight_map"].values()))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ConfigError(f"{weights} cannot be read: {error!r}") from None
+        files += [folder / name for name in shards]
+        if lacking := [path.name for path in files if not path.is_file()]:
+            raise CheckpointError(f"model {model} is damaged: {', '.join(lacking)} of {weights.name} is not there")
+    digests = {path.name: checkpoint.sha256(path) for path in files}
+    if (folder / checkpoint.MANIFEST).is_file():
+        written = checkpoint.read_manifest(folder)["files"]
+        for name, digest in digests.items():
+            if written.get(name, {}).get("sha256", digest) != digest:
+                raise CheckpointError(f"model {model} is damaged: {name} is not as it was written")
+    if len(files) == 1:
+        return digests[weights.name]
+    return hashlib.sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest()
 
 
 def _config(folder: Path) -> dict[str, Any]:

@@ -53,6 +53,10 @@ class Rejects:
         """How many of a split, by reason."""
         return Counter(row.reason for name, row in self.rows if name == split)
 
+    def first(self, split: str) -> str:
+        """What is wrong with the first of a split."""
+        return next(row.detail for name, row in self.rows if name == split)
+
     def lines(self) -> Iterator[str]:
         """JSON lines, as `rejects.jsonl` holds them."""
         for name, row in self.rows:
@@ -83,14 +87,10 @@ def survey(task: Task, data_dir: str, split: str, limit: int | None, rejects: Re
         counts = ", ".join(f"{reason} ({count})" for reason, count in rejects.of(split).most_common())
         raise DataError(
             f"split '{split}' of task '{task.name}' in {data_dir} has no usable example"
-            + (f"; left out: {counts}, the first: {_first(rejects, split)}" if counts else "")
+            + (f"; left out: {counts}, the first: {rejects.first(split)}" if counts else "")
         )
     used = examples if limit is None else min(limit, examples)
     return Split(split, examples, used, characters, digest.hexdigest())
-
-
-def _first(rejects: Rejects, split: str) -> str:
-    return next(row.detail for name, row in rejects.rows if name == split)
 
 
 def read_chosen(task: Task, data_dir: str, split: Split, first: int = 0, stop: int | None = None) -> Iterator[Example]:

@@ -6,8 +6,12 @@ from pipelines.finetune.rundir import REJECTS
 from pipelines.finetune.splits import Rejects
 
 
-def tell_rows(job: Job, rejects: Rejects) -> None:
-    """Print what is taken of the data and what is not."""
+def tell_rows(job: Job, rejects: Rejects, *, written: bool) -> None:
+    """Print what is taken of the data and what is not.
+
+    Args:
+        written: the bad rows will be found in the run's folder; otherwise the first of each split is shown.
+    """
     counted: dict[str, Part] = {part.split.name: part for part in (*job.final, job.train)}
     for name, part in counted.items():
         split, left_out = part.split, rejects.of(name)
@@ -15,9 +19,8 @@ def tell_rows(job: Job, rejects: Rejects) -> None:
             warn(f"split '{name}': a subset of {split.used:,} of {split.examples:,} examples is used")
         if left_out:
             reasons = ", ".join(f"{reason} {count:,}" for reason, count in left_out.most_common())
-            warn(
-                f"split '{name}': {left_out.total():,} bad rows are left out ({reasons}); see {job.run.path / REJECTS}"
-            )
+            where = f"see {job.run.path / REJECTS}" if written else f"the first: {rejects.first(name)}"
+            warn(f"split '{name}': {left_out.total():,} bad rows are left out ({reasons}); {where}")
     if job.choose is None:
         warn("there is no labelled development split to choose epochs by: the last one is taken")
     elif job.choose.split.used < job.choose.split.examples:

@@ -109,7 +109,7 @@ def check_same(output_dir: str, before: Mapping[str, Any], now: Mapping[str, Any
     old, new = ({state[0]: state for state in each["inputs"]} for each in (before, now))
     for uri in sorted({*old, *new}):
         if old.get(uri) != new.get(uri):
-            what = "is new" if uri not in old else "is not there any more" if uri not in new else "has changed"
+            what = "was not among them" if uri not in old else "is not named now" if uri not in new else "has changed"
             differences.append(f"input {uri} {what}")
     shown = "; ".join(differences[:5]) + (f"; and {len(differences) - 5} more" if len(differences) > 5 else "")
     raise ConfigError(

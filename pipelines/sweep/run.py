@@ -49,7 +49,7 @@ def run(config: SweepConfig) -> None:
                     path.unlink()
         write_json(sweep / SWEEP_FILE, redacted(asdict(config)))
         for course, left_out in zip(found, rejects, strict=True):
-            tell_rows(course.job, left_out)
+            tell_rows(course.job, left_out, written=True)
             storage.write_lines(str(course.run.path / REJECTS), left_out.lines())
         say(f"{'sweep' if all(known) else 'new sweep'} {sweep.name}: everything in {sweep}")
         results = {course.benchmark.name: result for course in found if (result := _finished(course, config))}
@@ -80,7 +80,7 @@ def dry_run(config: SweepConfig) -> None:
     found, rejects = courses(config)
     for course, left_out in zip(found, rejects, strict=True):
         check_same(course.run, course.identity())
-        tell_rows(course.job, left_out)
+        tell_rows(course.job, left_out, written=False)
     for line in describe(found):
         say(line)
 

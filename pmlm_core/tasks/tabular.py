@@ -146,6 +146,8 @@ class _Maker:
             required(label, columns.label)
         text_a = text_of(fields, columns.text)
         text_b = text_of(fields, columns.text_pair) if columns.text_pair else None
+        if self.needs_label and not text_a.strip() and not (text_b or "").strip():
+            raise RowError("empty text", f"field '{columns.text}' is empty")
         return TextExample(self._id(fields, place), row.number, text_a, text_b, label)
 
     def _id(self, fields: Mapping[str, object], place: int) -> str:

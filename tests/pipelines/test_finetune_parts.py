@@ -31,6 +31,7 @@ from pipelines.finetune.trainee import TrainingBatches, job_family
 from pipelines.run_folder import write_record
 from pipelines.team import Team
 from pmlm_core.errors import CheckpointError, ConfigError, DataError
+from pmlm_core.model import PmlmForPreTraining
 from pmlm_core.tasks.registry import get_task
 from pmlm_core.training.finetuning import BLANK, finetuning_task
 from pmlm_core.training.step import Precision
@@ -291,6 +292,20 @@ def test_weights_that_are_cut_short_are_said_in_a_sentence(tmp_path: Path, model
     made = get_task(task, data_dir=reviews)
     with pytest.raises(CheckpointError, match=r"model .* cannot be loaded \(SafetensorError"):
         build_model(made, made.recipe, source, from_scratch=False, seed=0, dropout=(0.0, 0.0))
+
+
+def test_weights_in_several_files_are_all_looked_at(tmp_path: Path, model: str):
+    folder = Path(shutil.copytree(model, tmp_path / "sharded"))
+    (folder / "model.safetensors").unlink()
+    PmlmForPreTraining.from_pretrained(model).save_pretrained(folder, max_shard_size="100KB")
+    shards = sorted(folder.glob("model-*.safetensors"))
+    assert len(shards) > 1
+    before = open_source(str(folder)).sha256
+    shards[-1].write_bytes(shards[-1].read_bytes()[:-1] + b"?")
+    assert open_source(str(folder)).sha256 != before
+    shards[-1].unlink()
+    with pytest.raises(CheckpointError, match=rf"{shards[-1].name} of model\.safetensors\.index\.json is not there"):
+        open_source(str(folder))
 
 
 def test_seeds_are_summed_up_over_what_all_of_them_have():

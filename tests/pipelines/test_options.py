@@ -105,7 +105,8 @@ def test_wrong_recipes_are_refused_with_place_and_reason(tmp_path, section, mess
     [
         (["--max_lenght", "3"], "did you mean 'max_length'"),
         (["--max_length"], "needs a value"),
-        (["--max_length", "3.5"], "max_length"),
+        (["--max_length", "3.5"], '--max_length must be a whole number.*, not "3.5"'),
+        (["--kind", "wordpiece"], 'pmlm example: --kind must be one of .*, not "wordpiece"'),
         (["--config"], "needs the path of a recipe"),
         (["--config", "/nowhere.yaml"], "cannot be read"),
         (["--inputs", "a", "--inputs", "b"], "given twice"),
@@ -115,6 +116,29 @@ def test_wrong_recipes_are_refused_with_place_and_reason(tmp_path, section, mess
 def test_wrong_command_lines_are_refused(argv, message):
     with pytest.raises(ConfigError, match=message):
         parse_example(*argv)
+
+
+@dataclass(frozen=True)
+class Demanding:
+    """Options of which two must be given.
+
+    Args:
+        model: one.
+        task: another.
+        rate: a third.
+    """
+
+    model: str
+    task: str
+    rate: float | None = None
+
+
+def test_what_must_be_given_may_be_in_the_recipe_or_on_the_command_line(tmp_path):
+    path = recipe(tmp_path, "demanding:\n  model: m\n  rate: 2\n")
+    given = ["--config", path, "--task", "t"]
+    assert parse("demanding", Demanding, "", given, ["demanding"]).config == Demanding("m", "t", 2.0)
+    with pytest.raises(ConfigError, match=r"^pmlm demanding needs --task \(all options"):
+        parse("demanding", Demanding, "", ["--config", path], ["demanding"])
 
 
 def test_one_value_is_a_list_of_one(tmp_path):

@@ -255,7 +255,7 @@ def test_other_input_options_or_models_are_refused(
     with pytest.raises(ConfigError, match="max_length was None and is 20"):
         predict(str(model), [path.parent], out, max_length=20)
     write_texts(path.parent / "b.jsonl", texts[:3])
-    with pytest.raises(ConfigError, match=r"input .*b\.jsonl is new"):
+    with pytest.raises(ConfigError, match=r"input .*b\.jsonl was not among them"):
         predict(str(model), [path.parent], out)
     assert predict(str(model), [path], out) == before
     write_texts(path, texts[:4])

@@ -93,6 +93,17 @@ def test_a_test_file_may_lack_labels_but_no_other_may(tmp_path):
         read(task, tmp_path, "dev")
 
 
+def test_a_row_without_any_text_teaches_nothing(tmp_path):
+    rows = "text\tsentence2\tlabel\nwell\t\t1\n \t\t0\n\tis it\t0\n"
+    write(tmp_path / "train.tsv", rows)
+    write(tmp_path / "test.tsv", rows)
+    task = get_task("classification", data_dir=str(tmp_path), text_pair_column="sentence2")
+    examples, bad = read(task, tmp_path, "train")
+    assert [example.label for example in examples] == ["1", "0"]
+    assert [(row.reason, row.row) for row in bad] == [("empty text", 3)]
+    assert len(read(task, tmp_path, "test")[0]) == 3  # every row of a submission must be predicted
+
+
 def test_files_by_name_pattern_and_absolute_path(tmp_path):
     for i in range(3):
         write(tmp_path / f"parts/p{i}.tsv", f"text\tlabel\nt{i}\tx\n")
