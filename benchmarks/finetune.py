@@ -14,16 +14,11 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-
-from pipelines.finetune.splits import Split, read_chosen
-from pmlm_core.tasks.base import BadRow, Task
-from pmlm_core.tasks.registry import get_task
-from pmlm_core.tasks.scores import baselines
 
 WEIGHTS = {"pre-trained": [], "from scratch": ["--from_scratch", "true"]}
 PAIRS = {"learning_rate": 3e-4, "num_train_epochs": 3}
@@ -55,8 +50,6 @@ class Job:
     options: dict[str, Any] = field(default_factory=dict)
     split: str = "dev"
     figures: tuple[str, ...] = ()
-    lead: int = 1
-    """Sentences of the source that are the baseline of a generation."""
 
 
 ROUGE = ("rouge1", "rouge2", "rougeLsum")
@@ -100,7 +93,6 @@ JOBS = (
         "cnn_dailymail",
         {**TEXTS, "num_train_epochs": 6, "max_target_length": 96},
         figures=ROUGE,
-        lead=3,
     ),
     Job("XSum", "xsum", "xsum", {**TEXTS, "num_train_epochs": 6, "max_target_length": 48}, "test", ROUGE),
     Job(
@@ -124,7 +116,6 @@ JOBS = (
         },
         "test",
         ROUGE,
-        3,
     ),
 )
 
@@ -203,7 +194,7 @@ def table(jobs: Sequence[Job], given: argparse.Namespace) -> None:
         one = results["pre-trained"]
         names = job.figures or tuple(dict.fromkeys((one["metric"], *one["summary"][job.split])))
         scored = one["rows"][job.split]
-        base = baseline(job, given, scored)
+        base = one["baselines"].get(job.split, {}).get("scores", {})
         rows = (
             f"{one['rows']['train']['used']:,} of {one['rows']['train']['in_files']:,}; {scored['used']:,} {job.split}"
         )
@@ -220,29 +211,6 @@ def _means(result: dict[str, Any], split: str) -> dict[str, float]:
 
 def _figure(figures: dict[str, float], name: str) -> str:
     return f"{figures[name]:.1f}" if name in figures else "-"
-
-
-def baseline(job: Job, given: argparse.Namespace, scored: dict[str, int]) -> dict[str, float]:
-    """Majority label, mean, no answer or first sentences of the source, on the examples the models are scored on."""
-    data = str(folder_of(job, given))
-    files = {name: value for name, value in job.options.items() if name.endswith("_file")}
-    task = get_task(job.task, data_dir=data, **files)
-    examples = list(read_chosen(task, data, Split(job.split, scored["in_files"], scored["used"], 0, "")))
-    guess = {
-        "classification": lambda train: baselines.majority_label(train),
-        "regression": lambda train: baselines.mean_value(train),
-    }.get(task.kind)
-    if guess is not None:
-        constant = guess(_good(task, data, task.train_split))
-        return task.score(examples, {example.id: constant for example in examples})
-    if task.kind == "question_answering":
-        return task.score(examples, {example.id: baselines.no_answer() for example in examples})
-    return task.score(examples, {example.id: baselines.lead(example.source, job.lead) for example in examples})
-
-
-def _good(task: Task, data: str, split: str) -> list[Any]:
-    rows: Iterable[Any] = task.read(data, split)
-    return [row for row in rows if not isinstance(row, BadRow)]
 
 
 if __name__ == "__main__":

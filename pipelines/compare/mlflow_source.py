@@ -8,9 +8,10 @@ from typing import Any
 
 from pipelines.compare.config import CompareConfig
 from pipelines.compare.runs import FINETUNE, SWEEP, TRIAL, Curve, Run, by_epoch
-from pipelines.console import warn
+from pipelines.console import say, warn
 from pipelines.run_folder import RUN_FILE
 from pipelines.tracking.delivery import PARENT_TAG, RUN_KEY_TAG
+from pipelines.tracking.record import Record
 from pipelines.tracking.redact import redact
 from pipelines.tracking.store import resolve, set_client_defaults, sqlite_file
 from pmlm_core.errors import ConfigError, PmlmError
@@ -50,7 +51,14 @@ class MlflowSource:
             raise PmlmError(
                 f"MLflow at {redact(self._uri)} does not answer as it should: {_words(error)}; is it running there?"
             ) from None
-        return [_plain(run) for run in found.values()]
+        plain = [_plain(run) for run in found.values()]
+        if self._config.runs:
+            return plain
+        replaced = {run.id for run in plain if run.stage == SWEEP and _was_replaced(run)}
+        left_out = sum(run.parent in replaced for run in plain)
+        if left_out:
+            say(f"{left_out} runs of a sweep that was removed and begun again are left out; --runs ID takes them")
+        return [run for run in plain if run.id not in replaced and run.parent not in replaced]
 
     def history(self, run: Run, figure: str) -> Curve:
         """See `Source.history`."""
@@ -149,6 +157,17 @@ class MlflowSource:
             yield run
             if stage == SWEEP:
                 yield from self._pages([run.info.experiment_id], f"tags.`{PARENT_TAG}` = '{key}'")
+
+
+def _was_replaced(sweep: Run) -> bool:
+    """Whether the sweep's folder was removed and is another one's now: together they would count as one sweep."""
+    if "output_dir" not in sweep.params:
+        return False
+    try:
+        record = Record.load(Path(sweep.params["output_dir"], sweep.tags["sweep"], sweep.tags["benchmark"]))
+    except (PmlmError, OSError, KeyError):
+        return False
+    return record is not None and record.run_id is not None and record.run_id != sweep.id
 
 
 def _plain(run: Any) -> Run:

@@ -23,6 +23,8 @@ def run(config: CompareConfig) -> None:
         PmlmError: MLflow does not answer.
     """
     check_output_dir(config.output_dir)
+    if not (config.benchmark or config.sweep or config.experiment or config.runs or config.folders):
+        say("comparing all runs that MLflow has; a benchmark (pmlm compare rte), --sweep or --runs narrows it")
     comparisons = compare(_source(config), config)
     for comparison in comparisons:
         show(comparison, config.group_by)

@@ -68,6 +68,16 @@ class Section:
         """Times this, more is better."""
         return -1 if self.mode == "min" else 1
 
+    @property
+    def baseline(self) -> float | None:
+        """What knows nothing scores by the section's figure."""
+        return self.baseline_of(self.split, self.metric)
+
+    def baseline_of(self, split: str, figure: str) -> float | None:
+        """What knows nothing scores; None where no run was held against it."""
+        name = f"baseline/{split}/{figure}"
+        return next((trial.run.metrics[name] for trial in self.trials if name in trial.run.metrics), None)
+
     def figure_of(self, run: Run) -> float | None:
         return run.metrics.get(f"final/{self.split}/{self.metric}")
 
@@ -165,6 +175,8 @@ def _trials(section: Section, runs: Sequence[Run], source: Source, *, is_dev: bo
         if score is None and curve:
             score = section.sign * max(section.sign * value for _, value in curve)
         options = {name: parsed(run.params[name]) for name in OPTION_NAMES if name in run.params}
+        # Leaving it out and naming the task's own are the same.
+        options["metric_for_best_model"] = options.get("metric_for_best_model") or run.tags.get("metric")
         trials.append(Trial(run, score, options, curve))
     return tuple(trials)
 

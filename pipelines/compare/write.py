@@ -89,6 +89,7 @@ def as_json(comparison: Comparison) -> dict[str, Any]:
         "headline": headline(comparison),
         "runs": comparison.counts(),
         "searched": list(section.searched),
+        "baseline": section.baseline,
         "groups": [
             {**_group(group), "difference": None if each is None else {**asdict(each), "how": how(each)}}
             for group, each in zip(comparison.groups, comparison.differences, strict=True)

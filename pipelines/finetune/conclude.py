@@ -3,12 +3,15 @@
 import hashlib
 import json
 import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
+from pipelines.finetune.baseline import baseline_of
 from pipelines.finetune.epochs import best_epoch
 from pipelines.finetune.families import Family
 from pipelines.finetune.features import Features
@@ -31,6 +34,30 @@ PAIRED = "paired"
 """Folder of what paired tests are computed from, a file for each labelled split."""
 
 
+@dataclass(frozen=True)
+class Scored:
+    """A predicted split.
+
+    Attributes:
+        scores: figures; empty for a split without labels.
+        files: of the predictions.
+        baseline: what knows nothing scores, see `baseline_of`.
+    """
+
+    scores: dict[str, float]
+    files: tuple[str, ...] = ()
+    baseline: dict[str, Any] | None = None
+
+
+def figures_of(splits: Mapping[str, Scored]) -> dict[str, float]:
+    """Scores of splits, and those of what knows nothing, as figures of the journal."""
+    found = {f"final/{split}/{name}": value for split, each in splits.items() for name, value in each.scores.items()}
+    for split, each in splits.items():
+        if each.baseline is not None:
+            found |= {f"baseline/{split}/{name}": value for name, value in each.baseline["scores"].items()}
+    return found
+
+
 def conclude(job: Job, team: Team, precision: Precision, journal: Journal, events: Events) -> None:
     """Predict, score and save with the best epoch; the seed's `scores.json` is written last, by rank 0.
 
@@ -41,20 +68,17 @@ def conclude(job: Job, team: Team, precision: Precision, journal: Journal, event
     folder, history = team.agree(_best(job) if team.leads else None)
     task, family = job.task, job_family(job)
     model = model_class(task).from_pretrained(folder, dtype=torch.float32).to(precision.device).eval()
-    splits: dict[str, dict[str, float]] = {}
-    files: list[str] = []
+    splits: dict[str, Scored] = {}
     for part in job.final:
         if team.leads:
             events.add("told", f"seed {job.seed}: predicting split '{part.split.name}', {part.split.used:,} examples")
-        scores, written = predict_part(job, part, family, model, precision, team)
-        splits[part.split.name] = scores
-        files += written
+        splits[part.split.name] = predict_part(job, part, family, model, precision, team)
     if team.leads:
         step = history[-1]["step"]
         # On a second conclusion (killed in the middle of the first) the figures are there already.
         if not any(name.startswith("final/") for entry in journal.entries() for name in entry.metrics):
-            journal.append(step, {f"final/{split}/{n}": v for split, s in splits.items() for n, v in s.items()})
-        _save(job, Path(folder), splits, history, files)
+            journal.append(step, figures_of(splits))
+        _save(job, Path(folder), splits, history)
     team.agree(None)
 
 
@@ -67,9 +91,7 @@ def _best(job: Job) -> tuple[str, list[dict[str, Any]]]:
     return str(best), checkpoint.read_state(newest)["history"]
 
 
-def predict_part(
-    job: Job, part: Part, family: Family, model: nn.Module, precision: Precision, team: Team
-) -> tuple[dict[str, float], list[str]]:
+def predict_part(job: Job, part: Part, family: Family, model: nn.Module, precision: Precision, team: Team) -> Scored:
     """Predict one split and write its predictions; every worker calls it, rank 0 has the scores and the files.
 
     Of a labelled split also `paired/<split>.json` is written, see `paired_files`.
@@ -81,7 +103,7 @@ def predict_part(
     batch_size, num_beams = job.config.eval_batch_size, job.recipe.num_beams
     outputs = outputs_of(family, model, features, precision, team, batch_size=batch_size, num_beams=num_beams)
     if not team.leads:
-        return {}, []
+        return Scored({})
     examples = list(read_chosen(job.task, job.config.data_dir, part.split))
     predictions = family.predictions(examples, features, outputs)
     name = part.split.name
@@ -92,7 +114,7 @@ def predict_part(
         content = paired.content(job.task, name, digest, examples, predictions, scores)
         where = str(job.run.path / PAIRED / f"{name}.json")
         storage.write_lines(where, [json.dumps(content, ensure_ascii=False)])  # a line: it may hold 100,000 numbers
-    return scores, written
+    return Scored(scores, tuple(written), baseline_of(job, part, examples) if scores else None)
 
 
 def paired_files(run: RunDir) -> list[str]:
@@ -100,16 +122,15 @@ def paired_files(run: RunDir) -> list[str]:
     return sorted(str(path.relative_to(run.path)) for path in (run.path / PAIRED).glob("*.json"))
 
 
-def _save(
-    job: Job, best: Path, splits: dict[str, dict[str, float]], history: list[dict[str, Any]], files: list[str]
-) -> None:
+def _save(job: Job, best: Path, splits: Mapping[str, Scored], history: list[dict[str, Any]]) -> None:
     task, place = job.task, best_epoch(history, job.task.metric)
     epoch = history[-1 if place is None else place]
     result = {
         "task": task.name,
         "seed": job.seed,
         "metric": task.metric,
-        "scores": splits,
+        "scores": {name: each.scores for name, each in splits.items()},
+        "baselines": {name: each.baseline for name, each in splits.items() if each.baseline is not None},
         "best_epoch": epoch["epoch"],
         "epochs": history,
         "rows": {
@@ -119,7 +140,7 @@ def _save(
         "scorers": dict(task.scorers()),
         "pretrained": _pretrained(job),
         "model": MODEL,
-        "predictions": [str(Path(file).relative_to(job.run.path)) for file in files],
+        "predictions": [str(Path(file).relative_to(job.run.path)) for each in splits.values() for file in each.files],
         "paired": paired_files(job.run),
     }
     _save_model(job, best, result)

@@ -6,7 +6,7 @@ from typing import Any
 
 from rich.table import Table
 
-from pipelines.console import console
+from pipelines.console import console, say
 from pipelines.finetune.job import Job
 from pipelines.finetune.rundir import SCORES, write_json
 
@@ -40,6 +40,7 @@ def write_summary(job: Job, results: Sequence[Mapping[str, Any]]) -> None:
         "metric": first["metric"],
         "seeds": {str(result["seed"]): result["scores"] for result in results},
         "summary": summary(results),
+        "baselines": first.get("baselines", {}),
         "scorers": first["scorers"],
         "rows": first["rows"],
         "pretrained": first["pretrained"],
@@ -58,15 +59,29 @@ def show(results: Sequence[Mapping[str, Any]]) -> None:
         table.add_column(f"seed {result['seed']}", justify="right")
     for statistic in statistics:
         table.add_column(statistic, justify="right")
-    over_seeds = summary(results)
+    over_seeds, baselines = summary(results), results[0].get("baselines", {})
+    if baselines:
+        table.add_column("baseline", justify="right")
     for split, figures in over_seeds.items():
         for name in ordered(figures, metric):
             values = [result["scores"][split][name] for result in results]
             found = [figures[name][statistic] for statistic in statistics]
-            table.add_row(split, name, *(f"{value:.2f}" for value in [*values, *found]))
+            shown = [f"{value:.2f}" for value in [*values, *found]]
+            known = baselines.get(split, {}).get("scores", {})
+            table.add_row(split, name, *shown, *([f"{known[name]:.2f}"] if name in known else []))
     epochs = [f"{result['best_epoch']} of {len(result['epochs'])}" for result in results]
-    table.add_row("", "best epoch", *epochs, *[""] * len(statistics))
+    table.add_row("", "best epoch", *epochs)
     console().print(table)
+    for what, splits in baselines_in_words(baselines).items():
+        say(f"baseline, {', '.join(splits)}: {what}")
+
+
+def baselines_in_words(baselines: Mapping[str, Mapping[str, Any]]) -> dict[str, list[str]]:
+    """What knows nothing and is scored beside the model -> the splits it is of."""
+    found: dict[str, list[str]] = {}
+    for split, each in baselines.items():
+        found.setdefault(each["what"], []).append(split)
+    return found
 
 
 def ordered(figures: Iterable[str], metric: str) -> list[str]:

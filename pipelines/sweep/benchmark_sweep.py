@@ -10,7 +10,7 @@ from pipelines.finetune.job import Job, Part
 from pipelines.finetune.rundir import write_json
 from pipelines.sweep.board import Board, in_words
 from pipelines.sweep.choose import Configuration, finals, leaders, ranked, winner
-from pipelines.sweep.complete import complete, finished_job
+from pipelines.sweep.complete import complete_winner, finished_job
 from pipelines.sweep.course import RESULT, Course
 from pipelines.sweep.strategies import Plan, in_order, plan_of
 from pipelines.sweep.tracking import SweepTracking, run_id_of
@@ -97,13 +97,13 @@ class BenchmarkSweep:
         course, chosen = self._course, best.best
         base = replace(course.job, final=_parts(course.job, course.job.task.splits))
         if not chosen.has_model:
-            warn(f"{course.benchmark.name}: the winner's model is not there any more, so nothing more is predicted")
+            warn(f"{course.benchmark.name}: the model was removed from {chosen.folder}, so nothing more is predicted")
             return
         job = finished_job(base, chosen.folder, chosen.point.params, chosen.point.seed)
         config = course.config
-        remote = ray.remote(complete).options(num_cpus=config.cpus_per_trial, num_gpus=config.gpus_per_trial)
+        remote = ray.remote(complete_winner).options(num_cpus=config.cpus_per_trial, num_gpus=config.gpus_per_trial)
         try:
-            ray.get(remote.remote(job))
+            ray.get(remote.remote(job, config.cpus_per_trial, config.gpus_per_trial))
         except Exception as error:  # the winner stands without them
             text = " ".join(str(error).split())[-300:]
             warn(f"{course.benchmark.name}: the winner could not predict the splits without labels: {text}")

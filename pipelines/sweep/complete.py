@@ -1,15 +1,17 @@
 """Splits that a trained trial has not predicted yet, by the model it left: tests of finalists and winner."""
 
 import json
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pipelines.finetune.conclude import paired_files, predict_part
+from pipelines.finetune.conclude import figures_of, paired_files, predict_part
 from pipelines.finetune.job import Job
 from pipelines.finetune.rundir import MODEL, SCORES, TASK_FILE, read_scores, write_json
 from pipelines.finetune.source import model_class
 from pipelines.finetune.trainee import job_family
+from pipelines.sweep.trials import Point, job_at, read_cost, write_cost
 from pipelines.team import Team
 from pipelines.tracking.journal import Journal
 
@@ -34,14 +36,15 @@ def complete(job: Job) -> None:
     folder = job.run.path / MODEL
     model = model_class(job.task).from_pretrained(folder, dtype=torch.float32).to(precision.device).eval()
     family = job_family(job)
-    figures: dict[str, float] = {}
+    splits = {part.split.name: predict_part(job, part, family, model, precision, Team()) for part in missing}
     for part in missing:
-        scores, written = predict_part(job, part, family, model, precision, Team())
-        name = part.split.name
-        result["scores"][name] = scores
-        result["predictions"] += [str(Path(file).relative_to(job.run.path)) for file in written]
+        name, scored = part.split.name, splits[part.split.name]
+        result["scores"][name] = scored.scores
+        if scored.baseline is not None:
+            result.setdefault("baselines", {})[name] = scored.baseline
+        result["predictions"] += [str(Path(file).relative_to(job.run.path)) for file in scored.files]
         result["rows"][name] = {"used": part.split.used, "in_files": part.split.examples}
-        figures |= {f"final/{name}/{figure}": value for figure, value in scores.items()}
+    figures = figures_of(splits)
     journal = Journal(job.run.path)
     step = int(result["epochs"][-1]["step"])
     if figures:
@@ -53,8 +56,13 @@ def complete(job: Job) -> None:
     write_json(job.run.path / SCORES, result)
 
 
+def complete_winner(job: Job, cpus: float, gpus: float) -> None:
+    """`complete`, outside Tune, which counts what a trial costs there."""
+    before, began = read_cost(job.run.path), time.monotonic()
+    complete(job)
+    write_cost(job.run.path, before, time.monotonic() - began, cpus, gpus)
+
+
 def finished_job(base: Job, folder: Path, params: dict[str, Any], seed: int) -> Job:
     """The job of a finished trial, to complete it outside Tune."""
-    from pipelines.sweep.trials import Point, job_at
-
     return replace(job_at(base, Point(params, seed), folder), threads=base.config.cpus_per_worker or 1)

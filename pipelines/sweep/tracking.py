@@ -40,7 +40,13 @@ class SweepTracking:
             "searched": json.dumps(list(course.searched)),
         }
         tags.pop("finetune_run")
-        params = {**asdict(config), "searched": course.identity()["options"]["searched"], "seeds": list(course.seeds)}
+        place = {"output_dir": course.job.config.output_dir}  # absolute: whoever compares looks there
+        params = {
+            **asdict(config),
+            **place,
+            "searched": course.identity()["options"]["searched"],
+            "seeds": list(course.seeds),
+        }
         self._parent = MlflowSink(
             run.path, config.tracking_uri, course.job.config.experiment_name, run.path.parent.name, params, tags
         )
@@ -103,6 +109,7 @@ class SweepTracking:
         record = Record.load(folder)
         if record is None:
             return
+        _note_cost(folder)
         sink = MlflowSink(
             folder, self._course.config.tracking_uri, record.experiment, record.run_name, record.params, record.tags,
             parent=self._course.run.path,

@@ -19,7 +19,6 @@ from pipelines.finetune.rundir import write_json
 from pipelines.lock import locked
 from pipelines.run_folder import RunDir, write_record
 from pipelines.sweep.trials import (
-    COST,
     FAILURE,
     Ended,
     Point,
@@ -29,9 +28,10 @@ from pipelines.sweep.trials import (
     read_ended,
     read_failure,
     was_stopped,
+    write_cost,
     write_point,
 )
-from pipelines.tracking.journal import FILE_NAME, read
+from pipelines.tracking.journal import FILE_NAME, Journal, read
 from pmlm_core.errors import ConfigError, TrainingError
 from pmlm_core.training.checkpoint import folder_of
 from pmlm_core.training.step import NotFinite
@@ -101,7 +101,7 @@ def trial(config: dict[str, Any], told: Told) -> None:
         if failure := read_failure(folder):
             raise TrainingError(failure)
         if told.copies:
-            _take_over(folder, point)
+            note_place(folder, point, _take_over(folder, point))
         try:
             _train(told, point, folder, report, ended)
         except (NotFinite, ConfigError) as error:  # they would come again
@@ -206,10 +206,7 @@ class Reporter:
         if not self._works:
             return self._before
         seconds = time.monotonic() - self._began
-        shares = {"seconds": 1.0, "cpu_seconds": self._told.cpus, "gpu_seconds": self._told.gpus}
-        cost = {name: round(self._before[name] + seconds * share, 3) for name, share in shares.items()}
-        write_json(self._folder / COST, cost)
-        return cost
+        return write_cost(self._folder, self._before, seconds, self._told.cpus, self._told.gpus)
 
     def _tell(self, figures: dict[str, Any], step: int | None) -> None:
         """Report; `step` names the checkpoint that the epoch left, where there is one."""
@@ -242,17 +239,21 @@ def _published(folder: Path, step: int) -> Path:
     return path
 
 
-def _take_over(folder: Path, point: Point) -> None:
-    """Where Tune has given this trial the state of a better one: put that in place of its own."""
+def _take_over(folder: Path, point: Point) -> int:
+    """Where Tune has given this trial the state of a better one: put that in place of its own.
+
+    Returns:
+        The step that the trial goes on from.
+    """
     from ray import tune
 
     given = tune.get_checkpoint()
     if given is None:
-        return
+        return 0
     with given.as_directory() as place:
         origin = json.loads((Path(place) / _ORIGIN).read_text(encoding="utf-8"))
         if origin["trial"] == folder.name:
-            return
+            return int(origin["step"])
         checkpoints = RunDir(folder).checkpoints
         shutil.rmtree(checkpoints, ignore_errors=True)
         checkpoints.mkdir(parents=True)
@@ -261,6 +262,16 @@ def _take_over(folder: Path, point: Point) -> None:
         draft.rename(folder_of(checkpoints, int(origin["step"])))
     with (folder / "lineage.jsonl").open("a", encoding="utf-8") as file:
         file.write(json.dumps({**origin, "params": point.params, "time": round(time.time(), 3)}) + "\n")
+    return int(origin["step"])
+
+
+def note_place(folder: Path, point: Point, step: int) -> None:
+    """Put a member's place in the space into its journal: a population moves, and parameters of a run cannot."""
+    journal = Journal(folder)
+    journal.truncate_after(step)
+    numbers = {name: value for name, value in point.params.items() if isinstance(value, int | float)}
+    journal.append(step, {f"population/{name}": float(value) for name, value in numbers.items()})
+    journal.close()
 
 
 def _tune_id() -> str:

@@ -110,6 +110,14 @@ def read_cost(folder: Path) -> dict[str, float]:
         return {"seconds": 0.0, "cpu_seconds": 0.0, "gpu_seconds": 0.0}
 
 
+def write_cost(folder: Path, before: Mapping[str, float], seconds: float, cpus: float, gpus: float) -> dict[str, float]:
+    """Write down what the trial had cost before, and so many seconds more of its CPUs and GPUs; returns the sum."""
+    shares = {"seconds": 1.0, "cpu_seconds": cpus, "gpu_seconds": gpus}
+    cost = {name: round(before[name] + seconds * share, 3) for name, share in shares.items()}
+    write_json(folder / COST, cost)
+    return cost
+
+
 def read_failure(folder: Path) -> str | None:
     """Why the trial failed for good, None if it did not."""
     try:

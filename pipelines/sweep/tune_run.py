@@ -88,7 +88,10 @@ def _restored(path: Path, trainable: Any, retry_failed: bool) -> Any:
         warn(f"Tune's state in {path} cannot be used ({type(error).__name__}: {text}): trials are proposed anew")
         path.rename(path.with_name(f"{path.name}-unreadable-{int(time.time())}"))
         return None
-    say(f"going on with the {path.name} phase of {path.parent.parent.name}")
+    say(
+        f"going on with the {path.name} phase of {path.parent.parent.name}; max_concurrent_trials and max_failures "
+        "stay as they were when it began"
+    )
     return tuner
 
 

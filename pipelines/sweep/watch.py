@@ -61,6 +61,11 @@ class Watch:
             self._standing.running.add(name)
         self._tracking.begin(name, point, self._phase)
 
+    def stepped(self, trials: Iterable[Any]) -> None:
+        """Tune has gone a step: what it has paused does not run."""
+        with self._board.lock:
+            self._standing.running = {self._name(trial) for trial in trials if trial.status == "RUNNING"}
+
     def reported(self, trial: Any, result: dict[str, Any]) -> None:
         self._tracking.ship(self._name(trial), int(result.get("step") or 0))
         if SCORE in result:
@@ -130,6 +135,9 @@ class TuneWatch(Callback):
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
         _WATCHED[self._key].reported(trial, result)
+
+    def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        _WATCHED[self._key].stepped(trials)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         _WATCHED[self._key].ended(trial, failed=False)

@@ -5,6 +5,7 @@ also the `.story` files (`stories.py`). Highlights are the lines of the target, 
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 
 from pmlm_core.tasks import stories
@@ -48,7 +49,8 @@ _FOLDERS = {"cnn_dailymail": ("", "cnn_dailymail", "3.0.0"), "xsum": ("", "xsum"
 
 def summarization_task(name: str) -> Task:
     """The task "cnn_dailymail" or "xsum"."""
-    return generation_task(name, partial(_read, name), RECIPES[name])
+    task = generation_task(name, partial(_read, name), RECIPES[name])
+    return replace(task, lead_sentences=3 if name == "cnn_dailymail" else 1)
 
 
 def _read(name: str, data_dir: str, split: str) -> Iterator[SourceTarget | BadRow]:

@@ -58,6 +58,13 @@ def test_seeds_of_one_configuration_are_one_group():
     assert second.best.stdev is None
 
 
+def test_an_option_left_out_is_the_same_as_its_default():
+    named = {"options": {"metric_for_best_model": "accuracy"}}
+    found = only(Shelf([run("a", 60.0, 1, options={"metric_for_best_model": None}), run("b", 62.0, 2, **named)]))
+    assert len(found.groups) == 1
+    assert "metric_for_best_model" not in found.section.searched
+
+
 def test_a_seed_that_was_run_twice_counts_once():
     again = run("again", 60.0, 1, tags={"phase": "finalist"})
     found = only(Shelf([run("search", 60.0, 1), again, run("b", 62.0, 2, tags={"phase": "finalist"})]))

@@ -154,6 +154,8 @@ def test_the_command_says_what_won_and_writes_it(
     assert "95 % interval" in said
     assert "paired test over 277 examples" in said
     assert "failed: the loss is not finite" in said
+    assert "comparing all runs that MLflow has" in said
+    assert "baseline: accuracy 52.71 (dev)" in said
     assert "published: UniLMv2: accuracy 81.3 (dev)" in said
     assert f"made comparison page: {output / 'index.html'}" in said
     assert f"next: pmlm predict --model {store[1] / 'sweep'}" in said
@@ -163,6 +165,7 @@ def test_the_command_says_what_won_and_writes_it(
     rte = content["benchmarks"][1]
     assert rte["runs"] == {"finished": 17, "stopped": 4, "failed": 2}
     assert rte["headline"] in said
+    assert rte["baseline"] == 52.71
     assert rte["groups"][0]["difference"] is None
     assert rte["groups"][1]["difference"]["test"] == "paired"
     assert {each["strategy"] for each in rte["sweeps"]} == {"random", "asha"}
@@ -177,6 +180,24 @@ def test_the_command_says_what_won_and_writes_it(
     failed = [row for row in rows if row["outcome"] == "failed"]
     assert len(failed) == 3
     assert all("not finite" in row["reason"] for row in failed)
+
+
+def test_a_sweep_that_was_removed_and_begun_again_is_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    size: dict[str, Any] = {"trials": 3, "stopped": 1, "failed": 0, "finalists": 0}
+    removed = make_sweep(tmp_path, Sweep("night", "rte", **size), uri)
+    old = {each.id for each in read((uri, tmp_path))}
+    assert len(old) == 4
+    shutil.rmtree(removed)
+    assert {each.id for each in read((uri, tmp_path))} == old  # it was only moved away
+    make_sweep(tmp_path, Sweep("night", "rte", **size, seed=5), uri)
+    make_sweep(tmp_path / "elsewhere", Sweep("night", "rte", **size, seed=6), uri)
+    capsys.readouterr()
+    left = read((uri, tmp_path), sweep=["night"])
+    assert len(left) == 8
+    assert not {each.id for each in left} & old
+    assert "3 runs of a sweep that was removed and begun again are left out" in capsys.readouterr().out
+    assert len(read((uri, tmp_path), runs=list(old))) == 4
 
 
 def test_folders_give_the_same_comparison(store: tuple[str, Path], tmp_path: Path):

@@ -73,6 +73,9 @@ def assert_same(one: Path, other: Path) -> None:
 def test_it_learns_and_leaves_a_folder_that_loads_anywhere(in_peace: Path, reviews: str):
     found = scores(in_peace)
     assert found["scores"]["dev"]["accuracy"] == 100.0
+    baseline = found["baselines"]["dev"]
+    assert baseline["what"] == "always 'ship'"
+    assert baseline["scores"]["accuracy"] == pytest.approx(100 * 2 / 3)
     assert [epoch["epoch"] for epoch in found["epochs"]] == [1, 2, 3, 4, 5, 6]
     assert not (in_peace / "checkpoints").exists()
     from transformers import AutoModelForSequenceClassification, AutoTokenizer

@@ -11,20 +11,23 @@ from pipelines.compare.page.svg import element, joined
 
 WIDTH, HEIGHT = 340, 244
 LEFT, RIGHT, TOP, BOTTOM = 42, 328, 14, 200
+BASELINE = "baseline"
 _RAIL = 14  # below the scores: trials without one
 
 
 @dataclass(frozen=True)
 class Reference:
-    """A published figure on the scale of the scores."""
+    """A published figure, or what knows nothing scores, on the scale of the scores."""
 
     label: str
     value: float
 
 
 def references_of(comparison: Comparison) -> list[Reference]:
-    """Published results of the section's figure, the split named where it is another one."""
+    """What knows nothing scores, and published results of the section's figure, the split named where it is another."""
     section, found = comparison.section, []
+    if section.baseline is not None:
+        found.append(Reference(BASELINE, round(section.baseline, 2)))
     for each in comparison.published:
         if section.metric in each.figures:
             split = "" if section.split.startswith(each.split) else f" ({each.split})"

@@ -28,6 +28,9 @@ def _table(comparison: Comparison, best: Group | None, name: str) -> dict[str, A
         rows.append((label, sum(known) / len(known), split, True))
     if not given:
         return None
+    ignorant = comparison.section.baseline_of(split, name)
+    if ignorant is not None:
+        rows.append(("baseline", ignorant, split, False))
     rows.sort(key=lambda row: -row[1])
     own = next((value for _, value, _, mine in rows if mine), None)
     highest = max(100.0 if rows[0][1] > 50 else rows[0][1], rows[0][1])

@@ -12,7 +12,7 @@ from pipelines.compare.names import benchmark_title, count_of, duration, figure_
 from pipelines.compare.page.bars import importance_bars
 from pipelines.compare.page.cost import cost
 from pipelines.compare.page.curves import curves
-from pipelines.compare.page.frame import Reference, on_scale, references_of, score_scale
+from pipelines.compare.page.frame import BASELINE, Reference, on_scale, references_of, score_scale
 from pipelines.compare.page.marks import Marks, legend, marks_of
 from pipelines.compare.page.parallel import parallel
 from pipelines.compare.page.ranking import ranking
@@ -66,12 +66,13 @@ def _card(comparison: Comparison) -> dict[str, Any]:
     if best is None:
         return {"score": "–", "under": "nothing finished yet", "verdict": "", "told": ""}
     nearest = next((each for each in comparison.differences if each is not None), None)
-    published = next((each for each in references_of(comparison)), None)
-    beside = f"published, {published.label}: {published.value:g}" if published else ""
+    published = next((each for each in references_of(comparison) if each.label != BASELINE), None)
+    told = [] if section.baseline is None else [f"baseline {section.baseline:.2f}"]
+    told += [f"published, {published.label}: {published.value:g}"] if published else []
     under = f"{figure_title(section.metric)} on {section.split}, {count_of(len(best.best.scores), 'seed')}"
     lead = "" if nearest is None else f"lead over the next: {verdict(nearest)}"
     p = "" if nearest is None or nearest.p is None else f" ({shown_p(nearest)})"
-    return {"score": score_of(best), "under": under, "verdict": lead + p, "told": beside, "best": best.label}
+    return {"score": score_of(best), "under": under, "verdict": lead + p, "told": "; ".join(told), "best": best.label}
 
 
 def _facts(comparison: Comparison) -> list[tuple[str, str]]:
@@ -126,4 +127,4 @@ def _off_scale(references: Sequence[Reference], drawn: Sequence[Reference], high
     if not away:
         return ""
     told = ", ".join(f"{each.label} {each.value:g}" for each in away)
-    return f"Published, {'above' if away[0].value > high else 'off'} this scale: {told}."
+    return f"{'Above' if all(each.value > high for each in away) else 'Off'} this scale: {told}."
