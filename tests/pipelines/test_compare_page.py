@@ -214,8 +214,8 @@ def test_a_mouse_shows_the_nearest_trial(page: Browser):
 
 @needs_browser
 def test_columns_are_sorted_by_the_keyboard(page: Browser):
-    column = "[...document.querySelectorAll('.ranking')[1].tBodies[0].rows].map((row) => row.cells[2].dataset.v)"
-    page.evaluate("document.querySelectorAll('.ranking')[1].querySelectorAll('th button')[2].focus()")
+    column = "[...document.querySelectorAll('.ranking')[1].tBodies[0].rows].map((row) => row.cells[4].dataset.v)"
+    page.evaluate("document.querySelectorAll('.ranking')[1].querySelectorAll('th button')[4].focus()")
     for order in ("ascending", "descending"):
         page.press("Enter")
         values = [float(value) for value in page.evaluate(column)]

@@ -18,9 +18,10 @@ def ranking(comparison: Comparison, marks: Marks, group_by: str) -> dict[str, An
     by_options = group_by == "configuration" and bool(section.searched)
     names = list(section.searched) if by_options else []
     several = any(len(group.configurations) > 1 for group in comparison.groups)
-    columns = ["#", f"{figure_title(section.metric)} (seeds)", *(map(spoken, names) if names else [spoken(group_by)])]
-    columns += ["configurations", "median"] if several else []
-    columns += ["difference to the best", "verdict", "time"]
+    # What was found stands before what was set: on a phone it is what one sees.
+    columns = ["#", f"{figure_title(section.metric)} (seeds)", "verdict", "difference to the best"]
+    columns += map(spoken, names) if names else [spoken(group_by)]
+    columns += ["configurations", "median", "time"] if several else ["time"]
     ends = _ends(comparison)
     rows = []
     for rank, (group, difference) in enumerate(zip(comparison.groups, comparison.differences, strict=True), 1):
@@ -28,6 +29,7 @@ def ranking(comparison: Comparison, marks: Marks, group_by: str) -> dict[str, An
         options = best.trials[0].options
         score = Markup('{} <span class="dim">({})</span>').format(score_of(group), len(best.scores))
         cells: list[tuple[Any, Any, str]] = [(str(rank), rank, "num"), (score, best.mean, "num score")]
+        cells += _judged(group, difference, ends)
         if names:
             cells += [(shown(options.get(name)), options.get(name), "num") for name in names]
         else:
@@ -36,7 +38,6 @@ def ranking(comparison: Comparison, marks: Marks, group_by: str) -> dict[str, An
             middle = group.median
             cells.append((str(len(group.configurations)), len(group.configurations), "num"))
             cells.append(("" if middle is None else f"{middle:.2f}", middle, "num"))
-        cells += _judged(group, difference, ends)
         cells.append(("" if group.seconds is None else duration(group.seconds), group.seconds, "num"))
         numbers = [marks.numbers[trial.run.id] for trial in group.trials]
         rows.append({"cells": cells, "runs": numbers, "best": comparison.best is group, "label": group.label})
@@ -44,10 +45,10 @@ def ranking(comparison: Comparison, marks: Marks, group_by: str) -> dict[str, An
 
 
 def _judged(group: Group, difference: Difference | None, ends: tuple[float, float]) -> list[tuple[Any, Any, str]]:
-    """The cells of difference and verdict; verdicts are sorted by p, the best before, the untested behind."""
+    """The cells of verdict and difference; verdicts are sorted by p, the best before, the untested behind."""
     if difference is None:
         ended = "best" if group.best.outcome == "finished" else group.best.outcome
-        return [("", None, ""), (_chip(ended), -2 if ended == "best" else 2, "")]
+        return [(_chip(ended), -2 if ended == "best" else 2, ""), ("", None, "")]
     points = -difference.points
     low = None if difference.high is None else -difference.high
     high = None if difference.low is None else -difference.low
@@ -59,7 +60,7 @@ def _judged(group: Group, difference: Difference | None, ends: tuple[float, floa
     chip = _chip(said) + Markup('<span class="p">{}</span>').format(p) if p else _chip(said)
     if difference.test != "paired":
         chip += Markup('<small class="why">{}</small>').format(how(difference))
-    return [(cell, points, "gap"), (chip, 1 if difference.holm is None else -difference.holm, "")]
+    return [(chip, 1 if difference.holm is None else -difference.holm, ""), (cell, points, "gap")]
 
 
 def _chip(said: str) -> Markup:
