@@ -4,6 +4,7 @@ import re
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Literal
 
+from pipelines.output_folder import check_run_place
 from pmlm_core.errors import ConfigError
 from pmlm_core.training.batching import micro_batch_size
 
@@ -198,14 +199,7 @@ class FinetuneConfig:
         if self.task not in TASKS:
             raise ConfigError(f"task '{self.task}' is not known; tasks are {', '.join(TASKS)}")
         self._validate_numbers()
-        name = self.run_name
-        if name is not None and (not name or name != name.strip(". ") or "/" in name):
-            raise ConfigError(f"run_name '{name}' must be a plain folder name, without '/'")
-        if "://" in self.output_dir:
-            raise ConfigError(
-                f"output_dir {self.output_dir} must be a folder (on several machines a shared one, such as NFS): "
-                "checkpoints are renamed into place, which object stores cannot do"
-            )
+        check_run_place(self.output_dir, self.run_name)
         self.all_seeds()
         if self.batch_size is not None:
             micro_batch_size(self.batch_size, self.num_workers, self.micro_batch_size, limit=self.batch_size)

@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
+from pipelines.output_folder import check_run_place
 from pmlm_core.errors import ConfigError
 from pmlm_core.model.presets import PRESETS, preset
 from pmlm_core.training.batching import micro_batch_size
@@ -186,15 +187,7 @@ class PretrainConfig:
             raise ConfigError("give warmup_steps or warmup_ratio, not both")
         if self.warmup() > self.max_steps:
             raise ConfigError(f"warmup_steps {self.warmup()} is more than max_steps {self.max_steps}")
-        name = self.run_name
-        if name is not None and (not name or name != name.strip(". ") or "/" in name):
-            raise ConfigError(f"run_name '{self.run_name}' must be a plain folder name, without '/'")
-        if "://" in self.output_dir:
-            raise ConfigError(
-                f"output_dir {self.output_dir} must be a folder (on several machines a shared one, such as NFS): "
-                "checkpoints are renamed into place, which object stores cannot do. "
-                "For copies in an object store give upload_dir as well"
-            )
+        check_run_place(self.output_dir, self.run_name, more=". For copies in an object store give upload_dir as well")
         if self.upload_dir is not None and os.path.abspath(self.upload_dir) == os.path.abspath(self.output_dir):
             raise ConfigError("upload_dir is output_dir: give another place, or leave it out")
         micro_batch_size(self.batch_size, self.num_workers, self.micro_batch_size, limit=self.batch_size)

@@ -4,6 +4,7 @@ from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Literal
 
 from pipelines.finetune.config import seeds_in
+from pipelines.output_folder import check_run_place
 from pmlm_core.errors import ConfigError
 
 Strategy = Literal["paper_grid", "random", "optuna", "optuna_pareto", "asha", "hyperband", "pbt"]
@@ -115,14 +116,7 @@ class SweepConfig:
             raise ConfigError("pbt copies checkpoints between trials of one worker each; leave num_workers at 1")
         if self.strategy == "pbt" and (self.num_samples or 2) < 2:
             raise ConfigError("pbt needs a population: num_samples of 2 or more")
-        if "://" in self.output_dir:
-            raise ConfigError(
-                f"output_dir {self.output_dir} must be a folder (on several machines a shared one, such as NFS): "
-                "checkpoints are renamed into place, which object stores cannot do"
-            )
-        folder = self.run_name
-        if folder is not None and (not folder or folder != folder.strip(". ") or "/" in folder):
-            raise ConfigError(f"run_name '{folder}' must be a plain folder name, without '/'")
+        check_run_place(self.output_dir, self.run_name)
         if len(self.benchmark) > 1 and self.register_model not in (None, "none"):
             raise ConfigError(
                 "register_model names one model, and each of several benchmarks has its own winner: leave it out, "
