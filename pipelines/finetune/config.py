@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Literal
 
-from pipelines.output_folder import check_run_place
+from pipelines.run_place import check_run_place
 from pmlm_core.errors import ConfigError
 from pmlm_core.training.batching import micro_batch_size
 

@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
-from pipelines.output_folder import check_run_place
+from pipelines.run_place import check_run_place
 from pmlm_core.errors import ConfigError
 from pmlm_core.model.presets import PRESETS, preset
 from pmlm_core.training.batching import micro_batch_size

@@ -4,7 +4,7 @@ from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Literal
 
 from pipelines.finetune.config import seeds_in
-from pipelines.output_folder import check_run_place
+from pipelines.run_place import check_run_place
 from pmlm_core.errors import ConfigError
 
 Strategy = Literal["paper_grid", "random", "optuna", "optuna_pareto", "asha", "hyperband", "pbt"]
