@@ -116,7 +116,11 @@ class Browser:
 
     def open(self, path: Path) -> None:
         """Load a file and wait until it is there."""
-        self.call("Page.navigate", url=path.absolute().as_uri())
+        self.visit(path.absolute().as_uri())
+
+    def visit(self, url: str) -> None:
+        """Load an address and wait until it is there."""
+        self.call("Page.navigate", url=url)
         self._loop.run_until_complete(asyncio.wait_for(self._until("Page.loadEventFired"), _PATIENCE))
 
     async def _until(self, event: str) -> None:
