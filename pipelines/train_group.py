@@ -85,6 +85,21 @@ def fit(
     _raise_failure(group)
 
 
+def release(run: RunDir) -> None:
+    """Give back what the workers of a run hold, after the process that had started them was ended.
+
+    Ray Train leaves that to a cleaner of its own, which asks Ray's dashboard, and a Ray of one machine has none: the
+    CPUs would stay taken, and whatever comes next would wait for them without end.
+    """
+    from ray._raylet import PlacementGroupID
+    from ray.util.placement_group import PlacementGroup, remove_placement_group
+
+    told, _ = Events(run).read()
+    for key in {event["placement_group"] for event in told if event.get("placement_group")}:
+        with contextlib.suppress(Exception):  # it is gone already
+            remove_placement_group(PlacementGroup(PlacementGroupID(bytes.fromhex(key))))
+
+
 def work_in(
     run: RunDir, attempt: str, train: Callable[[Team], None], memory_full: Callable[[Exception], Exception]
 ) -> None:
@@ -103,7 +118,9 @@ def work_in(
     context = ray.train.get_context()
     team = Team(context.get_world_rank(), context.get_world_size(), lambda figures: ray.train.report(dict(figures)))
     check_run_folder(run)
-    Events(run).add("worker", rank=team.rank, pid=os.getpid(), host=socket.gethostname())
+    place = ray.util.get_current_placement_group()
+    held = {} if place is None else {"placement_group": place.id.hex()}
+    Events(run).add("worker", rank=team.rank, pid=os.getpid(), host=socket.gethostname(), **held)
     failure = run.failure_of(attempt)
     if failure.exists():
         return

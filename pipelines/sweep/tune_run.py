@@ -98,7 +98,7 @@ def _restored(path: Path, trainable: Any, retry_failed: bool) -> Any:
 def _resources(course: Course) -> Any:
     config = course.config
     if config.num_workers > 1:
-        return {"cpu": 0.01}  # its workers ask for theirs; 0 is refused
+        return {"cpu": 0, "memory": 1 << 20}  # its workers ask for CPUs; to ask for nothing at all is refused
     return {"cpu": config.cpus_per_trial, **({"gpu": config.gpus_per_trial} if config.gpus_per_trial else {})}
 
 

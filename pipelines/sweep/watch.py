@@ -10,13 +10,14 @@ from ray.tune import Callback
 
 from pipelines.console import warn
 from pipelines.finetune.rundir import MODEL, SCORES, write_json
-from pipelines.run_folder import CHECKPOINTS
+from pipelines.run_folder import CHECKPOINTS, RunDir
 from pipelines.sweep.board import Board, Standing, in_words
 from pipelines.sweep.choose import leaders
 from pipelines.sweep.course import Course
 from pipelines.sweep.tracking import SweepTracking
 from pipelines.sweep.trial import EPOCH, POINT_KEY, SCORE
 from pipelines.sweep.trials import STOPPED, Ended, Point, ended_trials, point_of, read_failure
+from pipelines.train_group import release
 
 _WATCHED: dict[str, "Watch"] = {}
 
@@ -74,6 +75,8 @@ class Watch:
     def ended(self, trial: Any, failed: bool) -> None:
         name = self._name(trial)
         folder = self._course.trials / name
+        if self._course.config.num_workers > 1:
+            release(RunDir(folder))
         failure = (read_failure(folder) or _reason(trial)) if failed else None
         outcome = "failed" if failed else "finished" if (folder / SCORES).is_file() else "stopped"
         with self._board.lock:
