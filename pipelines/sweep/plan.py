@@ -10,6 +10,8 @@ from pmlm_core.errors import ConfigError
 
 CPU_MFU, GPU_MFU = 0.35, 0.2
 """Assumed share of the processor's peak, for small batches of unequal length."""
+START_S = 8.0
+"""Assumed for a trial's process, its imports, and what is scored and saved at its end (docs/results.md has some)."""
 
 
 def describe(all_courses: Sequence[Course]) -> Iterator[str]:
@@ -79,11 +81,11 @@ def _counts(course: Course) -> str:
 
 
 def _seconds(course: Course, rate: float) -> float:
-    """Of the longest trial: 6 operations for each parameter of the body and token."""
+    """Of the longest trial: its start, and 6 operations for each parameter of the body and token."""
     from pipelines.finetune.plan import sized
 
     size = sized(course.job)
-    return 6.0 * size.body_parameters * size.tokens_per_epoch * course.max_epochs / rate
+    return START_S + 6.0 * size.body_parameters * size.tokens_per_epoch * course.max_epochs / rate
 
 
 def _resources(config: SweepConfig) -> str:
