@@ -91,13 +91,13 @@ def release(run: RunDir) -> None:
     Ray Train leaves that to a cleaner of its own, which asks Ray's dashboard, and a Ray of one machine has none: the
     CPUs would stay taken, and whatever comes next would wait for them without end.
     """
-    from ray._raylet import PlacementGroupID
+    import ray
     from ray.util.placement_group import PlacementGroup, remove_placement_group
 
     told, _ = Events(run).read()
     for key in {event["placement_group"] for event in told if event.get("placement_group")}:
-        with contextlib.suppress(Exception):  # it is gone already
-            remove_placement_group(PlacementGroup(PlacementGroupID(bytes.fromhex(key))))
+        with contextlib.suppress(Exception):  # it is of a Ray that has ended
+            remove_placement_group(PlacementGroup(ray.PlacementGroupID(bytes.fromhex(key))))
 
 
 def work_in(

@@ -114,6 +114,11 @@ class SweepConfig:
             raise ConfigError(f"grid is for the strategy paper_grid; {self.strategy} searches a space: give --space")
         if self.strategy == "pbt" and self.num_workers > 1:
             raise ConfigError("pbt copies checkpoints between trials of one worker each; leave num_workers at 1")
+        if self.strategy == "hyperband" and self.num_workers > 1:
+            raise ConfigError(
+                "hyperband pauses trials, and the workers of a paused one would keep their CPUs; take asha, or leave "
+                "num_workers at 1"
+            )
         if self.strategy == "pbt" and (self.num_samples or 2) < 2:
             raise ConfigError("pbt needs a population: num_samples of 2 or more")
         check_run_place(self.output_dir, self.run_name)

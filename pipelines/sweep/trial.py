@@ -132,10 +132,12 @@ def _train(told: Told, point: Point, folder: Path, report: "Reporter", ended: En
     if job.config.num_workers == 1:
         finetune(job, Team(report=report))
         return
-    from pipelines.train_group import Group, fit
+    from pipelines.train_group import Group, fit, release
 
     config = job.config
-    group = Group(job.run, job.attempt, config.num_workers, job.threads, config.use_gpu, config.max_failures)
+    release(job.run)  # an attempt whose process died
+    # Tune tries a trial again, and stops one by ending its process: Ray Train must not start workers anew meanwhile.
+    group = Group(job.run, job.attempt, config.num_workers, job.threads, config.use_gpu, max_failures=0)
     try:
         fit(group, ray_worker, {"job": job}, meanwhile=lambda: report.from_journal(batches.steps_per_epoch))
     finally:

@@ -168,6 +168,8 @@ def test_what_cannot_be_is_refused_before_ray_starts(
         ({"strategy": "paper_grid", "num_samples": 3}, "paper_grid takes its values"),
         ({"grid": {"learning_rate": [1]}}, "grid is for the strategy paper_grid"),
         ({"strategy": "pbt", "num_samples": 1}, "population"),
+        ({"strategy": "pbt", "num_workers": 2}, "workers? .* leave num_workers at 1"),
+        ({"strategy": "hyperband", "num_workers": 2}, "hyperband pauses trials"),
         ({"seeds": "1,1"}, "different numbers"),
         ({"output_dir": "s3://bucket/x"}, "must be a folder"),
         ({"data_dir": ["mrpc=x"]}, "none of the benchmarks"),

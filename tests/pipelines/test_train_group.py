@@ -1,14 +1,15 @@
 """What a worker writes down for the driver, also where the disk is full; without Ray."""
 
 import resource
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from pipelines.run_folder import RunDir
-from pipelines.train_group import Group, _raise_failure, _write_failure
+from pipelines.run_folder import Events, RunDir
+from pipelines.train_group import Group, _raise_failure, _write_failure, release
 from pmlm_core.errors import DataError, TrainingError
 
 
@@ -51,3 +52,23 @@ def test_an_error_that_cannot_be_read_is_said_in_a_sentence(tmp_path: Path, cont
     with pytest.raises(TrainingError, match=r"could not be told.*disk full.*The same command goes on"):
         _raise_failure(group(tmp_path))
     assert not failure.exists()
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_what_workers_of_an_ended_process_hold_is_given_back(tmp_path: Path):
+    import ray
+    from ray.util.placement_group import placement_group
+
+    run = RunDir(tmp_path)
+    held = placement_group([{"CPU": 1}, {"CPU": 1}], lifetime="detached")
+    assert held.wait(60)
+    before = ray.available_resources().get("CPU", 0)
+    Events(run).add("worker", rank=0)  # of a run before groups were written down
+    Events(run).add("worker", rank=1, placement_group="ab" * 18)  # of a Ray that has ended
+    Events(run).add("worker", rank=0, placement_group=held.id.hex())
+    release(run)
+    release(run)
+    deadline = time.monotonic() + 30
+    while ray.available_resources().get("CPU", 0) < before + 2:
+        assert time.monotonic() < deadline, ray.available_resources()
+        time.sleep(0.1)
