@@ -78,7 +78,7 @@ JOBS = (
         {**QUESTIONS, "max_train_rows": 10_000},
         figures=("f1", "exact_match"),
     ),
-    Job("SQuAD 2.0", "squad2.0", "squad", QUESTIONS, figures=("f1", "exact")),
+    Job("SQuAD 2.0", "squad2.0", "squad", QUESTIONS, figures=("f1", "best_f1", "HasAns_f1")),
     Job(
         "question generation (Du)",
         "squad_qg",
@@ -194,7 +194,7 @@ def table(jobs: Sequence[Job], given: argparse.Namespace) -> None:
         one = results["pre-trained"]
         names = job.figures or tuple(dict.fromkeys((one["metric"], *one["summary"][job.split])))
         scored = one["rows"][job.split]
-        base = one["baselines"].get(job.split, {}).get("scores", {})
+        base = one.get("baselines", {}).get(job.split, {}).get("scores", {})
         rows = (
             f"{one['rows']['train']['used']:,} of {one['rows']['train']['in_files']:,}; {scored['used']:,} {job.split}"
         )

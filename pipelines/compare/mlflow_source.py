@@ -54,10 +54,14 @@ class MlflowSource:
         plain = [_plain(run) for run in found.values()]
         if self._config.runs:
             return plain
-        replaced = {run.id for run in plain if run.stage == SWEEP and _was_replaced(run)}
-        left_out = sum(run.parent in replaced for run in plain)
-        if left_out:
-            say(f"{left_out} runs of a sweep that was removed and begun again are left out; --runs ID takes them")
+        replaced = {key for key, run in found.items() if _was_replaced(run)}
+        for run in plain:
+            if run.id in replaced:
+                trials = sum(each.parent == run.id for each in plain)
+                say(
+                    f"sweep {run.name} was removed and begun again: {trials} trials of before are left out "
+                    f"(--runs {run.id} takes them)"
+                )
         return [run for run in plain if run.id not in replaced and run.parent not in replaced]
 
     def history(self, run: Run, figure: str) -> Curve:
@@ -159,15 +163,16 @@ class MlflowSource:
                 yield from self._pages([run.info.experiment_id], f"tags.`{PARENT_TAG}` = '{key}'")
 
 
-def _was_replaced(sweep: Run) -> bool:
+def _was_replaced(sweep: Any) -> bool:
     """Whether the sweep's folder was removed and is another one's now: together they would count as one sweep."""
-    if "output_dir" not in sweep.params:
+    params, tags = sweep.data.params, sweep.data.tags
+    if tags.get("stage") != SWEEP or "output_dir" not in params or RUN_KEY_TAG not in tags:
         return False
     try:
-        record = Record.load(Path(sweep.params["output_dir"], sweep.tags["sweep"], sweep.tags["benchmark"]))
+        record = Record.load(Path(params["output_dir"], tags["sweep"], tags["benchmark"]))
     except (PmlmError, OSError, KeyError):
         return False
-    return record is not None and record.run_id is not None and record.run_id != sweep.id
+    return record is not None and record.run_key != tags[RUN_KEY_TAG]
 
 
 def _plain(run: Any) -> Run:

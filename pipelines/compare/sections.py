@@ -74,9 +74,10 @@ class Section:
         return self.baseline_of(self.split, self.metric)
 
     def baseline_of(self, split: str, figure: str) -> float | None:
-        """What knows nothing scores; None where no run was held against it."""
+        """What knows nothing scores, of most of the runs; None where none was held against it."""
         name = f"baseline/{split}/{figure}"
-        return next((trial.run.metrics[name] for trial in self.trials if name in trial.run.metrics), None)
+        found = [trial.run.metrics[name] for trial in self.trials if name in trial.run.metrics]
+        return max(found, key=found.count, default=None)
 
     def figure_of(self, run: Run) -> float | None:
         return run.metrics.get(f"final/{self.split}/{self.metric}")
@@ -166,6 +167,7 @@ def _trials(section: Section, runs: Sequence[Run], source: Source, *, is_dev: bo
         (run for run in runs if finals[run.id] is not None), key=lambda r: -section.sign * (finals[r.id] or 0)
     )
     drawn = {run.id for run in best[:_DRAWN]}
+    usual = _metric(runs, section.task)
     trials = []
     for run in runs:
         score, curve = finals[run.id], _NO_CURVE
@@ -176,7 +178,7 @@ def _trials(section: Section, runs: Sequence[Run], source: Source, *, is_dev: bo
             score = section.sign * max(section.sign * value for _, value in curve)
         options = {name: parsed(run.params[name]) for name in OPTION_NAMES if name in run.params}
         # Leaving it out and naming the task's own are the same.
-        options["metric_for_best_model"] = options.get("metric_for_best_model") or run.tags.get("metric")
+        options["metric_for_best_model"] = options.get("metric_for_best_model") or run.tags.get("metric") or usual
         trials.append(Trial(run, score, options, curve))
     return tuple(trials)
 

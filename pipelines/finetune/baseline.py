@@ -6,21 +6,25 @@ is the same for all seeds and trials: it is computed once and kept beside the fe
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
+from pipelines.console import warn
 from pipelines.finetune.job import Job, Part
 from pipelines.finetune.predict import scores_of
 from pipelines.finetune.rundir import write_json
 from pipelines.finetune.splits import read_chosen
+from pmlm_core.errors import PmlmError
 from pmlm_core.tasks.scores import baselines
 
 
-def baseline_of(job: Job, part: Part, examples: Sequence[Any]) -> dict[str, Any] | None:
-    """`{"what": in words, "scores": figures}` of a labelled split; None where a constant means nothing.
+def baseline_of(job: Job, part: Part, examples: Sequence[Any], names: Collection[str]) -> dict[str, Any] | None:
+    """`{"what": in words, "scores": figures}` of a labelled split.
 
-    Raises:
-        DataError: files were changed meanwhile.
+    None where a constant means nothing, or, said aloud, where it cannot be computed: no run is lost for that.
+
+    Args:
+        names: of the task's figures.
     """
     task = job.task
     if task.kind == "question_answering" and not task.can_be_unanswerable:
@@ -32,10 +36,17 @@ def baseline_of(job: Job, part: Part, examples: Sequence[Any]) -> dict[str, Any]
         return dict(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError):
         pass
-    what, predictions = _guess(job, examples)
-    found = {"what": what, "scores": scores_of(task, examples, predictions)}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_json(path, found)
+    try:
+        what, predictions = _guess(job, examples)
+        # Correlations with a constant are undefined, which counts as 0 and is warned of where a model's are.
+        constant = task.kind == "regression"
+        scores = dict.fromkeys(names, 0.0) if constant else scores_of(task, examples, predictions)
+        found = {"what": what, "scores": scores}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(path, found)
+    except (PmlmError, OSError) as error:
+        warn(f"what knows nothing scores on '{part.split.name}' cannot be told: {error}")
+        return None
     return found
 
 

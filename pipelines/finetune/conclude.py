@@ -114,7 +114,7 @@ def predict_part(job: Job, part: Part, family: Family, model: nn.Module, precisi
         content = paired.content(job.task, name, digest, examples, predictions, scores)
         where = str(job.run.path / PAIRED / f"{name}.json")
         storage.write_lines(where, [json.dumps(content, ensure_ascii=False)])  # a line: it may hold 100,000 numbers
-    return Scored(scores, tuple(written), baseline_of(job, part, examples) if scores else None)
+    return Scored(scores, tuple(written), baseline_of(job, part, examples, scores) if scores else None)
 
 
 def paired_files(run: RunDir) -> list[str]:

@@ -40,7 +40,7 @@ def write_summary(job: Job, results: Sequence[Mapping[str, Any]]) -> None:
         "metric": first["metric"],
         "seeds": {str(result["seed"]): result["scores"] for result in results},
         "summary": summary(results),
-        "baselines": first.get("baselines", {}),
+        "baselines": baselines_of(results),
         "scorers": first["scorers"],
         "rows": first["rows"],
         "pretrained": first["pretrained"],
@@ -59,7 +59,7 @@ def show(results: Sequence[Mapping[str, Any]]) -> None:
         table.add_column(f"seed {result['seed']}", justify="right")
     for statistic in statistics:
         table.add_column(statistic, justify="right")
-    over_seeds, baselines = summary(results), results[0].get("baselines", {})
+    over_seeds, baselines = summary(results), baselines_of(results)
     if baselines:
         table.add_column("baseline", justify="right")
     for split, figures in over_seeds.items():
@@ -74,6 +74,11 @@ def show(results: Sequence[Mapping[str, Any]]) -> None:
     console().print(table)
     for what, splits in baselines_in_words(baselines).items():
         say(f"baseline, {', '.join(splits)}: {what}")
+
+
+def baselines_of(results: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """What knows nothing, by split; the same for every seed, and not there in one that was trained long ago."""
+    return {split: each for result in results for split, each in result.get("baselines", {}).items()}
 
 
 def baselines_in_words(baselines: Mapping[str, Mapping[str, Any]]) -> dict[str, list[str]]:

@@ -102,9 +102,9 @@ def _weights_digest(model: str, folder: Path, weights: Path) -> str:
     if weights.name != WEIGHTS[0]:
         try:
             shards = sorted(set(json.loads(weights.read_text(encoding="utf-8"))["weight_map"].values()))
+            files += [folder / name for name in shards]
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise ConfigError(f"{weights} cannot be read: {error!r}") from None
-        files += [folder / name for name in shards]
         if lacking := [path.name for path in files if not path.is_file()]:
             raise CheckpointError(f"model {model} is damaged: {', '.join(lacking)} of {weights.name} is not there")
     digests = {path.name: checkpoint.sha256(path) for path in files}

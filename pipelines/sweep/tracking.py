@@ -109,7 +109,7 @@ class SweepTracking:
         record = Record.load(folder)
         if record is None:
             return
-        _note_cost(folder)
+        _note_cost(folder, later=1)  # figures of a step that was sent are not sent again
         sink = MlflowSink(
             folder, self._course.config.tracking_uri, record.experiment, record.run_name, record.params, record.tags,
             parent=self._course.run.path,
@@ -167,9 +167,9 @@ def run_id_of(folder: Path) -> str | None:
     return record.run_id if record else None
 
 
-def _note_cost(folder: Path) -> None:
-    """Put what the trial has cost into its journal, at its last step."""
-    step = _last_step(folder)
+def _note_cost(folder: Path, later: int = 0) -> None:
+    """Put what the trial has cost into its journal, so many steps after its last one."""
+    step = _last_step(folder) + later
     if folder.is_dir():
         journal = Journal(folder, say=warn)
         journal.append(step, {f"cost/{name}": value for name, value in read_cost(folder).items()})

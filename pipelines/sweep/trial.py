@@ -33,7 +33,7 @@ from pipelines.sweep.trials import (
 )
 from pipelines.tracking.journal import FILE_NAME, Journal, read
 from pmlm_core.errors import ConfigError, TrainingError
-from pmlm_core.training.checkpoint import folder_of
+from pmlm_core.training.checkpoint import all_steps, folder_of, step_of
 from pmlm_core.training.step import NotFinite
 
 SCORE, EPOCH, POINT_KEY = "score", "epoch", "point"
@@ -101,7 +101,7 @@ def trial(config: dict[str, Any], told: Told) -> None:
         if failure := read_failure(folder):
             raise TrainingError(failure)
         if told.copies:
-            note_place(folder, point, _take_over(folder, point))
+            note_place(folder, point, taken=_take_over(folder, point))
         try:
             _train(told, point, folder, report, ended)
         except (NotFinite, ConfigError) as error:  # they would come again
@@ -241,21 +241,17 @@ def _published(folder: Path, step: int) -> Path:
     return path
 
 
-def _take_over(folder: Path, point: Point) -> int:
-    """Where Tune has given this trial the state of a better one: put that in place of its own.
-
-    Returns:
-        The step that the trial goes on from.
-    """
+def _take_over(folder: Path, point: Point) -> bool:
+    """Where Tune has given this trial the state of a better one: put that in place of its own, and say so."""
     from ray import tune
 
     given = tune.get_checkpoint()
     if given is None:
-        return 0
+        return False
     with given.as_directory() as place:
         origin = json.loads((Path(place) / _ORIGIN).read_text(encoding="utf-8"))
         if origin["trial"] == folder.name:
-            return int(origin["step"])
+            return False
         checkpoints = RunDir(folder).checkpoints
         shutil.rmtree(checkpoints, ignore_errors=True)
         checkpoints.mkdir(parents=True)
@@ -264,13 +260,19 @@ def _take_over(folder: Path, point: Point) -> int:
         draft.rename(folder_of(checkpoints, int(origin["step"])))
     with (folder / "lineage.jsonl").open("a", encoding="utf-8") as file:
         file.write(json.dumps({**origin, "params": point.params, "time": round(time.time(), 3)}) + "\n")
-    return int(origin["step"])
+    return True
 
 
-def note_place(folder: Path, point: Point, step: int) -> None:
-    """Put a member's place in the space into its journal: a population moves, and parameters of a run cannot."""
+def note_place(folder: Path, point: Point, *, taken: bool) -> None:
+    """Put a member's place in the space into its journal: a population moves, and parameters of a run cannot.
+
+    Args:
+        taken: the newest checkpoint is another member's, so what the journal has of later steps is no more.
+    """
+    step = max((step_of(path.name) or 0 for path in all_steps(RunDir(folder).checkpoints)), default=0)
     journal = Journal(folder)
-    journal.truncate_after(step)
+    if taken:
+        journal.truncate_after(step)
     numbers = {name: value for name, value in point.params.items() if isinstance(value, int | float)}
     journal.append(step, {f"population/{name}": float(value) for name, value in numbers.items()})
     journal.close()

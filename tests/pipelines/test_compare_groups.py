@@ -63,6 +63,9 @@ def test_an_option_left_out_is_the_same_as_its_default():
     found = only(Shelf([run("a", 60.0, 1, options={"metric_for_best_model": None}), run("b", 62.0, 2, **named)]))
     assert len(found.groups) == 1
     assert "metric_for_best_model" not in found.section.searched
+    unfinished = run("c", None, 3, status="RUNNING", options={"metric_for_best_model": None})
+    unfinished = replace(unfinished, tags={k: v for k, v in unfinished.tags.items() if k != "metric"})
+    assert len(only(Shelf([run("a", 60.0, 1), unfinished])).groups) == 1
 
 
 def test_a_seed_that_was_run_twice_counts_once():

@@ -11,14 +11,18 @@ from hypothesis import strategies as st
 from sweeping_data import make_sweep
 
 from pipelines.finetune.rundir import check_same, open_record
+from pipelines.run_folder import RunDir
 from pipelines.sweep.board import Board, Standing
 from pipelines.sweep.choose import finals, leaders, ranked, winner
 from pipelines.sweep.config import SweepConfig
 from pipelines.sweep.course import courses
 from pipelines.sweep.plan import describe, trials_of
 from pipelines.sweep.strategies import plan_of
+from pipelines.sweep.trial import note_place
 from pipelines.sweep.trials import Ended, Point, ended_trials, job_at, point_of
+from pipelines.tracking.journal import Journal
 from pmlm_core.errors import ConfigError
+from pmlm_core.training.checkpoint import folder_of
 
 
 def ended(rate: float, seed: int, score: float, seconds: float = 1.0) -> Ended:
@@ -209,3 +213,18 @@ def test_the_board_says_best_counts_and_phase():
     board = Board([standing])
     assert "rte search 3/8, 2 running, 1 failed, best trial accuracy 71.23 (learning_rate 0.0001)" in board.line()
     assert board.table().row_count == 1
+
+
+@pytest.mark.parametrize("taken", [True, False])
+def test_a_member_of_a_population_notes_its_place_and_keeps_its_own_past(tmp_path: Path, taken: bool):
+    journal = Journal(tmp_path)
+    for step in (8, 16, 24):
+        journal.append(step, {"eval/accuracy": float(step)})
+    journal.close()
+    for step in (8, 16):
+        folder_of(RunDir(tmp_path).checkpoints, step).mkdir(parents=True)
+    note_place(tmp_path, Point({"learning_rate": 1e-3, "strategy": "words"}, 1), taken=taken)
+    entries = [(entry.step, entry.metrics) for entry in Journal(tmp_path).entries()]
+    left = [(8, {"eval/accuracy": 8.0}), (16, {"eval/accuracy": 16.0})]
+    left += [] if taken else [(24, {"eval/accuracy": 24.0})]
+    assert entries == [*left, (16, {"population/learning_rate": 1e-3})]

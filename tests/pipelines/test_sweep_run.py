@@ -61,7 +61,12 @@ class TestSweep:
         assert winner.data.tags["outcome"] == "finished"
         assert winner.data.params["learning_rate"] == str(won["params"]["learning_rate"])
         assert winner.data.metrics["final/dev/accuracy"] == max(won["seeds"].values())
-        assert winner.data.metrics["cost/seconds"] > 0
+        cost = json.loads((best / "cost.json").read_text())  # what predicting the rest has cost among it
+        assert winner.data.metrics["cost/seconds"] == cost["seconds"] > 0
+        assert parent.data.metrics["cost/seconds"] == pytest.approx(
+            sum(child.data.metrics["cost/seconds"] for child in children)
+        )
+        assert winner.data.metrics["baseline/dev/accuracy"] == pytest.approx(100 * 2 / 3)
         client = MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
         version = client.get_model_version_by_alias("pmlm-reviews", "champion")
         assert version.run_id == winner.info.run_id
