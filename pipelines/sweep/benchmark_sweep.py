@@ -7,7 +7,7 @@ from typing import Any
 
 from pipelines.console import say, warn
 from pipelines.finetune.job import Job, Part
-from pipelines.finetune.rundir import write_json
+from pipelines.finetune.rundir import SCORES, write_json
 from pipelines.sweep.board import Board, in_words
 from pipelines.sweep.choose import Configuration, finals, leaders, ranked, winner
 from pipelines.sweep.complete import complete_winner, finished_job
@@ -123,6 +123,7 @@ class BenchmarkSweep:
             for one in ranked(ended)
         ]
         chosen = best.best
+        scored = json.loads((chosen.folder / SCORES).read_text(encoding="utf-8"))
         return {
             "benchmark": course.benchmark.name,
             "task": course.benchmark.task,
@@ -138,8 +139,9 @@ class BenchmarkSweep:
                 "seeds": {str(each.point.seed): each.score for each in best.trials},
                 "trial": chosen.folder.name,
                 "run_id": run_id_of(chosen.folder),
-                "scores": json.loads((chosen.folder / "scores.json").read_text(encoding="utf-8"))["scores"],
+                "scores": scored["scores"],
             },
+            "baseline": scored.get("baselines", {}).get(self._split),
             "configurations": rows,
             "model": course.job.source.described(),
         }
@@ -164,6 +166,8 @@ def tell(result: dict[str, Any]) -> None:
         f"{result['benchmark']}: {result['metric']} {won['mean']:.2f}{spread} on '{result['split']}', "
         f"with {in_words(won['params'])}; {len(result['configurations'])} configurations came to their end"
     )
+    if baseline := result.get("baseline"):
+        say(f"  the baseline, {baseline['what']}, has {baseline['scores'][result['metric']]:.2f}")
     most = max(score for each in result["configurations"] for score in each["seeds"].values())
     if seeds > 1 and most > won["mean"]:
         say(f"  the best single trial had {most:.2f}; configurations are ranked by their mean over seeds")

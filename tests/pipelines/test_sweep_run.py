@@ -81,6 +81,7 @@ class TestSweep:
         said = capsys.readouterr().out
         assert "reviews is finished: it was swept before" in said
         assert "reviews: accuracy" in said
+        assert "the baseline, always 'ship', has 66.67" in said.replace("\n", " ")
 
     @pytest.mark.parametrize("strategy", ["paper_grid", "asha"])
     def test_a_strategy_finds_a_winner(self, folder: Path, sample_tokenizer_dir: str, strategy: str):
