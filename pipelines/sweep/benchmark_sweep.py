@@ -44,10 +44,12 @@ class BenchmarkSweep:
         if not ended:
             raise TrainingError(f"{course.benchmark.name}: no trial came to its end; their reasons are above")
         if course.finalists:
-            points = finals(leaders(ended, course.finalists, course.searched_with), course.seeds)
+            best_ones = leaders(ended, course.finalists, course.searched_with)
+            points = finals(best_ones, course.seeds)
+            wanted = frozenset(one.best.folder.name for one in best_ones)
             grid = _grid([{**point.params, "seed": point.seed} for point in points])
             final = Plan({POINT_KEY: grid}, 1, in_order(course, at_a_time(course)))
-            self._fit("finalists", final, self._told("finalists", final), len(points), points)
+            self._fit("finalists", final, self._told("finalists", final, wanted), len(points), points)
             ended = self._ended()
         best = winner(ended, course.seeds, course.finalists)
         assert best is not None
@@ -65,7 +67,7 @@ class BenchmarkSweep:
         assert self._course.job.choose is not None
         return self._course.job.choose.split.name
 
-    def _told(self, phase: str, plan: Plan) -> Told:
+    def _told(self, phase: str, plan: Plan, wants_model: frozenset[str] = frozenset()) -> Told:
         """What trials of a phase are told; a search predicts only the split that it chooses by."""
         course = self._course
         config = course.config
@@ -75,7 +77,7 @@ class BenchmarkSweep:
         cpus = config.cpus_per_trial * config.num_workers
         return Told(
             base, course.trials, course.metric, course.seeds[0], cpus, config.gpus_per_trial * config.num_workers,
-            copies=plan.copies, keeps_place=plan.keeps_place, wants_model=phase == "finalists",
+            copies=plan.copies, keeps_place=plan.keeps_place, wants_model=wants_model,
         )  # fmt: skip
 
     def _fit(self, phase: str, plan: Plan, told: Told, total: int, points: Sequence[Point] | None = None) -> None:

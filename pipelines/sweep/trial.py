@@ -53,7 +53,7 @@ class Told:
         cpus, gpus: of a trial, for its cost.
         copies: trials hand their state to others (population-based training), and are named by Tune's id.
         keeps_place: Tune may pause trials, so it is handed a token for each epoch.
-        wants_model: a model that was cleared away to save space is trained again.
+        wants_model: names of trials whose model will be used: one that was cleared away to save space is trained again.
     """
 
     base: Job
@@ -64,7 +64,7 @@ class Told:
     gpus: float
     copies: bool = False
     keeps_place: bool = False
-    wants_model: bool = False
+    wants_model: frozenset[str] = frozenset()
 
     @property
     def split(self) -> str:
@@ -147,7 +147,9 @@ def _train(told: Told, point: Point, folder: Path, report: "Reporter", ended: En
 
 def has_all(ended: Ended, told: Told) -> bool:
     """Whether every split of this phase is predicted, and the model is there if it will be wanted."""
-    return set(told.splits) <= set(ended.result["scores"]) and (ended.has_model or not told.wants_model)
+    return set(told.splits) <= set(ended.result["scores"]) and (
+        ended.has_model or ended.folder.name not in told.wants_model
+    )
 
 
 class Reporter:
