@@ -42,7 +42,8 @@ class Request:
 
 def parser_for(command: str, config_class: type, summary: str) -> ArgumentParser:
     """Build the parser of `pmlm <command>` from the fields of its configuration class."""
-    parser = ArgumentParser(prog=f"pmlm {command}", description=summary, epilog=_COMMON, exit_on_error=False)
+    common = _COMMON if getattr(config_class, "dry_run", True) else _COMMON.rpartition("\n")[0]
+    parser = ArgumentParser(prog=f"pmlm {command}", description=summary, epilog=common, exit_on_error=False)
     parser.formatter_class = _KeepEpilog
     parser.add_class_arguments(config_class, None, as_group=False)
     return parser

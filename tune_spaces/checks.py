@@ -11,14 +11,6 @@ from typing import Any
 from pmlm_core.errors import ConfigError
 from tune_spaces.base import SEARCHABLE, Benchmark, Budget, Published
 
-# Figures by scorer, where the scorer's name is not the figure's; "squad" depends on the task.
-_FIGURES = {
-    "rouge": ("rouge1", "rouge2", "rougeL", "rougeLsum"),
-    "rouge_l_captions": ("rougeL",),
-    "bleu": ("bleu4",),
-}
-_SQUAD = {False: ("f1", "exact_match"), True: ("f1", "exact", "best_f1", "best_exact")}
-
 
 def check_benchmark(benchmark: Any, where: str, option_names: Collection[str] | None = None) -> Benchmark:
     """The benchmark itself, once it is known to be one.
@@ -81,6 +73,7 @@ def figure_names(benchmark: Benchmark, where: str) -> list[str]:
         ConfigError: there is no such task, or the task refuses its options.
     """
     from pmlm_core.tasks.registry import OPTIONS, TASKS, get_task
+    from pmlm_core.tasks.scoring import figures_of
 
     if benchmark.task not in TASKS:
         raise ConfigError(
@@ -93,9 +86,7 @@ def figure_names(benchmark: Benchmark, where: str) -> list[str]:
         variants = [{**options, "labels": labels} for labels in (["0", "1"], ["a", "b"])]
     found: list[str] = []
     for variant in variants:
-        task = get_task(benchmark.task, **variant)
-        for scorer in task.scorers():
-            found += _SQUAD[task.can_be_unanswerable] if scorer == "squad" else _FIGURES.get(scorer, (scorer,))
+        found += figures_of(get_task(benchmark.task, **variant))
     return list(dict.fromkeys(found))
 
 

@@ -159,6 +159,6 @@ def single_seed_note(groups: Sequence[Group], sign: int) -> str:
     if not higher:
         return ""
     return (
-        f"{count_of(len(higher), 'configuration')} scored better with one seed only, which may be luck: the best is "
-        "sought among those with several"
+        f"{count_of(len(higher), 'configuration')} scored better with one seed only, which may be luck: of a sweep "
+        "that trained some with several seeds, only those can be the best"
     )

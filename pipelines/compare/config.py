@@ -14,6 +14,7 @@ class CompareConfig:
     """Compare fine-tuning runs and the trials of sweeps; left alone, everything that MLflow has of them."""
 
     positional: ClassVar[str] = "benchmark"
+    dry_run: ClassVar[bool] = False
 
     benchmark: list[str] = field(default_factory=list)
     """Benchmarks, as rte mrpc: the runs of the experiments pmlm-BENCHMARK; with other choices, only these of them."""

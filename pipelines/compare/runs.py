@@ -56,7 +56,7 @@ class Run:
         """Why it did not finish, in words; "" for one that did."""
         match self.outcome:
             case "failed":
-                return self.tags.get("failure") or "failed; the reason was not recorded"
+                return self.tags.get("failure") or "the reason was not recorded"
             case "stopped":
                 return self.tags.get("failure") or (
                     "stopped by the sweep as hopeless" if self.stage == TRIAL else "interrupted"

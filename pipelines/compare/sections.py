@@ -17,6 +17,7 @@ OPTION_NAMES = tuple(FinetuneConfig(task="", model="", data_dir="").deciding())
 """Options of `pmlm finetune` that decide the result, the seed aside."""
 
 _OWN_METRICS = {"classification": "accuracy", "regression": "pearson", "qa": "f1", "seq2seq": "rougeLsum"}
+_USUAL = {"text_column": "text", "label_column": "label", "can_be_unanswerable": False}
 # Learning curves are fetched for so many trials, from the best down, and for those that have no other score.
 _DRAWN = 120
 _NO_CURVE: Curve = ()
@@ -177,7 +178,8 @@ def _trials(section: Section, runs: Sequence[Run], source: Source, *, is_dev: bo
         if score is None and curve:
             score = section.sign * max(section.sign * value for _, value in curve)
         options = {name: parsed(run.params[name]) for name in OPTION_NAMES if name in run.params}
-        # Leaving it out and naming the task's own are the same.
+        # Leaving them out and naming what they are then are the same.
+        options |= {name: value for name, value in _USUAL.items() if options.get(name) is None and name in options}
         options["metric_for_best_model"] = options.get("metric_for_best_model") or run.tags.get("metric") or usual
         trials.append(Trial(run, score, options, curve))
     return tuple(trials)

@@ -62,7 +62,10 @@ def tests_used(comparison: Comparison) -> list[str]:
     lines = [f"{text} ({count_of(count, 'comparison')})" for text, count in said.items()]
     tested = sum(difference is not None and difference.p is not None for difference in comparison.differences)
     if tested > 1:
-        lines.append(f"p is adjusted for {tested} comparisons (Holm): below 0.05 a difference is more than noise")
+        lines.append(
+            f"p is adjusted for {tested} comparisons (Holm), intervals are not: below 0.05 a difference is more "
+            "than noise"
+        )
     return lines
 
 

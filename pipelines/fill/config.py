@@ -11,6 +11,7 @@ class FillConfig:
     """Fill the [MASK]s of a sentence: pmlm fill --model FOLDER "The cat [MASK] on the mat"."""
 
     positional: ClassVar[str] = "text"
+    dry_run: ClassVar[bool] = False
 
     model: str = ""
     """Checkpoint folder, as pmlm pretrain writes it."""

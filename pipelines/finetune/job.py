@@ -17,6 +17,7 @@ from pmlm_core.errors import ConfigError, DataError
 from pmlm_core.tasks.base import Recipe, Task
 from pmlm_core.tasks.files import NoFile
 from pmlm_core.tasks.registry import OPTIONS, get_task
+from pmlm_core.tasks.scoring import figures_of
 from pmlm_core.training.batching import micro_batch_size
 
 ONLY = {
@@ -102,6 +103,11 @@ def settle(config: FinetuneConfig) -> tuple[Job, Rejects]:
     if "://" not in config.data_dir and not Path(config.data_dir).expanduser().is_dir():
         raise ConfigError(f"data_dir {config.data_dir} is no folder; name the one with the task's files")
     task = settled_task(config)
+    if config.metric_for_best_model is not None and config.metric_for_best_model not in figures_of(task):
+        raise ConfigError(
+            f"metric_for_best_model '{config.metric_for_best_model}' is no figure of task '{task.name}'; it has "
+            f"{', '.join(figures_of(task))}"
+        )
     if len(task.splits) < 2:
         raise ConfigError(
             f"task '{task.name}' has no split to train on, only '{task.splits[0]}'"

@@ -115,6 +115,9 @@ def _train_seed(job: Job, seed: int) -> dict[str, Any]:
     except KeyboardInterrupt:
         status = "KILLED"
         raise
+    except Exception as error:
+        sink.tag("failure", " ".join(str(error).split())[:1000])
+        raise
     finally:
         progress.stop()
         shutil.rmtree(job.run.path / "ray", ignore_errors=True)

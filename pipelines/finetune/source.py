@@ -69,9 +69,14 @@ def open_source(model: str) -> Source:
     folder = Path(local_copy(model)).expanduser().resolve()
     weights = next((folder / name for name in WEIGHTS if (folder / name).is_file()), None)
     if not (folder / "config.json").is_file() or weights is None:
+        inside = sorted(folder.glob("seed-*/model/config.json"))
+        way_out = (
+            f"it is a run of `pmlm finetune`: give {inside[0].parent}"
+            if inside
+            else "give one that `pmlm pretrain` made, such as outputs/mini/pretrain/final"
+        )
         raise ConfigError(
-            f"model {model} is no checkpoint folder (it needs config.json and model.safetensors); give one that "
-            "`pmlm pretrain` made, such as outputs/mini/pretrain/final"
+            f"model {model} is no checkpoint folder (it needs config.json and model.safetensors); {way_out}"
         )
     config = _config(folder)
     try:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from pmlm_core.errors import ConfigError
 
@@ -9,6 +10,8 @@ from pmlm_core.errors import ConfigError
 @dataclass(frozen=True)
 class SyncConfig:
     """Send what MLflow has not received yet of a run, or of all runs of a sweep."""
+
+    dry_run: ClassVar[bool] = False
 
     run_dir: str = ""
     """Folder of the run, the one with metrics.jsonl and mlflow.json in it; or a folder of many, such as a sweep's."""

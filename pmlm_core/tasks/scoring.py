@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pmlm_core.errors import DataError
-from pmlm_core.tasks.base import Answer, Example, QaExample, SourceTarget, TextExample
+from pmlm_core.tasks.base import Answer, Example, QaExample, SourceTarget, Task, TextExample
 from pmlm_core.tasks.submission import prediction_of
 
 
@@ -114,3 +114,20 @@ def _labelled(examples: Sequence[Any]) -> list[Any]:
     if not scored:
         raise DataError("none of the examples has a label to score against; choose a labelled split")
     return scored
+
+
+# Figures by scorer, where the scorer's name is not the figure's; "squad" depends on the task.
+_FIGURES = {
+    "rouge": ("rouge1", "rouge2", "rougeL", "rougeLsum"),
+    "rouge_l_captions": ("rougeL",),
+    "bleu": ("bleu4",),
+}
+_SQUAD = {False: ("f1", "exact_match"), True: ("f1", "exact", "best_f1", "best_exact")}
+
+
+def figures_of(task: Task) -> list[str]:
+    """Names of the figures that a task is scored by, those that a run can be chosen by."""
+    found: list[str] = []
+    for scorer in task.scorers():
+        found += _SQUAD[task.can_be_unanswerable] if scorer == "squad" else _FIGURES.get(scorer, (scorer,))
+    return found

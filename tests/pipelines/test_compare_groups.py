@@ -63,6 +63,8 @@ def test_an_option_left_out_is_the_same_as_its_default():
     found = only(Shelf([run("a", 60.0, 1, options={"metric_for_best_model": None}), run("b", 62.0, 2, **named)]))
     assert len(found.groups) == 1
     assert "metric_for_best_model" not in found.section.searched
+    columns = [{"text_column": None, "label_column": None}, {"text_column": "text", "label_column": "label"}]
+    assert len(only(Shelf([run(key, 60.0, i, options=columns[i]) for i, key in enumerate("ab")])).groups) == 1
     unfinished = run("c", None, 3, status="RUNNING", options={"metric_for_best_model": None})
     unfinished = replace(unfinished, tags={k: v for k, v in unfinished.tags.items() if k != "metric"})
     assert len(only(Shelf([run("a", 60.0, 1), unfinished])).groups) == 1

@@ -234,6 +234,10 @@ def test_dark_mode_follows_the_system_until_one_chooses(page: Browser, made: Pat
     page.prefer("dark")
     dark = page.evaluate(background)
     assert dark != light
+    for _ in range(50):  # the page hears of it a moment after its colours have changed
+        if page.evaluate(f"{button}.textContent") == "Light mode":
+            break
+        time.sleep(0.1)
     assert page.evaluate(f"{button}.textContent") == "Light mode"
     page.evaluate(f"{button}.click()")
     assert page.evaluate(background) == light

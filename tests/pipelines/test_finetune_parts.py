@@ -77,6 +77,12 @@ def test_what_is_missing_is_said_before_anything_heavy(tmp_path: Path, model: st
     options = options_for("classification", model, reviews, tmp_path)
     with pytest.raises(ConfigError, match="is no folder; name the one with the task's files"):
         settle(FinetuneConfig(**{**options, "data_dir": str(tmp_path / "nowhere")}))
+    with pytest.raises(ConfigError, match=r"metric_for_best_model 'f2' is no figure of .* it has accuracy"):
+        settle(FinetuneConfig(**options, metric_for_best_model="f2"))
+    (tmp_path / "run" / "seed-2" / "model").mkdir(parents=True)
+    (tmp_path / "run" / "seed-2" / "model" / "config.json").write_text("{}")
+    with pytest.raises(ConfigError, match=r"a run of `pmlm finetune`: give .*run/seed-2/model"):
+        settle(FinetuneConfig(**{**options, "model": str(tmp_path / "run")}))
     with pytest.raises(ConfigError, match="is no checkpoint folder"):
         settle(FinetuneConfig(**{**options, "model": str(tmp_path)}))
     with pytest.raises(ConfigError, match="more than the 64 positions"):

@@ -70,7 +70,8 @@ def _card(comparison: Comparison) -> dict[str, Any]:
     told = [] if section.baseline is None else [f"baseline {section.baseline:.2f}"]
     told += [f"published, {published.label}: {published.value:g}"] if published else []
     under = f"{figure_title(section.metric)} on {section.split}, {count_of(len(best.best.scores), 'seed')}"
-    lead = "" if nearest is None else f"lead over the next: {verdict(nearest)}"
+    ahead = nearest is not None and section.sign * nearest.points >= 0
+    lead = "" if nearest is None else f"{'lead over' if ahead else 'distance to'} the next: {verdict(nearest)}"
     p = "" if nearest is None or nearest.p is None else f" ({shown_p(nearest)})"
     return {"score": score_of(best), "under": under, "verdict": lead + p, "told": "; ".join(told), "best": best.label}
 
