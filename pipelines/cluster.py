@@ -159,6 +159,14 @@ def cpus_to_start(needed: int) -> int:
     return max(have, needed)
 
 
+def tell_missing_gpu() -> None:
+    """For a dry run that asks for GPUs: say so where this machine has none and no cluster is joined."""
+    import torch
+
+    if not is_remote() and not torch.cuda.is_available():
+        warn("GPUs are asked for and this machine has none: run here, the command would be refused")
+
+
 def require(workers: int, cpus_per_worker: int, use_gpu: bool, named: str = "cpus_per_worker") -> None:
     """Refuse at once what Ray would wait for without end, and say what it will wait for.
 

@@ -74,6 +74,8 @@ def dry_run(config: FinetuneConfig) -> None:
     job, rejects = settle(config)
     check_same(job.run, job.identity())
     tell_rows(job, rejects, written=False)
+    if config.use_gpu:
+        cluster.tell_missing_gpu()
     for line in describe(job):
         say(line)
 

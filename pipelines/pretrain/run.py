@@ -131,6 +131,8 @@ def dry_run(config: PretrainConfig) -> None:
         _blocks(config)
         check_unless_new(config, identity(Manifest.load(config.data_dir)))
     _check_start(config)
+    if config.use_gpu:
+        cluster.tell_missing_gpu()
     counted = blocks or costs.ASSUMED
     micro_batch = settled_micro_batch(config, counted.max_length, counted.most_slots)
     console().print(costs.describe(config, micro_batch, bf16=_bf16(config)), markup=False)

@@ -10,7 +10,7 @@ from pmlm_core.errors import ConfigError
 
 CPU_MFU, GPU_MFU = 0.35, 0.2
 """Assumed share of the processor's peak, for small batches of unequal length."""
-START_S = 8.0
+START_S = 3.0
 """Assumed for a trial's process, its imports, and what is scored and saved at its end (docs/results.md has some)."""
 
 

@@ -81,6 +81,8 @@ def dry_run(config: SweepConfig) -> None:
     for course, left_out in zip(found, rejects, strict=True):
         check_same(course.run, course.identity())
         tell_rows(course.job, left_out, written=False)
+    if config.gpus_per_trial:
+        cluster.tell_missing_gpu()
     for line in describe(found):
         say(line)
 
