@@ -18,5 +18,5 @@ cat <<'TEXT'
 Done. What was made lies in outputs/demo. Look at it:
   outputs/demo/compare/index.html                                 (the comparison, in any browser)
   .venv/bin/mlflow ui --backend-store-uri sqlite:///mlflow.db     (every run; then open http://127.0.0.1:5000)
-The same commands with recipes/pretrain/mini.yaml ... base.yaml train larger models on your own text; see docs/tutorial.md.
+`. .venv/bin/activate` puts pmlm on your path; the same commands with recipes/pretrain/mini.yaml ... base.yaml train larger models on your own text; see docs/tutorial.md.
 TEXT

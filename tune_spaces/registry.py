@@ -57,9 +57,9 @@ def get_benchmark(name_or_path: str, option_names: Collection[str] | None = None
     if name_or_path.endswith(".py") or "/" in name_or_path:
         return check_benchmark(_from_file(Path(name_or_path).expanduser()), name_or_path, option_names)
     if name_or_path not in _SHIPPED:
+        hint = "; write several with spaces between" if "," in name_or_path else near(name_or_path, BENCHMARKS)
         raise ConfigError(
-            f"benchmark '{name_or_path}' is not known{near(name_or_path, BENCHMARKS)}; benchmarks are "
-            f"{', '.join(BENCHMARKS)}; {_OWN}"
+            f"benchmark '{name_or_path}' is not known{hint}; benchmarks are {', '.join(BENCHMARKS)}; {_OWN}"
         )
     benchmark, file = _SHIPPED[name_or_path]
     return check_benchmark(benchmark, file, option_names)

@@ -132,7 +132,8 @@ class SweepConfig:
             benchmark, equals, _ = each.partition("=")
             if equals and benchmark not in self.benchmark:
                 raise ConfigError(
-                    f"data_dir {each}: '{benchmark}' is none of the benchmarks {', '.join(self.benchmark)}"
+                    f"data_dir {each}: '{benchmark}' is none of the benchmarks as they were given: "
+                    f"{', '.join(self.benchmark)}"
                 )
 
     def all_seeds(self, default: tuple[int, ...]) -> tuple[int, ...]:

@@ -60,7 +60,8 @@ def classification_task(
     labels = tuple(label_text(label) for label in labels)
     if len(labels) < 2 or len(set(labels)) != len(labels):
         raise ConfigError(
-            f"task 'classification' needs two labels or more, each once; got {', '.join(labels) or 'none'}"
+            f"task 'classification' needs two labels or more, each once; got {', '.join(map(repr, labels)) or 'none'}"
+            + "; write them with spaces between, as --labels yes no" * any("," in label for label in labels)
         )
     # F1 is that of class "1", as GLUE has it.
     metrics = ("accuracy", "f1", "matthews") if set(labels) == {"0", "1"} else ("accuracy", "f1_macro", "matthews")
