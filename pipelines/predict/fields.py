@@ -117,9 +117,9 @@ def example_of(kind: str, roles: Roles, fields: Mapping[str, Any], number: int, 
             return SourceTarget(identifier, number, text("source"))
         answer = text("answer") if "answer" in roles else _first_answer(fields, roles["answers"], text("context"))
         return SourceTarget(identifier, number, answer.strip() + SEPARATOR + text("context"))
-    # GLUE has pairs with an empty half, and wants a prediction for them.
+    # GLUE has empty texts here and there, and wants a prediction for them; so may a service.
     pair = text("text_pair", may_be_empty=True) if "text_pair" in roles else None
-    return TextExample(identifier, number, text("text", may_be_empty=bool(pair and pair.strip())), pair)
+    return TextExample(identifier, number, text("text", may_be_empty=True), pair)
 
 
 def _first_answer(fields: Mapping[str, Any], column: str, context: str) -> str:

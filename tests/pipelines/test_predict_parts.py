@@ -15,12 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipelines.predict import scan as scan_module
-from pipelines.predict.fields import FieldError, example_of
 from pipelines.predict.inputs import Input, Piece, list_inputs
 from pipelines.predict.read import read_part
 from pipelines.predict.scan import Columns, Scan
 from pmlm_core.errors import DataError
-from pmlm_core.tasks.base import BadRow, TextExample
+from pmlm_core.tasks.base import BadRow
 from pmlm_core.tasks.rows import read_rows
 from pmlm_core.tasks.squad import question_rows
 
@@ -191,12 +190,3 @@ def test_a_row_over_the_limit_is_a_bad_row(tmp_path: Path):
     ((_, *rows), other) = (rows_of(scan.pieces[0], scan.inputs)[:3], rows_of(scan.pieces[0], scan.inputs)[3:])
     assert [row[1:] for row in rows] == [(3, "row too long"), (4, {"text": "end"})]
     assert [row[1:] for row in other] == [(2, {"text": "short"}), (3, "row too long"), (4, {"text": "end"})]
-
-
-def test_a_row_without_any_text_is_set_aside_and_half_a_pair_is_not():
-    roles = {"text": "a", "text_pair": "b"}
-    with pytest.raises(FieldError, match="field 'a' is empty"):
-        example_of("classification", roles, {"a": " ", "b": ""}, 1, 1000)
-    with pytest.raises(FieldError, match="field 'a' is empty"):
-        example_of("classification", {"text": "a"}, {"a": ""}, 1, 1000)
-    assert example_of("classification", roles, {"a": "", "b": "is it"}, 1, 1000) == TextExample("1", 1, "", "is it")
