@@ -11,7 +11,7 @@ from pipelines.finetune.job import Job
 from pipelines.finetune.rundir import MODEL, SCORES, TASK_FILE, read_scores, write_json
 from pipelines.finetune.source import model_class
 from pipelines.finetune.trainee import job_family
-from pipelines.sweep.trials import Point, job_at, read_cost, write_cost
+from pipelines.sweep.trials import COMPLETING, Point, job_at, read_cost, write_cost
 from pipelines.team import Team
 from pipelines.tracking.journal import Journal
 
@@ -60,7 +60,8 @@ def complete_winner(job: Job, cpus: float, gpus: float) -> None:
     """`complete`, outside Tune, which counts what a trial costs there."""
     before, began = read_cost(job.run.path), time.monotonic()
     complete(job)
-    write_cost(job.run.path, before, time.monotonic() - began, cpus, gpus)
+    took = time.monotonic() - began
+    write_cost(job.run.path, before | {COMPLETING: before.get(COMPLETING, 0.0) + took}, took, cpus, gpus)
 
 
 def finished_job(base: Job, folder: Path, params: dict[str, Any], seed: int) -> Job:

@@ -14,6 +14,9 @@ from pipelines.run_folder import RunDir
 
 POINT, FAILURE, COST, STOPPED = "point.json", "failure.json", "cost.json", "stopped.json"
 
+COMPLETING = "completing_seconds"
+"""Of a trial's cost, what `complete_winner` has added to `seconds`."""
+
 Params = Mapping[str, Any]
 
 
@@ -93,7 +96,10 @@ def read_ended(folder: Path, metric: str, split: str) -> Ended | None:
     except (OSError, ValueError, KeyError, TypeError):
         return None
     point = Point(told["params"], int(told["seed"]))
-    return Ended(folder, point, score, int(result["best_epoch"]), read_cost(folder)["seconds"], result)
+    cost = read_cost(folder)
+    # What the winner was made to predict afterwards must not decide, among equals, who the winner is.
+    seconds = cost["seconds"] - cost.get(COMPLETING, 0.0)
+    return Ended(folder, point, score, int(result["best_epoch"]), seconds, result)
 
 
 def write_point(folder: Path, point: Point, **more: Any) -> None:
@@ -113,7 +119,7 @@ def read_cost(folder: Path) -> dict[str, float]:
 def write_cost(folder: Path, before: Mapping[str, float], seconds: float, cpus: float, gpus: float) -> dict[str, float]:
     """Write down what the trial had cost before, and so many seconds more of its CPUs and GPUs; returns the sum."""
     shares = {"seconds": 1.0, "cpu_seconds": cpus, "gpu_seconds": gpus}
-    cost = {name: round(before[name] + seconds * share, 3) for name, share in shares.items()}
+    cost = {**before, **{name: round(before[name] + seconds * share, 3) for name, share in shares.items()}}
     write_json(folder / COST, cost)
     return cost
 

@@ -19,7 +19,17 @@ from pipelines.sweep.course import courses
 from pipelines.sweep.plan import describe, trials_of
 from pipelines.sweep.strategies import plan_of
 from pipelines.sweep.trial import note_place
-from pipelines.sweep.trials import Ended, Point, ended_trials, job_at, point_of
+from pipelines.sweep.trials import (
+    COMPLETING,
+    Ended,
+    Point,
+    ended_trials,
+    job_at,
+    point_of,
+    read_cost,
+    read_ended,
+    write_cost,
+)
 from pipelines.tracking.journal import Journal
 from pmlm_core.errors import ConfigError
 from pmlm_core.training.checkpoint import folder_of
@@ -228,3 +238,14 @@ def test_a_member_of_a_population_notes_its_place_and_keeps_its_own_past(tmp_pat
     left = [(8, {"eval/accuracy": 8.0}), (16, {"eval/accuracy": 16.0})]
     left += [] if taken else [(24, {"eval/accuracy": 24.0})]
     assert entries == [*left, (16, {"population/learning_rate": 1e-3})]
+
+
+def test_what_the_winner_predicts_afterwards_does_not_make_it_the_dearer(tmp_path: Path):
+    (tmp_path / "scores.json").write_text(json.dumps({"scores": {"dev": {"accuracy": 80.0}}, "best_epoch": 1}))
+    (tmp_path / "point.json").write_text(json.dumps({"params": {}, "seed": 1}))
+    before = write_cost(tmp_path, {"seconds": 0.0, "cpu_seconds": 0.0, "gpu_seconds": 0.0}, 5.0, 2, 0)
+    write_cost(tmp_path, before | {COMPLETING: 3.0}, 3.0, 2, 0)
+    assert read_cost(tmp_path) == {"seconds": 8.0, "cpu_seconds": 16.0, "gpu_seconds": 0.0, COMPLETING: 3.0}
+    ended = read_ended(tmp_path, "accuracy", "dev")
+    assert ended is not None
+    assert ended.seconds == 5.0
