@@ -18,6 +18,12 @@ from browser import Browser, browser  # noqa: E402
 COLOURS = 255  # of the picture: flat areas and text need no more
 
 
+def shrink(target: Path) -> None:
+    """Write a picture anew with as many colours as it needs."""
+    Image.open(target).convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE).save(target, optimize=True)
+    print(target, f"{target.stat().st_size / 1000:.0f} kB")
+
+
 def shoot(page: Browser, source: Path, name: str, scheme: str, size: tuple[int, int], scale: float, at: str) -> None:
     """One picture, with `at`, a script, run before it."""
     page.size(*size, mobile=size[0] < 500, scale=scale)
@@ -26,8 +32,7 @@ def shoot(page: Browser, source: Path, name: str, scheme: str, size: tuple[int, 
     page.evaluate(at)
     target = HERE / f"{name}.png"
     page.picture(target)
-    Image.open(target).convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE).save(target, optimize=True)
-    print(target, f"{target.stat().st_size / 1000:.0f} kB")
+    shrink(target)
 
 
 def main(source: Path) -> None:

@@ -12,17 +12,11 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator
-from pathlib import Path
 
 from mlflow import MlflowClient
-from PIL import Image
+from shoot_compare import HERE, Browser, browser, shrink
 
-HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parents[1] / "tests"))
-
-from browser import Browser, browser  # noqa: E402
-
-PORT, COLOURS = 5077, 255
+PORT = 5077
 COLUMNS = ("final/{split}/{metric}", "baseline/{split}/{metric}", "cost/seconds", "learning_rate", "seed", "outcome")
 ROWS = "document.querySelector('.ag-row') !== null"
 CLOSE_ASSISTANT = "document.querySelector('[data-component-id=\"mlflow.assistant.chat_panel.close\"]')?.click()"
@@ -91,8 +85,7 @@ def main(store: str, experiment: str, metric: str, split: str = "dev") -> None:
         page.evaluate(EXPAND)
         until(page, ROWS, settle=4.0)
         page.picture(target)
-    Image.open(target).convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE).save(target, optimize=True)
-    print(target, f"{target.stat().st_size / 1000:.0f} kB")
+    shrink(target)
 
 
 if __name__ == "__main__":

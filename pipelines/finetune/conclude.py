@@ -40,7 +40,7 @@ class Scored:
 
     Attributes:
         scores: figures; empty for a split without labels.
-        files: of the predictions.
+        files: of the predictions, seen from the run's folder.
         baseline: what knows nothing scores, see `baseline_of`.
     """
 
@@ -114,7 +114,8 @@ def predict_part(job: Job, part: Part, family: Family, model: nn.Module, precisi
         content = paired.content(job.task, name, digest, examples, predictions, scores)
         where = str(job.run.path / PAIRED / f"{name}.json")
         storage.write_lines(where, [json.dumps(content, ensure_ascii=False)])  # a line: it may hold 100,000 numbers
-    return Scored(scores, tuple(written), baseline_of(job, part, examples, scores) if scores else None)
+    files = tuple(str(Path(file).relative_to(job.run.path)) for file in written)
+    return Scored(scores, files, baseline_of(job, part, examples, scores) if scores else None)
 
 
 def paired_files(run: RunDir) -> list[str]:
@@ -140,7 +141,7 @@ def _save(job: Job, best: Path, splits: Mapping[str, Scored], history: list[dict
         "scorers": dict(task.scorers()),
         "pretrained": _pretrained(job),
         "model": MODEL,
-        "predictions": [str(Path(file).relative_to(job.run.path)) for each in splits.values() for file in each.files],
+        "predictions": [file for each in splits.values() for file in each.files],
         "paired": paired_files(job.run),
     }
     _save_model(job, best, result)

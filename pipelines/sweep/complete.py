@@ -42,7 +42,7 @@ def complete(job: Job) -> None:
         result["scores"][name] = scored.scores
         if scored.baseline is not None:
             result.setdefault("baselines", {})[name] = scored.baseline
-        result["predictions"] += [str(Path(file).relative_to(job.run.path)) for file in scored.files]
+        result["predictions"] += scored.files
         result["rows"][name] = {"used": part.split.used, "in_files": part.split.examples}
     figures = figures_of(splits)
     journal = Journal(job.run.path)

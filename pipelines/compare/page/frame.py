@@ -24,10 +24,15 @@ class Reference:
 
 
 def references_of(comparison: Comparison) -> list[Reference]:
-    """What knows nothing scores, and published results of the section's figure, the split named where it is another."""
+    """What knows nothing scores, and published results, of the section's figure."""
+    baseline = comparison.section.baseline
+    known = [] if baseline is None else [Reference(BASELINE, round(baseline, 2))]
+    return known + published_of(comparison)
+
+
+def published_of(comparison: Comparison) -> list[Reference]:
+    """Published results of the section's figure, the split named where it is another one."""
     section, found = comparison.section, []
-    if section.baseline is not None:
-        found.append(Reference(BASELINE, round(section.baseline, 2)))
     for each in comparison.published:
         if section.metric in each.figures:
             split = "" if section.split.startswith(each.split) else f" ({each.split})"

@@ -6,6 +6,7 @@ from pipelines.compare.comparison import Comparison
 from pipelines.compare.groups import Group
 from pipelines.compare.names import count_of, figure_title, signed
 from pipelines.compare.page.bars import figure_bar
+from pipelines.compare.page.frame import BASELINE
 from tune_spaces.base import Published
 
 
@@ -30,7 +31,7 @@ def _table(comparison: Comparison, best: Group | None, name: str) -> dict[str, A
         return None
     ignorant = comparison.section.baseline_of(split, name)
     if ignorant is not None:
-        rows.append(("baseline", ignorant, split, False))
+        rows.append((BASELINE, ignorant, split, False))
     rows.sort(key=lambda row: -row[1])
     own = next((value for _, value, _, mine in rows if mine), None)
     highest = max(100.0 if rows[0][1] > 50 else rows[0][1], rows[0][1])

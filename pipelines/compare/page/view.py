@@ -12,7 +12,7 @@ from pipelines.compare.names import benchmark_title, count_of, duration, figure_
 from pipelines.compare.page.bars import importance_bars
 from pipelines.compare.page.cost import cost
 from pipelines.compare.page.curves import curves
-from pipelines.compare.page.frame import BASELINE, Reference, on_scale, references_of, score_scale
+from pipelines.compare.page.frame import Reference, on_scale, published_of, references_of, score_scale
 from pipelines.compare.page.marks import Marks, legend, marks_of
 from pipelines.compare.page.parallel import parallel
 from pipelines.compare.page.ranking import ranking
@@ -66,7 +66,7 @@ def _card(comparison: Comparison) -> dict[str, Any]:
     if best is None:
         return {"score": "–", "under": "nothing finished yet", "verdict": "", "told": ""}
     nearest = next((each for each in comparison.differences if each is not None), None)
-    published = next((each for each in references_of(comparison) if each.label != BASELINE), None)
+    published = next(iter(published_of(comparison)), None)
     told = [] if section.baseline is None else [f"baseline {section.baseline:.2f}"]
     told += [f"published, {published.label}: {published.value:g}"] if published else []
     under = f"{figure_title(section.metric)} on {section.split}, {count_of(len(best.best.scores), 'seed')}"
