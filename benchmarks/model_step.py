@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from race import best as least
 from race import race
 from rich.console import Console
 from rich.table import Table
@@ -34,9 +35,7 @@ SHAPES = ((16, 128), (8, 512))
 
 def warm_race(contestants: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
     """Least processor seconds of each; all run once beforehand."""
-    for work in contestants.values():
-        work()
-    return race(contestants, repeats)
+    return least(race(contestants, repeats, warm_up=True))
 
 
 def batch_of(rows: int, length: int, vocab: int, objective: str) -> dict[str, Tensor]:
