@@ -110,19 +110,18 @@ def activation_bytes(
     vocab_size: int,
     objective: str = "AE+PAR",
     bytes_per_value: int = 4,
-    dropout: bool = True,
 ) -> int:
-    """Estimate of what a micro-batch of `rows` keeps for backward, in bytes.
+    """Estimate of what a micro-batch of `rows` keeps for backward on a CPU, in bytes.
 
-    Per layer: the inputs of its products, of GELU and of LayerNorm, the attention probabilities (one byte more each
-    with dropout, for the mask); once: the biases of both attention calls and one chunk of logits.
+    Per layer: the inputs of its products, of GELU and of LayerNorm, and the attention probabilities, whose signs are
+    the dropout mask; once: the biases of both attention calls and one chunk of logits.
     """
     aim = Objective(objective)
     n, d, f, heads = context, size.hidden_size, size.intermediate_size, size.num_attention_heads
     appended = 2 * slots if aim.has_par else 0
     total = n + appended
     scores = heads * (n * n + appended * total)
-    per_layer = total * (9 * d + 2 * f) * bytes_per_value + scores * (bytes_per_value + dropout)
+    per_layer = (total * (7 * d + 2 * f) + scores) * bytes_per_value
     logits = min(rows * slots, 1024) * vocab_size * bytes_per_value
     biases = heads * appended * total * bytes_per_value * 2
     return rows * (size.num_hidden_layers * per_layer + biases) + logits

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from pmlm_core.model.config import PmlmConfig
 from pmlm_core.model.device import eager_on_cpu
 from pmlm_core.model.layer import ACTIVATIONS
+from pmlm_core.model.softmax_loss import cross_entropy_
 
 IGNORED = -100
 """The label of a slot that is not predicted."""
@@ -104,30 +105,20 @@ class _CrossEntropySum(torch.autograd.Function):
         states_grad_RD = torch.empty_like(states_RD) if with_gradient else None
         weight_grad_VD: Tensor | None = None
         bias_grad_V = torch.zeros_like(bias_V, dtype=precise)
+        slice_loss = cross_entropy_ if eager_on_cpu(states_RD) else _cross_entropy_anywhere
         with torch.autocast(states_RD.device.type, enabled=False):
             for start in range(0, len(states_RD), slice_rows):
                 states = states_RD[start : start + slice_rows].to(dtype)
-                labels = labels_R[start : start + slice_rows]
-                used = labels != IGNORED
-                targets_R1 = labels.clamp(min=0)[:, None]
-                logits_RV = F.linear(states, weight, bias).to(precise)
-                torch.log_softmax(logits_RV, dim=-1, out=logits_RV)
-                at_target_R = logits_RV.gather(1, targets_R1).squeeze(1)
-                expected_R = at_target_R
-                if smoothing:
-                    expected_R = (1 - smoothing) * at_target_R + smoothing * logits_RV.mean(-1)
-                loss -= torch.where(used, expected_R, 0).sum()
-                correct += _count_right(logits_RV, at_target_R, labels, used)
+                # From here on the logits turn into their gradient.
+                grad_RV = F.linear(states, weight, bias)
+                added_loss, added_correct, added_bias_V = slice_loss(
+                    grad_RV, labels_R[start : start + slice_rows], IGNORED, smoothing
+                )
+                loss += added_loss
+                correct += added_correct
                 if states_grad_RD is None:
                     continue
-                grad_RV = logits_RV.exp_()
-                if smoothing:
-                    grad_RV.sub_(smoothing / grad_RV.shape[1])
-                grad_RV.scatter_add_(1, targets_R1, grad_RV.new_full(targets_R1.shape, smoothing - 1.0))
-                if not (eager_on_cpu(used) and bool(used.all())):
-                    grad_RV.mul_(used[:, None])
-                bias_grad_V += grad_RV.sum(0)
-                grad_RV = grad_RV.to(dtype)
+                bias_grad_V += added_bias_V
                 states_grad_RD[start : start + slice_rows] = grad_RV @ weight
                 weight_grad_VD = _add_product(weight_grad_VD, grad_RV.t(), states, precise)
         if weight_grad_VD is None:
@@ -144,13 +135,26 @@ class _CrossEntropySum(torch.autograd.Function):
         return states_grad_RD * scale, weight_grad_VD * scale, bias_grad_V * scale, None, None, None, None, None
 
 
-def _count_right(logits_RV: Tensor, at_target_R: Tensor, labels_R: Tensor, used_R: Tensor) -> Tensor:
-    """How many used rows have their largest logit at the label; of equal ones, which bf16 often gives, one is taken."""
-    if not eager_on_cpu(logits_RV):
-        return ((logits_RV.argmax(-1) == labels_R) & used_R).sum()
-    # On a CPU argmax takes several times as long as amax, so only rows that may be right are asked.
-    rows = ((at_target_R >= logits_RV.amax(-1)) & used_R).nonzero().squeeze(1)
-    return (logits_RV[rows].argmax(-1) == labels_R[rows]).sum()
+def _cross_entropy_anywhere(
+    logits_RV: Tensor, labels_R: Tensor, ignored: int, smoothing: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """`softmax_loss.cross_entropy_` in torch's own operations, for a GPU and `torch.compile`."""
+    precise = torch.promote_types(logits_RV.dtype, torch.float32)
+    used_R = labels_R != ignored
+    targets_R1 = labels_R.clamp(min=0)[:, None]
+    right_R = (logits_RV.argmax(-1) == labels_R) & used_R
+    logs_RV = torch.log_softmax(logits_RV.to(precise), dim=-1)
+    expected_R = logs_RV.gather(1, targets_R1).squeeze(1)
+    if smoothing:
+        expected_R = (1 - smoothing) * expected_R + smoothing * logs_RV.mean(-1)
+    loss = -torch.where(used_R, expected_R, 0).sum()
+    grad_RV = logs_RV.exp_()
+    if smoothing:
+        grad_RV.sub_(smoothing / grad_RV.shape[1])
+    grad_RV.scatter_add_(1, targets_R1, grad_RV.new_full(targets_R1.shape, smoothing - 1.0))
+    grad_RV.mul_(used_R[:, None])
+    logits_RV.copy_(grad_RV)
+    return loss, right_R.sum(), grad_RV.sum(0)
 
 
 def _add_product(total: Tensor | None, left: Tensor, right: Tensor, dtype: torch.dtype) -> Tensor:

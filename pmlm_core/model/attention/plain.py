@@ -1,9 +1,9 @@
 """Attention on a CPU: matrix products and softmax, one row of the batch at a time, gradients by hand.
 
 Why by hand: the scores of one row stay in the cache through product, bias, softmax and product, and again in backward;
-views of the fused projection are read in place, so nothing is transposed into a copy; and the gradient of a shared
-bias is summed as it arises instead of being kept for the whole batch. `benchmarks/model_step.py` holds it against the
-alternatives.
+views of the fused projection are read in place, so nothing is transposed into a copy; the gradient of a shared bias is
+summed as it arises, in fp32, instead of being kept for the whole batch; and softmax, dropout and their gradients are
+single passes (`softmax`). `benchmarks/attention.py` holds it against the alternatives.
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from pmlm_core.model.attention.interface import Call
-from pmlm_core.model.dropout import keep_mask
+from pmlm_core.model.attention.softmax import softmax_, softmax_backward_
+from pmlm_core.model.dropout import draw_seed
 
 
 def attend(q_BQHE: Tensor, k_BSHE: Tensor, v_BSHE: Tensor, calls: Sequence[Call], dropout_p: float) -> Tensor:
@@ -48,13 +49,12 @@ class _Attention(torch.autograd.Function):
         rows, queries, heads, width = q_BQHE.shape
         out_BQHE = q_BQHE.new_empty(rows, queries, heads, width)
         weights: list[Tensor] = []
-        keeps: list[Tensor] = []
         with torch.autocast("cpu", enabled=False):
             for (start, stop, keys), bias in zip(spans, biases, strict=True):
                 weights_BHQS = q_BQHE.new_empty(rows, heads, stop - start, keys)
                 weights.append(weights_BHQS)
-                if dropout_p:
-                    keeps.append(keep_mask(weights_BHQS.shape, dropout_p))
+                seed = draw_seed() if dropout_p else 0
+                scratch_HQS = torch.empty_like(weights_BHQS[0]) if dropout_p else None
                 for b, (q_HQE, k_HSE, v_HSE, bias_HQS, weights_HQS, out_HQE) in enumerate(
                     zip(
                         _rows(q_BQHE, start, stop),
@@ -67,20 +67,20 @@ class _Attention(torch.autograd.Function):
                     )
                 ):
                     _product(weights_HQS, q_HQE, k_HSE.transpose(1, 2), width**-0.5, bias_HQS)
-                    torch.softmax(weights_HQS, dim=-1, out=weights_HQS)
-                    torch.bmm(weights_HQS * keeps[-1][b] if dropout_p else weights_HQS, v_HSE, out=out_HQE)
+                    kept_HQS = weights_HQS if scratch_HQS is None else scratch_HQS
+                    softmax_(weights_HQS, kept_HQS, dropout_p, seed, row=b)
+                    torch.bmm(kept_HQS, v_HSE, out=out_HQE)
         if dropout_p:
             out_BQHE.mul_(1 / (1 - dropout_p))
-        ctx.save_for_backward(q_BQHE, k_BSHE, v_BSHE, *weights, *keeps)
+        ctx.save_for_backward(q_BQHE, k_BSHE, v_BSHE, *weights)
         ctx.spans, ctx.dropout_p = spans, dropout_p
-        ctx.bias_shapes = [None if bias is None else bias.shape for bias in biases]
+        ctx.biases = [None if bias is None else (bias.shape, bias.dtype) for bias in biases]
         return out_BQHE
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Any, ...]:
         (out_grad_BQHE,) = gradients
-        q_BQHE, k_BSHE, v_BSHE, *saved = ctx.saved_tensors
-        weights, keeps = saved[: len(ctx.spans)], saved[len(ctx.spans) :]
+        q_BQHE, k_BSHE, v_BSHE, *weights = ctx.saved_tensors
         rows, _, heads, width = q_BQHE.shape
         scale, kept_scale = width**-0.5, 1 / (1 - ctx.dropout_p)
         q_grad_BQHE, k_grad_BSHE, v_grad_BSHE = (torch.empty(x.shape, dtype=x.dtype) for x in (q_BQHE, k_BSHE, v_BSHE))
@@ -93,46 +93,38 @@ class _Attention(torch.autograd.Function):
         for call in order:
             start, stop, keys = ctx.spans[call]
             first = call == order[0]
-            if ctx.needs_input_grad[5 + call]:
-                bias_grads[call] = q_BQHE.new_zeros(ctx.bias_shapes[call])
+            bias_grad = _bias_sums(ctx.biases[call], rows, heads) if ctx.needs_input_grad[5 + call] else None
             scores_grad_HQS = q_BQHE.new_empty(heads, stop - start, keys)
-            for b, (
-                q_HQE,
-                k_HSE,
-                v_HSE,
-                g_HQE,
-                weights_HQS,
-                q_grad_HQE,
-                k_grad_HSE,
-                v_grad_HSE,
-                bias_grad,
-            ) in enumerate(
-                zip(
-                    _rows(q_BQHE, start, stop),
-                    _rows(k_BSHE, 0, keys),
-                    _rows(v_BSHE, 0, keys),
-                    _rows(out_grad_BQHE, start, stop),
-                    weights[call].unbind(0),
-                    _rows(q_grad_BQHE, start, stop),
-                    _rows(k_grad_BSHE, 0, keys),
-                    _rows(v_grad_BSHE, 0, keys),
-                    _bias_rows(bias_grads[call], rows),
-                    strict=True,
-                )
+            scratch_HQS = torch.empty_like(scores_grad_HQS) if ctx.dropout_p else None
+            for q_HQE, k_HSE, v_HSE, g_HQE, weights_HQS, q_grad_HQE, k_grad_HSE, v_grad_HSE, bias_grad_HQS in zip(
+                _rows(q_BQHE, start, stop),
+                _rows(k_BSHE, 0, keys),
+                _rows(v_BSHE, 0, keys),
+                _rows(out_grad_BQHE, start, stop),
+                weights[call].unbind(0),
+                _rows(q_grad_BQHE, start, stop),
+                _rows(k_grad_BSHE, 0, keys),
+                _rows(v_grad_BSHE, 0, keys),
+                _bias_rows(bias_grad, rows),
+                strict=True,
             ):
-                dropped_HQS = weights_HQS * keeps[call][b] if keeps else weights_HQS
-                _product(v_grad_HSE, dropped_HQS.transpose(1, 2), g_HQE, kept_scale, None if first else v_grad_HSE)
-                _product(scores_grad_HQS, g_HQE, v_HSE.transpose(1, 2), kept_scale)
-                if keeps:
-                    scores_grad_HQS.mul_(keeps[call][b])
-                torch._softmax_backward_data(
-                    scores_grad_HQS, weights_HQS, -1, weights_HQS.dtype, grad_input=scores_grad_HQS
-                )
-                if bias_grad is not None:
-                    bias_grad.add_(scores_grad_HQS.sum_to_size(bias_grad.shape))
+                kept_HQS = weights_HQS if scratch_HQS is None else scratch_HQS
+                _product(scores_grad_HQS, g_HQE, v_HSE.transpose(1, 2), 1.0)
+                softmax_backward_(scores_grad_HQS, weights_HQS, kept_HQS, bias_grad_HQS, ctx.dropout_p)
+                _product(v_grad_HSE, kept_HQS.transpose(1, 2), g_HQE, kept_scale, None if first else v_grad_HSE)
                 _product(q_grad_HQE, scores_grad_HQS, k_HSE, scale)
                 _product(k_grad_HSE, scores_grad_HQS.transpose(1, 2), q_HQE, scale, None if first else k_grad_HSE)
+            if bias_grad is not None:
+                shape, dtype = ctx.biases[call]
+                bias_grads[call] = bias_grad.sum_to_size(shape).to(dtype)
         return q_grad_BQHE, k_grad_BSHE, v_grad_BSHE, None, None, *bias_grads
+
+
+def _bias_sums(bias: tuple[torch.Size, torch.dtype], rows: int, heads: int) -> Tensor:
+    """Zeros to add the gradient of a bias to; a bias that all rows share has it summed in fp32 at least."""
+    (of_rows, _, queries, keys), dtype = bias
+    sums = dtype if of_rows == rows else torch.promote_types(dtype, torch.float32)
+    return torch.zeros(of_rows, heads, queries, keys, dtype=sums)
 
 
 def _product(out: Tensor, left: Tensor, right: Tensor, scale: float, added: Tensor | None = None) -> None:

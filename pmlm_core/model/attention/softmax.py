@@ -1,0 +1,108 @@
+"""Softmax with dropout and its gradient as single passes over one row of the batch, for attention on a CPU.
+
+A probability that dropout leaves out keeps its size and carries a minus sign, so that one array holds probabilities and
+mask; the mask is never stored, read or widened by itself.
+"""
+
+import numba
+import numpy as np
+import torch
+from torch import Tensor
+
+from pmlm_core.model.loops import FLAGS, exp, get, largest, numbers, put, random_words, share_rows
+
+
+def softmax_(scores_HQS: Tensor, kept_HQS: Tensor, dropout_p: float, seed: int, row: int) -> None:
+    """Turn scores into probabilities, in place, those left out by dropout negative; into `kept_HQS`, those that stay.
+
+    Args:
+        kept_HQS: not touched without dropout. What stays is not scaled up.
+        seed, row: name the mask: of row `row` of a batch.
+    """
+    heads, queries, keys = scores_HQS.shape
+    first = row * heads * queries * words_of(keys)
+    scores, kept = numbers(scores_HQS), numbers(kept_HQS)
+    which = np.uint32(round(dropout_p * 65536)), np.uint64(seed), np.uint64(first)
+    share_rows(lambda start, stop: _softmax(scores, kept, start, stop, keys, *which), heads * queries, keys)
+
+
+def softmax_backward_(
+    grad_HQS: Tensor, signed_HQS: Tensor, kept_HQS: Tensor, bias_grad_HQS: Tensor | None, dropout_p: float
+) -> None:
+    """Turn the gradient of the kept probabilities into that of the scores, in place.
+
+    Args:
+        signed_HQS: what `softmax_` made of the scores.
+        kept_HQS: gets the probabilities that stay, as in `softmax_`; not touched without dropout.
+        bias_grad_HQS: has the gradient added to it, unless it is None.
+    """
+    heads, queries, keys = grad_HQS.shape
+    arrays = numbers(grad_HQS), numbers(signed_HQS), numbers(kept_HQS)
+    sums = numbers(grad_HQS if bias_grad_HQS is None else bias_grad_HQS)
+    scale = _number(grad_HQS.dtype, 1 / (1 - dropout_p))
+    flags = dropout_p > 0, bias_grad_HQS is not None
+    share_rows(lambda start, stop: _backward(*arrays, sums, start, stop, keys, scale, *flags), heads * queries, keys)
+
+
+def words_of(keys: int) -> int:
+    """Random words of 64 bits that a row of probabilities takes, 16 bits each."""
+    return -(-keys // 4)
+
+
+def _number(dtype: torch.dtype, x: float) -> np.float32 | np.float64:
+    return np.float64(x) if dtype is torch.float64 else np.float32(x)
+
+
+@numba.njit(**FLAGS)
+def _softmax(scores, kept, start, stop, keys, threshold, seed, first):  # type: ignore[no-untyped-def]
+    words = np.empty((keys + 3) // 4, np.uint64)
+    drawn = words.view(np.uint16)
+    zero = get(np.zeros(1, scores.dtype), 0)
+    weights = np.full(keys, zero)
+    for r in range(start, stop):
+        row = scores[r * keys : (r + 1) * keys]
+        top = largest(row)
+        total = zero
+        for j in range(len(row)):
+            weight = exp(get(row, j) - top)
+            weights[j] = weight
+            total += weight
+        share = 1 / total
+        if threshold == 0:
+            for j in range(len(row)):
+                put(row, j, weights[j] * share)
+            continue
+        out = kept[r * keys : (r + 1) * keys]
+        random_words(words, seed, first + np.uint64(r * len(words)))
+        for j in range(len(row)):
+            weight = weights[j] * share
+            left_out = np.uint32(drawn[j]) < threshold
+            signed = -weight if left_out else weight
+            stays = weight if signed > zero else zero
+            put(row, j, signed)
+            put(out, j, stays)
+
+
+@numba.njit(**FLAGS)
+def _backward(grad, signed, kept, sums, start, stop, keys, scale, drops, adds):  # type: ignore[no-untyped-def]
+    zero = scale - scale
+    for r in range(start, stop):
+        row, weights = grad[r * keys : (r + 1) * keys], signed[r * keys : (r + 1) * keys]
+        total = zero
+        for j in range(len(row)):
+            weight = get(weights, j)
+            total += (weight if weight > zero else zero) * get(row, j)
+        if drops:
+            out = kept[r * keys : (r + 1) * keys]
+            for j in range(len(row)):
+                weight = get(weights, j)
+                stays = weight if weight > zero else zero
+                put(out, j, stays)
+        for j in range(len(row)):
+            weight = get(weights, j)
+            kept_grad = get(row, j) if weight > zero else zero
+            put(row, j, abs(weight) * (kept_grad - total) * scale)
+        if adds:
+            added = sums[r * keys : (r + 1) * keys]
+            for j in range(len(row)):
+                put(added, j, get(added, j) + get(row, j))
