@@ -99,26 +99,29 @@ def test_rows_are_shared_without_gap_or_overlap(rows):
 
 @pytest.mark.parametrize("threads", [1, 3])
 @pytest.mark.parametrize("dropout_p", [0.0, 0.3])
-def test_softmax_and_its_gradient_are_torchs(dropout_p, threads):
+@pytest.mark.parametrize("heads_of_bias", [1, 2])
+def test_softmax_and_its_gradient_are_torchs(heads_of_bias, dropout_p, threads):
     torch.manual_seed(0)
     scores = torch.randn(2, 60, 401, dtype=torch.float64, requires_grad=True)
     signed, kept, sums = scores.detach().clone(), torch.empty_like(scores), torch.ones_like(scores)
-    gradient = torch.randn_like(scores)
+    gradient, bias = torch.randn_like(scores), torch.randn(heads_of_bias, 60, 401, dtype=torch.float64)
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        softmax_(signed, kept, dropout_p, seed=3, row=5)
+        softmax_(signed, kept, bias, scale=0.5, dropout_p=dropout_p, seed=3, row=5)
         scores_grad = gradient.clone()
         softmax_backward_(scores_grad, signed, kept_again := torch.empty_like(kept), sums, dropout_p)
     finally:
         torch.set_num_threads(before)
     keep = (signed > 0).double() if dropout_p else torch.ones_like(signed)
     assert (1 - keep).mean().item() == pytest.approx(dropout_p, abs=0.01)
-    expected = torch.softmax(scores, -1)
+    products = scores * 0.5 + bias
+    products.retain_grad()
+    expected = torch.softmax(products, -1)
     (expected * keep / (1 - dropout_p)).backward(gradient)
     torch.testing.assert_close(signed.abs(), expected.detach(), rtol=1e-12, atol=0)
-    torch.testing.assert_close(scores_grad, scores.grad, rtol=1e-9, atol=1e-15)
-    torch.testing.assert_close(sums, 1 + scores.grad, rtol=1e-12, atol=1e-15)
+    torch.testing.assert_close(scores_grad, products.grad, rtol=1e-9, atol=1e-15)
+    torch.testing.assert_close(sums, 1 + products.grad, rtol=1e-12, atol=1e-15)
     if dropout_p:
         assert torch.equal(kept, signed.clamp(min=0))
         assert torch.equal(kept_again, kept)

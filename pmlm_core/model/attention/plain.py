@@ -1,12 +1,12 @@
 """Attention on a CPU: matrix products and softmax, one row of the batch at a time, gradients by hand.
 
 Why by hand: the scores of one row stay in the cache through product, bias, softmax and product, and again in backward;
-views of the fused projection are read in place, so nothing is transposed into a copy; the gradient of a shared bias is
-summed as it arises, in fp32, instead of being kept for the whole batch; and softmax, dropout and their gradients are
-single passes (`softmax`). `benchmarks/attention.py` holds it against the alternatives.
+the products get operands in order, where torch would transpose views of the fused projection number by number; the
+gradient of a shared bias is summed as it arises, in fp32, instead of being kept for the whole batch; and bias, softmax,
+dropout and their gradients are single passes (`softmax`). `benchmarks/attention.py` holds it against the alternatives.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -27,6 +27,11 @@ def attend(q_BQHE: Tensor, k_BSHE: Tensor, v_BSHE: Tensor, calls: Sequence[Call]
 def _rows(x_BLHE: Tensor, start: int, stop: int) -> tuple[Tensor, ...]:
     """Views [H, L, E] of positions `start:stop`, one for each row of the batch."""
     return x_BLHE[:, start:stop].transpose(1, 2).unbind(0)
+
+
+def _in_order(x_BLHE: Tensor, start: int, stop: int) -> Iterator[Tensor]:
+    """Copies [H, L, E] of the same, contiguous, one at a time."""
+    return (row_HLE.contiguous() for row_HLE in _rows(x_BLHE, start, stop))
 
 
 def _bias_rows(bias: Tensor | None, rows: int) -> Sequence[Tensor | None]:
@@ -57,18 +62,26 @@ class _Attention(torch.autograd.Function):
                 scratch_HQS = torch.empty_like(weights_BHQS[0]) if dropout_p else None
                 for b, (q_HQE, k_HSE, v_HSE, bias_HQS, weights_HQS, out_HQE) in enumerate(
                     zip(
-                        _rows(q_BQHE, start, stop),
-                        _rows(k_BSHE, 0, keys),
-                        _rows(v_BSHE, 0, keys),
+                        _in_order(q_BQHE, start, stop),
+                        _in_order(k_BSHE, 0, keys),
+                        _in_order(v_BSHE, 0, keys),
                         _bias_rows(bias, rows),
                         weights_BHQS.unbind(0),
                         _rows(out_BQHE, start, stop),
                         strict=True,
                     )
                 ):
-                    _product(weights_HQS, q_HQE, k_HSE.transpose(1, 2), width**-0.5, bias_HQS)
+                    torch.bmm(q_HQE, k_HSE.transpose(1, 2), out=weights_HQS)
                     kept_HQS = weights_HQS if scratch_HQS is None else scratch_HQS
-                    softmax_(weights_HQS, kept_HQS, dropout_p, seed, row=b)
+                    softmax_(
+                        weights_HQS,
+                        kept_HQS,
+                        bias_HQS,
+                        scale=width**-0.5,
+                        dropout_p=dropout_p,
+                        seed=seed,
+                        row=b,
+                    )
                     torch.bmm(kept_HQS, v_HSE, out=out_HQE)
         if dropout_p:
             out_BQHE.mul_(1 / (1 - dropout_p))
@@ -97,10 +110,10 @@ class _Attention(torch.autograd.Function):
             scores_grad_HQS = q_BQHE.new_empty(heads, stop - start, keys)
             scratch_HQS = torch.empty_like(scores_grad_HQS) if ctx.dropout_p else None
             for q_HQE, k_HSE, v_HSE, g_HQE, weights_HQS, q_grad_HQE, k_grad_HSE, v_grad_HSE, bias_grad_HQS in zip(
-                _rows(q_BQHE, start, stop),
-                _rows(k_BSHE, 0, keys),
-                _rows(v_BSHE, 0, keys),
-                _rows(out_grad_BQHE, start, stop),
+                _in_order(q_BQHE, start, stop),
+                _in_order(k_BSHE, 0, keys),
+                _in_order(v_BSHE, 0, keys),
+                _in_order(out_grad_BQHE, start, stop),
                 weights[call].unbind(0),
                 _rows(q_grad_BQHE, start, stop),
                 _rows(k_grad_BSHE, 0, keys),
@@ -109,7 +122,7 @@ class _Attention(torch.autograd.Function):
                 strict=True,
             ):
                 kept_HQS = weights_HQS if scratch_HQS is None else scratch_HQS
-                _product(scores_grad_HQS, g_HQE, v_HSE.transpose(1, 2), 1.0)
+                torch.bmm(g_HQE, v_HSE.transpose(1, 2), out=scores_grad_HQS)
                 softmax_backward_(scores_grad_HQS, weights_HQS, kept_HQS, bias_grad_HQS, ctx.dropout_p)
                 _product(v_grad_HSE, kept_HQS.transpose(1, 2), g_HQE, kept_scale, None if first else v_grad_HSE)
                 _product(q_grad_HQE, scores_grad_HQS, k_HSE, scale)

@@ -12,18 +12,36 @@ from torch import Tensor
 from pmlm_core.model.loops import FLAGS, exp, get, largest, numbers, put, random_words, share_rows
 
 
-def softmax_(scores_HQS: Tensor, kept_HQS: Tensor, dropout_p: float, seed: int, row: int) -> None:
-    """Turn scores into probabilities, in place, those left out by dropout negative; into `kept_HQS`, those that stay.
+def softmax_(
+    scores_HQS: Tensor,
+    kept_HQS: Tensor,
+    bias_HQS: Tensor | None,
+    *,
+    scale: float,
+    dropout_p: float,
+    seed: int,
+    row: int,
+) -> None:
+    """Turn products of queries and keys into probabilities, in place, those left out by dropout negative; into
+    `kept_HQS`, those that stay.
 
     Args:
         kept_HQS: not touched without dropout. What stays is not scaled up.
+        bias_HQS: added to the scaled products; its first dimension may be 1.
         seed, row: name the mask: of row `row` of a batch.
     """
     heads, queries, keys = scores_HQS.shape
     first = row * heads * queries * words_of(keys)
     scores, kept = numbers(scores_HQS), numbers(kept_HQS)
+    bias = scores if bias_HQS is None else numbers(bias_HQS.contiguous())
+    bias_rows = 0 if bias_HQS is None else len(bias) // keys
     which = np.uint32(round(dropout_p * 65536)), np.uint64(seed), np.uint64(first)
-    share_rows(lambda start, stop: _softmax(scores, kept, start, stop, keys, *which), heads * queries, keys)
+    scaled = _number(scores_HQS.dtype, scale)
+
+    def work(start: int, stop: int) -> None:
+        _softmax(scores, kept, bias, bias_rows, start, stop, keys, scaled, *which)
+
+    share_rows(work, heads * queries, keys)
 
 
 def softmax_backward_(
@@ -54,17 +72,25 @@ def _number(dtype: torch.dtype, x: float) -> np.float32 | np.float64:
 
 
 @numba.njit(**FLAGS)
-def _softmax(scores, kept, start, stop, keys, threshold, seed, first):  # type: ignore[no-untyped-def]
+def _softmax(scores, kept, bias, bias_rows, start, stop, keys, scale, threshold, seed, first):  # type: ignore[no-untyped-def]
     words = np.empty((keys + 3) // 4, np.uint64)
     drawn = words.view(np.uint16)
-    zero = get(np.zeros(1, scores.dtype), 0)
+    zero = scale - scale
     weights = np.full(keys, zero)
     for r in range(start, stop):
         row = scores[r * keys : (r + 1) * keys]
-        top = largest(row)
+        if bias_rows:
+            at = r % bias_rows
+            added = bias[at * keys : (at + 1) * keys]
+            for j in range(len(row)):
+                weights[j] = get(row, j) * scale + get(added, j)
+        else:
+            for j in range(len(row)):
+                weights[j] = get(row, j) * scale
+        top = largest(weights)
         total = zero
         for j in range(len(row)):
-            weight = exp(get(row, j) - top)
+            weight = exp(weights[j] - top)
             weights[j] = weight
             total += weight
         share = 1 / total

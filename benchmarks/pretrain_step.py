@@ -1,0 +1,193 @@
+"""A pre-training step beside Hugging Face's BERT: same size, batch, masked slots, precision and optimizer, in one run.
+
+    python benchmarks/pretrain_step.py [--preset mini base] [--vocab 30522] [--compiled] [--save]
+
+Ours is the product's own training step (loss, backward, gradient norm, fused AdamW) for two objectives in one pass and
+for AE alone. The peer is `BertForMaskedLM` with SDPA as it comes, with fused AdamW: forward, backward, update. "slots"
+is the peer with its output layer on the masked slots only, which its own code does not do; "compiled" is the peer as it
+comes under `torch.compile`. Tokens are source tokens: the appended part and the slots are extra work.
+
+On a CPU, processor time of one thread by default; on a GPU, wall time, and the memory at its peak.
+"""
+
+import argparse
+import time
+from collections.abc import Callable
+from pathlib import Path
+from sys import path
+
+import torch
+from race import Ratio, best, race
+from report import Report, options
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import BertConfig, BertForMaskedLM
+
+from pmlm_core.corpus.special import SpecialIds
+from pmlm_core.model import PmlmConfig, PmlmForPreTraining
+from pmlm_core.model.collate import collate
+from pmlm_core.model.cost import max_predictions
+from pmlm_core.model.objectives import Objective
+from pmlm_core.model.presets import preset
+from pmlm_core.training.optimizer import build_adamw
+from pmlm_core.training.peak import peak
+from pmlm_core.training.pretraining import count_predictions, pretraining_task
+from pmlm_core.training.step import Precision, train_step
+
+path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "model"))
+from model_makers import random_rows
+
+ADAM = {"learning_rate": 1e-4, "betas": (0.9, 0.98), "epsilon": 1e-6, "weight_decay": 0.01}
+Step = Callable[[], object]
+
+
+def batch_of(rows: int, length: int, vocab: int, device: torch.device) -> dict[str, Tensor]:
+    """A full batch of random tokens, masked by Algorithm 1 at 15 %."""
+    batch = collate(
+        random_rows([length] * rows, vocab_size=vocab, mask_prob=0.15),
+        objective="AE+PAR",
+        max_length=length,
+        max_predictions=max_predictions(length),
+        special_ids=SpecialIds(),
+    )
+    del batch["attention_mask"]  # nothing is padded
+    return {name: tensor.to(device) for name, tensor in batch.items()}
+
+
+def dropouts(p: float) -> dict[str, float]:
+    return {"hidden_dropout_prob": p, "attention_probs_dropout_prob": p}
+
+
+def ours(objective: str, name: str, args: argparse.Namespace, batch: dict[str, Tensor], precision: Precision) -> Step:
+    """The product's step."""
+    config = PmlmConfig(vocab_size=args.vocab, objective=objective, **dropouts(args.dropout), **vars(preset(name)))
+    model = PmlmForPreTraining(config).to(precision.device).train()
+    optimizer = build_adamw(model, **ADAM)
+    task, counted = pretraining_task(Objective(objective)), count_predictions(batch)
+    return lambda: train_step(
+        model, optimizer, [(0, batch)], task, step=0, seed=0, precision=precision, counted=counted
+    )
+
+
+def bert(
+    name: str, args: argparse.Namespace, batch: dict[str, Tensor], precision: Precision, *, slots: bool, compiled: bool
+) -> Step:
+    """The peer's step."""
+    config = BertConfig(
+        vocab_size=args.vocab, attn_implementation="sdpa", **dropouts(args.dropout), **vars(preset(name))
+    )
+    model = BertForMaskedLM(config).to(precision.device).train()
+    optimizer = build_adamw(model, **ADAM)
+    used = batch["labels"] != -100
+    rows = torch.arange(len(used), device=used.device)[:, None].expand_as(used)[used]
+    positions, slot_labels = batch["pseudo_position_ids"][used], batch["labels"][used]
+    labels = torch.full_like(batch["input_ids"], -100)
+    labels[rows, positions] = slot_labels
+    inputs = {"input_ids": batch["input_ids"], "token_type_ids": batch["token_type_ids"]}
+
+    def loss() -> Tensor:
+        if not slots:
+            return model(**inputs, labels=labels).loss
+        states = model.bert(**inputs).last_hidden_state
+        return torch.nn.functional.cross_entropy(model.cls(states[rows, positions]), slot_labels)
+
+    forward = torch.compile(loss) if compiled else loss
+
+    def step() -> None:
+        with precision.autocast():
+            value = forward()
+        value.backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+    return step
+
+
+def operations(step: Step) -> int:
+    """Floating-point operations of the matrix products that a step executes."""
+    with FlopCounterMode(display=False) as counter:
+        step()
+    return counter.get_total_flops()
+
+
+def main() -> None:
+    parser = options(__doc__)
+    parser.add_argument("--preset", nargs="+", default=["mini", "base"])
+    parser.add_argument("--rows", type=int, nargs="+", default=[8, 4], help="batch of each preset")
+    parser.add_argument("--length", type=int, default=512)
+    parser.add_argument("--vocab", type=int, default=30522)
+    parser.add_argument("--dropout", type=float, default=0.1)
+    parser.add_argument("--precision", default="bf16", choices=["bf16", "fp32"])
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--threads", type=int, default=1, help="on a CPU")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--compiled", action="store_true", help="the peer under torch.compile too")
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    precision = Precision(torch.device(args.device), args.precision)
+    report = Report(
+        "pretrain-step" + ("-gpu" if args.device == "cuda" else ""),
+        "A pre-training step beside BertForMaskedLM",
+        " ".join((__doc__ or "").split("\n\n")[2].split()),
+    )
+    top = peak(precision.device, args.precision)
+    report.note(f"Peak: {top.rate / 1e12:.3f} TFLOP/s, {top.source}.")
+    for at, name in enumerate(args.preset):
+        compare(report, name, args.rows[min(at, len(args.rows) - 1)], args, precision, top.rate)
+    report.finish(args.save)
+
+
+def compare(report: Report, name: str, rows: int, args: argparse.Namespace, precision: Precision, rate: float) -> None:
+    """The table of one size."""
+    torch.manual_seed(0)
+    on_gpu = precision.device.type == "cuda"
+    batch = batch_of(rows, args.length, args.vocab, precision.device)
+    steps = {f"pmlm {objective}": ours(objective, name, args, batch, precision) for objective in ("AE+PAR", "AE")}
+    steps["BERT"] = bert(name, args, batch, precision, slots=False, compiled=False)
+    steps["BERT, slots"] = bert(name, args, batch, precision, slots=True, compiled=False)
+    if args.compiled:
+        steps["BERT, compiled"] = bert(name, args, batch, precision, slots=False, compiled=True)
+    work, memory = {}, {}
+    for contestant, step in steps.items():
+        step()
+        if on_gpu:
+            torch.cuda.reset_peak_memory_stats()
+        work[contestant] = operations(step) if "compiled" not in contestant else 0
+        memory[contestant] = f"{torch.cuda.max_memory_allocated() / 1e9:.2f}" if on_gpu else "-"
+
+    def waited(step: Step) -> Step:
+        def run() -> None:
+            step()
+            torch.cuda.synchronize()
+
+        return run
+
+    racers = {n: waited(step) for n, step in steps.items()} if on_gpu else steps
+    samples = race(racers, args.rounds, time.perf_counter if on_gpu else time.process_time, warm_up=True)
+    seconds, tokens = best(samples), rows * args.length
+    report.table(
+        f"{name}, {rows} x {args.length}, vocabulary {args.vocab}, {args.precision}, dropout {args.dropout}, "
+        f"best of {args.rounds}; ratios: median (least-largest)",
+        ("step", "ms", "source tokens/s", "TFLOP", "% of peak", "GB", "tokens/s beside BERT"),
+        [
+            (
+                n,
+                f"{s * 1e3:.0f}",
+                f"{tokens / s:,.0f}",
+                f"{work[n] / 1e12:.3f}" if work[n] else "-",
+                f"{work[n] / s / rate:.0%}" if work[n] else "-",
+                memory[n],
+                Ratio.of(samples, "BERT", n),
+            )
+            for n, s in seconds.items()
+        ],
+    )
+    counted = work["pmlm AE+PAR"] / work["pmlm AE"]
+    report.note(
+        f"{name}: AE+PAR takes {Ratio.of(samples, 'pmlm AE+PAR', 'pmlm AE')} of AE's time; its products count "
+        f"{counted:.2f} of AE's. Beside 'BERT, slots': {Ratio.of(samples, 'BERT, slots', 'pmlm AE+PAR')}."
+    )
+
+
+if __name__ == "__main__":
+    main()
