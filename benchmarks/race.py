@@ -14,7 +14,7 @@ def race(
     clock: Callable[[], float] = time.process_time,
     warm_up: bool = False,
 ) -> Samples:
-    """Seconds of each in every round, by default of processor time, which other programs disturb less than wall time."""
+    """Seconds of each in every round, by default of processor time: other programs disturb it less than wall time."""
     if warm_up:
         for work in contestants.values():
             work()

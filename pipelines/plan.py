@@ -112,7 +112,6 @@ def make_plan(config: PretrainConfig, blocks: Blocks, micro_batch: int, *, bf16:
         vocab_size=blocks.vocab_size,
         objective=config.objective,
         bytes_per_value=2 if bf16 else 4,
-        dropout=config.attention_probs_dropout_prob > 0,
     )
     rows_seen = config.batch_size * config.max_steps
     aim = Objective(config.objective)

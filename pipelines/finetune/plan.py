@@ -61,7 +61,6 @@ def describe(job: Job) -> list[str]:
         slots=slots,
         vocab_size=job.source.vocab_size,
         objective="PAR" if slots else "AE",
-        dropout=job.config.attention_probs_dropout_prob > 0,
     )
     tokens = rows * mean * recipe.num_train_epochs * len(seeds)
     others = ", ".join(f"{part.split.name} {part.split.used:,}" for part in job.final) or "none"

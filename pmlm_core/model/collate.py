@@ -10,7 +10,7 @@ from torch import Tensor
 from pmlm_core.corpus.special import SpecialIds
 from pmlm_core.errors import DataError
 from pmlm_core.model.cost import max_predictions
-from pmlm_core.model.head import IGNORED
+from pmlm_core.model.cross_entropy import IGNORED
 from pmlm_core.model.objectives import Objective
 
 if TYPE_CHECKING:

@@ -1,20 +1,19 @@
 """Dropout that costs nothing when it is off, and little on a CPU.
 
-torch draws a CPU dropout mask number by number and widens it from bool, which takes longer than the attention product it
-is for; here a hash of (seed, place) decides about each value, 16 bits each (so p is met to 1 / 65536), and the same loop
-multiplies. The seed comes from torch's own generator; backward draws the same mask again instead of keeping it.
+torch draws a CPU dropout mask number by number and widens it from bool, which takes longer than the attention product
+it is for; here a hash of (seed, place) decides about each value, 16 bits each (so p is met to 1 / 65536), and the same
+loop multiplies. The seed comes from torch's own generator; backward draws the same mask again instead of keeping it.
 """
 
 from typing import Any
 
-import numba
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from pmlm_core.model.device import eager_on_cpu
-from pmlm_core.model.loops import FLAGS, get, numbers, put, random_words, share_rows
+from pmlm_core.model.loops import compiled, get, numbers, put, random_words, share_rows
 
 _BLOCK = 1024
 """Values whose random bits are drawn at a time; they stay in the cache."""
@@ -61,7 +60,7 @@ def dropout(x: Tensor, p: float, training: bool) -> Tensor:
     return F.dropout(x, p)
 
 
-@numba.njit(**FLAGS)
+@compiled
 def _drop(given, made, start, stop, scale, threshold, seed):  # type: ignore[no-untyped-def]
     words = np.empty(_BLOCK // 4, np.uint64)
     drawn = words.view(np.uint16)

@@ -7,6 +7,7 @@ makes one pass for a chain of operations, with vector instructions for as long a
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
+from itertools import pairwise
 from typing import Any
 
 import numba
@@ -18,8 +19,8 @@ from numba import types
 from numba.extending import intrinsic, overload
 from torch import Tensor
 
-FLAGS = {"cache": True, "nogil": True, "fastmath": {"reassoc", "contract", "nsz"}}
-"""Of `numba.njit`: sums in any order, as vector instructions need it, but NaN and infinity as everywhere."""
+compiled = numba.njit(cache=True, nogil=True, fastmath={"reassoc", "contract", "nsz"})
+"""Compile a loop: sums in any order, as vector instructions need it, but NaN and infinity as everywhere."""
 
 _LEAST = 16_384
 """Numbers that are worth a thread of their own."""
@@ -46,7 +47,7 @@ def share_rows(work: Callable[[int, int], object], rows: int, width: int) -> Non
         work(0, rows)
         return
     edges = [rows * part // threads for part in range(threads + 1)]
-    others = [_pool(threads - 1).submit(work, a, b) for a, b in zip(edges[1:-1], edges[2:], strict=True)]
+    others = [_pool(threads - 1).submit(work, a, b) for a, b in pairwise(edges[1:])]
     work(edges[0], edges[1])
     for other in others:
         other.result()
@@ -80,14 +81,16 @@ def exp(x):  # type: ignore[no-untyped-def]
     raise NotImplementedError
 
 
-@intrinsic
-def _as_float(typingctx, bits):  # type: ignore[no-untyped-def]
+def _float_of(typingctx, bits):  # type: ignore[no-untyped-def]
     return types.float32(types.uint32), lambda _, builder, __, args: builder.bitcast(args[0], ir.FloatType())
 
 
-@intrinsic
-def _as_bits(typingctx, number):  # type: ignore[no-untyped-def]
+def _bits_of(typingctx, number):  # type: ignore[no-untyped-def]
     return types.uint32(types.float32), lambda _, builder, __, args: builder.bitcast(args[0], ir.IntType(32))
+
+
+_as_float: Any = intrinsic(_float_of)
+_as_bits: Any = intrinsic(_bits_of)
 
 
 @overload(get, inline="always")
@@ -103,7 +106,9 @@ def _put(values, i, x):  # type: ignore[no-untyped-def]
 
         def put_bf16(values, i, x):  # type: ignore[no-untyped-def]
             bits = _as_bits(np.float32(x))
-            values[i] = np.uint16((bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16))
+            values[i] = np.uint16(
+                (bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16)
+            )
 
         return put_bf16
 

@@ -7,7 +7,8 @@ from torch.nn import functional as F
 from transformers.modeling_outputs import MaskedLMOutput
 
 from pmlm_core.model.config import PmlmConfig
-from pmlm_core.model.head import IGNORED, LanguageModelHead
+from pmlm_core.model.cross_entropy import IGNORED
+from pmlm_core.model.head import LanguageModelHead
 from pmlm_core.model.transformer import PmlmModel, PmlmPreTrainedModel
 
 

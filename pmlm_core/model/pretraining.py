@@ -8,8 +8,9 @@ from torch import Tensor
 from transformers.modeling_outputs import ModelOutput
 
 from pmlm_core.model.config import PmlmConfig
+from pmlm_core.model.cross_entropy import IGNORED
 from pmlm_core.model.device import eager_on_cpu
-from pmlm_core.model.head import IGNORED, LanguageModelHead
+from pmlm_core.model.head import LanguageModelHead
 from pmlm_core.model.objectives import Objective
 from pmlm_core.model.transformer import PmlmModel, PmlmPreTrainedModel
 
@@ -106,12 +107,11 @@ class PmlmForPreTraining(PmlmPreTrainedModel):
         )
         predictions = (labels != IGNORED).sum()
         output = PmlmForPreTrainingOutput(num_predictions=predictions)
-        losses = []
+        states = [each for each in (ae_BKD, par_BKD) if each is not None]
+        losses = self.head.losses(states, embedding_VD, labels)
         if ae_BKD is not None:
-            output.ae_loss_sum, output.ae_correct = self.head.loss(ae_BKD, embedding_VD, labels)
-            losses.append(output.ae_loss_sum)
+            output.ae_loss_sum, output.ae_correct = losses[0]
         if par_BKD is not None:
-            output.par_loss_sum, output.par_correct = self.head.loss(par_BKD, embedding_VD, labels)
-            losses.append(output.par_loss_sum)
-        output.loss = torch.stack(losses).sum() / predictions.clamp(min=1)
+            output.par_loss_sum, output.par_correct = losses[-1]
+        output.loss = torch.stack([loss for loss, _ in losses]).sum() / predictions.clamp(min=1)
         return output

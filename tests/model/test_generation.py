@@ -10,8 +10,8 @@ from transformers import AutoModelForSeq2SeqLM, GenerationConfig
 
 import pmlm_core.model.auto  # noqa: F401 - makes transformers know pmlm
 from pmlm_core.model import PmlmConfig, PmlmForPreTraining
+from pmlm_core.model.cross_entropy import IGNORED
 from pmlm_core.model.generation.conditional import PmlmForConditionalGeneration
-from pmlm_core.model.head import IGNORED
 
 EOS = 2
 ALLOWED = [EOS, *range(6, 60)]

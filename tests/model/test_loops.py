@@ -2,7 +2,6 @@
 
 import math
 
-import numba
 import numpy as np
 import pytest
 import torch
@@ -10,24 +9,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pmlm_core.model.attention.softmax import softmax_, softmax_backward_
-from pmlm_core.model.loops import FLAGS, exp, get, largest, numbers, put, random_words, share_rows
+from pmlm_core.model.loops import compiled, exp, get, largest, numbers, put, random_words, share_rows
 
 FLOATS = st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), min_size=1, max_size=40)
 
 
-@numba.njit(**FLAGS)
+@compiled
 def _copy(given, made):
     for i in range(len(given)):
         put(made, i, get(given, i))
 
 
-@numba.njit(**FLAGS)
+@compiled
 def _exp(given, made):
     for i in range(len(given)):
         put(made, i, exp(get(given, i)))
 
 
-@numba.njit(**FLAGS)
+@compiled
 def _largest(given):
     return largest(given)
 
@@ -81,7 +80,7 @@ def test_random_words_are_splitmix():
 
 
 def test_other_types_are_refused_with_a_sentence():
-    with pytest.raises(TypeError, match="not in torch.float16"):
+    with pytest.raises(TypeError, match=r"not in torch\.float16"):
         numbers(torch.zeros(1, dtype=torch.float16))
 
 

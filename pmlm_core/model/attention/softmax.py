@@ -4,12 +4,11 @@ A probability that dropout leaves out keeps its size and carries a minus sign, s
 mask; the mask is never stored, read or widened by itself.
 """
 
-import numba
 import numpy as np
 import torch
 from torch import Tensor
 
-from pmlm_core.model.loops import FLAGS, exp, get, largest, numbers, put, random_words, share_rows
+from pmlm_core.model.loops import compiled, exp, get, largest, numbers, put, random_words, share_rows
 
 
 def softmax_(
@@ -71,7 +70,7 @@ def _number(dtype: torch.dtype, x: float) -> np.float32 | np.float64:
     return np.float64(x) if dtype is torch.float64 else np.float32(x)
 
 
-@numba.njit(**FLAGS)
+@compiled
 def _softmax(scores, kept, bias, bias_rows, start, stop, keys, scale, threshold, seed, first):  # type: ignore[no-untyped-def]
     words = np.empty((keys + 3) // 4, np.uint64)
     drawn = words.view(np.uint16)
@@ -109,7 +108,7 @@ def _softmax(scores, kept, bias, bias_rows, start, stop, keys, scale, threshold,
             put(out, j, stays)
 
 
-@numba.njit(**FLAGS)
+@compiled
 def _backward(grad, signed, kept, sums, start, stop, keys, scale, drops, adds):  # type: ignore[no-untyped-def]
     zero = scale - scale
     for r in range(start, stop):

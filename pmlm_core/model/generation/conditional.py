@@ -10,11 +10,12 @@ from transformers import GenerationMixin
 from transformers.modeling_outputs import ModelOutput
 
 from pmlm_core.model.config import PmlmConfig
+from pmlm_core.model.cross_entropy import IGNORED
 from pmlm_core.model.generation.cache import TargetCache
 from pmlm_core.model.generation.length_penalty import LengthPenalty
 from pmlm_core.model.generation.source import Source, SourceEncoder, SourceOutput, align, source_type, target_type
 from pmlm_core.model.generation.step import pseudo_state
-from pmlm_core.model.head import IGNORED, LanguageModelHead
+from pmlm_core.model.head import LanguageModelHead
 from pmlm_core.model.transformer import PmlmModel, PmlmPreTrainedModel
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from pmlm_core.model.head import cross_entropy_sum
+from pmlm_core.model.cross_entropy import cross_entropy_sum, cross_entropy_sums
 
 
 @pytest.mark.parametrize("slice_rows", [3, 7, 100])
@@ -58,3 +58,30 @@ def test_bf16_products_give_torchs_loss_of_the_same_logits(smoothing):
     expected = F.cross_entropy(logits.double(), labels, reduction="sum", label_smoothing=smoothing)
     assert loss.item() == pytest.approx(expected.item(), rel=1e-6)
     assert correct == (logits.argmax(-1) == labels).sum()
+
+
+@pytest.mark.parametrize("weights", [(2.0, 2.0), (1.0, 3.0), (0.0, 1.0)])
+def test_parts_have_the_losses_and_gradients_of_each_alone(weights):
+    torch.manual_seed(0)
+    values = [torch.randn(8, 6), torch.randn(13, 6), torch.randn(13)]
+    labels = torch.tensor([3, 4, -100, 5, 3, 4, -100, 12])
+    results = []
+    for together in (True, False):
+        states, weight, bias = (x.double().requires_grad_() for x in values)
+        if together:
+            losses, correct = cross_entropy_sums(states, weight, bias, labels, 2, slice_rows=3)
+        else:
+            each = [cross_entropy_sum(states[at : at + 4], weight, bias, labels[at : at + 4]) for at in (0, 4)]
+            losses, correct = (torch.stack(x) for x in zip(*each, strict=True))
+        (losses * torch.tensor(weights)).sum().backward()
+        results.append([losses.detach(), correct, states.grad, weight.grad, bias.grad])
+    for got, expected in zip(*results, strict=True):
+        torch.testing.assert_close(got, expected, rtol=1e-12, atol=1e-12)
+
+
+def test_a_second_backward_is_refused_and_not_wrong():
+    states = torch.randn(4, 6, requires_grad=True)
+    loss, _ = cross_entropy_sum(states, torch.randn(13, 6), torch.zeros(13), torch.tensor([1, 2, 3, 4]))
+    loss.backward(retain_graph=True)
+    with pytest.raises(RuntimeError, match="made once"):
+        loss.backward()

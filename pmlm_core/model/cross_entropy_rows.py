@@ -1,25 +1,25 @@
 """Cross-entropy of a slice of logits and its gradient as one pass over each row, for the output layer on a CPU."""
 
-import numba
 import numpy as np
 import torch
 from torch import Tensor
 
-from pmlm_core.model.loops import FLAGS, exp, get, largest, numbers, put, share_rows
+from pmlm_core.model.loops import compiled, exp, get, largest, numbers, put, share_rows
 
 
 def cross_entropy_(
-    logits_RV: Tensor, labels_R: Tensor, ignored: int, smoothing: float
+    logits_RV: Tensor, labels_R: Tensor, ignored: int, smoothing: float, scale_R: Tensor | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Turn logits into the gradient of the summed cross-entropy, in place.
+    """Turn logits into the gradient of the summed cross-entropies, in place.
 
     Args:
         labels_R: class of each row, int64, or `ignored` for a row that has no loss and no gradient.
         smoothing: share of the target distribution that is spread evenly over the V classes.
+        scale_R: weight of every row's loss in the gradient; None for 1.
 
     Returns:
-        (loss, float64; rows whose largest logit is at the label, and the first of equal ones, int64; the gradients
-        summed over the rows, [V], fp32 or better).
+        (losses, float64 [R]; whether the largest logit, and the first of equal ones, is at the label, int64 [R]; the
+        gradients summed over the rows, [V], fp32 or better).
 
     Raises:
         IndexError: a label that is no class.
@@ -38,11 +38,18 @@ def cross_entropy_(
         sums.append(added)
 
     share_rows(work, rows, classes)
+    if scale_R is not None:
+        logits_RV.mul_(scale_R[:, None])
+        return (
+            torch.from_numpy(losses),
+            torch.from_numpy(right),
+            logits_RV.sum(0, dtype=torch.promote_types(logits_RV.dtype, torch.float32)),
+        )
     total = sums[0] if len(sums) == 1 else np.sum(sums, axis=0)
-    return torch.tensor(losses.sum()), torch.tensor(right.sum()), torch.from_numpy(total)
+    return torch.from_numpy(losses), torch.from_numpy(right), torch.from_numpy(total)
 
 
-@numba.njit(**FLAGS)
+@compiled
 def _cross_entropy(logits, labels, start, stop, classes, ignored, smoothing, losses, right, added):  # type: ignore[no-untyped-def]
     zero = smoothing - smoothing
     even = smoothing / added.dtype.type(classes)

@@ -1,0 +1,182 @@
+"""Cross-entropy over a large vocabulary, in slices: product, softmax, and at once the gradient products, so that no
+more than one slice of logits ever exists and it is used while it is in the cache."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from pmlm_core.model.cross_entropy_rows import cross_entropy_
+from pmlm_core.model.device import eager_on_cpu
+
+IGNORED = -100
+"""The label of a slot that is not predicted."""
+
+
+def cross_entropy_sum(
+    states_RD: Tensor,
+    weight_VD: Tensor,
+    bias_V: Tensor,
+    labels_R: Tensor,
+    slice_rows: int = 1024,
+    label_smoothing: float = 0.0,
+) -> tuple[Tensor, Tensor]:
+    """Sum of the cross-entropies of `states @ weight.T + bias` at `labels`, and the number of right predictions.
+
+    Args:
+        labels_R: class of each row, or -100 to leave the row out.
+        slice_rows: rows whose logits exist at a time.
+        label_smoothing: the share e of the target distribution that is spread evenly over all V classes: the loss of a
+            row is -(1 - e) log p[label] - e / V sum_v log p[v], as `torch.nn.functional.cross_entropy` has it.
+
+    Returns:
+        (loss, fp32 or better, differentiable once; count, int64).
+
+    >>> states, weight = torch.eye(2), 9 * torch.eye(2)
+    >>> loss, correct = cross_entropy_sum(states, weight, torch.zeros(2), torch.tensor([0, -100]))
+    >>> round(loss.item(), 6), correct.item()
+    (0.000123, 1)
+    """
+    loss_1, correct_1 = cross_entropy_sums(states_RD, weight_VD, bias_V, labels_R, 1, slice_rows, label_smoothing)
+    return loss_1[0], correct_1[0]
+
+
+def cross_entropy_sums(
+    states_RD: Tensor,
+    weight_VD: Tensor,
+    bias_V: Tensor,
+    labels_R: Tensor,
+    parts: int,
+    slice_rows: int = 1024,
+    label_smoothing: float = 0.0,
+) -> tuple[Tensor, Tensor]:
+    """The same for `parts` equal parts of the rows: sums [P] and counts [P], through one set of products.
+
+    Gradients cost nothing more where all parts have the same weight in the loss; otherwise they are computed anew.
+    """
+    device = states_RD.device.type
+    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else states_RD.dtype
+    return _CrossEntropySums.apply(
+        states_RD, weight_VD, bias_V, labels_R, parts, dtype, slice_rows, label_smoothing, torch.is_grad_enabled()
+    )
+
+
+class _CrossEntropySums(torch.autograd.Function):
+    """The products in `dtype`, softmax and sums in fp32 or better; gradients for a loss of scale 1, made on the way."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        states_RD: Tensor,
+        weight_VD: Tensor,
+        bias_V: Tensor,
+        labels_R: Tensor,
+        parts: int,
+        dtype: torch.dtype,
+        slice_rows: int,
+        smoothing: float,
+        with_gradient: bool,
+    ) -> tuple[Tensor, Tensor]:
+        how = dtype, slice_rows, smoothing
+        inputs = states_RD, weight_VD, bias_V, labels_R
+        losses_R, right_R, ctx.gradients = _in_slices(*inputs, None, with_gradient, *how)
+        ctx.save_for_backward(*inputs)
+        ctx.how = how
+        correct_P = right_R.view(parts, -1).sum(1)
+        ctx.mark_non_differentiable(correct_P)
+        return losses_R.view(parts, -1).sum(1), correct_P
+
+    @staticmethod
+    def backward(ctx: Any, *output_gradients: Tensor) -> tuple[Any, ...]:
+        scale_P = output_gradients[0]
+        if ctx.gradients is None:
+            raise RuntimeError("the gradient of cross_entropy_sum is made once; for another backward, call it again")
+        if scale_P.shape[0] == 1 or (eager_on_cpu(scale_P) and bool((scale_P == scale_P[0]).all())):
+            gradients: list[Tensor] | None = [gradient.mul_(scale_P[0]) for gradient in ctx.gradients]
+        else:
+            states_RD, weight_VD, bias_V, labels_R = ctx.saved_tensors
+            scale_R = scale_P.repeat_interleave(states_RD.shape[0] // scale_P.shape[0])
+            gradients = _in_slices(states_RD, weight_VD, bias_V, labels_R, scale_R, True, *ctx.how)[2]
+        ctx.gradients = None
+        assert gradients is not None
+        return *gradients, None, None, None, None, None, None
+
+
+def _in_slices(
+    states_RD: Tensor,
+    weight_VD: Tensor,
+    bias_V: Tensor,
+    labels_R: Tensor,
+    scale_R: Tensor | None,
+    with_gradient: bool,
+    dtype: torch.dtype,
+    slice_rows: int,
+    smoothing: float,
+) -> tuple[Tensor, Tensor, list[Tensor] | None]:
+    """Loss of every row, whether its largest logit is at the label, and the gradients of states, weight and bias.
+
+    Args:
+        scale_R: weight of every row's loss in the gradients; None for 1.
+    """
+    precise = torch.promote_types(dtype, torch.float32)
+    rows, device = states_RD.shape[0], states_RD.device
+    weight, bias = weight_VD.to(dtype), bias_V.to(dtype)
+    losses_R = torch.zeros(rows, dtype=precise, device=device)
+    right_R = torch.zeros(rows, dtype=torch.int64, device=device)
+    states_grad_RD = torch.empty_like(states_RD)
+    weight_grad_VD: Tensor | None = None
+    bias_grad_V = torch.zeros_like(bias_V, dtype=precise)
+    of_slice = cross_entropy_ if eager_on_cpu(states_RD) else _cross_entropy_anywhere
+    with torch.autocast(device.type, enabled=False):
+        for start in range(0, rows, slice_rows):
+            part = slice(start, start + slice_rows)
+            states = states_RD[part].to(dtype)
+            # From here on the logits turn into their gradient.
+            grad_RV = F.linear(states, weight, bias)
+            losses_R[part], right_R[part], bias_sum_V = of_slice(
+                grad_RV, labels_R[part], IGNORED, smoothing, None if scale_R is None else scale_R[part]
+            )
+            if with_gradient:
+                bias_grad_V += bias_sum_V
+                states_grad_RD[part] = grad_RV @ weight
+                weight_grad_VD = _add_product(weight_grad_VD, grad_RV.t(), states, precise)
+    if not with_gradient:
+        return losses_R, right_R, None
+    if weight_grad_VD is None:
+        weight_grad_VD = torch.zeros_like(weight_VD, dtype=precise)
+    return losses_R, right_R, [states_grad_RD, weight_grad_VD, bias_grad_V]
+
+
+def _cross_entropy_anywhere(
+    logits_RV: Tensor, labels_R: Tensor, ignored: int, smoothing: float, scale_R: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """`cross_entropy_rows.cross_entropy_` in torch's own operations, for a GPU and `torch.compile`.
+
+    Args:
+        scale_R: weight of every row's loss in the gradient; None for 1.
+    """
+    precise = torch.promote_types(logits_RV.dtype, torch.float32)
+    used_R = labels_R != ignored
+    targets_R1 = labels_R.clamp(min=0)[:, None]
+    right_R = (logits_RV.argmax(-1) == labels_R) & used_R
+    logs_RV = torch.log_softmax(logits_RV.to(precise), dim=-1)
+    expected_R = logs_RV.gather(1, targets_R1).squeeze(1)
+    if smoothing:
+        expected_R = (1 - smoothing) * expected_R + smoothing * logs_RV.mean(-1)
+    grad_RV = logs_RV.exp_()
+    if smoothing:
+        grad_RV.sub_(smoothing / grad_RV.shape[1])
+    grad_RV.scatter_add_(1, targets_R1, grad_RV.new_full(targets_R1.shape, smoothing - 1.0))
+    grad_RV.mul_((used_R if scale_R is None else used_R * scale_R)[:, None])
+    logits_RV.copy_(grad_RV)
+    return -torch.where(used_R, expected_R, 0), right_R.long(), grad_RV.sum(0)
+
+
+def _add_product(total: Tensor | None, left: Tensor, right: Tensor, dtype: torch.dtype) -> Tensor:
+    """total + left @ right in `dtype`, where None is zero and nothing is copied that need not be."""
+    if total is None:
+        return (left @ right).to(dtype)
+    if total.dtype == left.dtype:
+        return torch.addmm(total, left, right, out=total)
+    return total.add_(left @ right)
