@@ -1,22 +1,20 @@
 """Beam search beside the scheme of the authors' kit and Hugging Face encoder-decoders, in one run on one core.
 
-    python benchmarks/decoding.py [--preset mini] [--rows 32] [--source 512] [--target 64] [--beams 5] [--repeats 3]
+    python benchmarks/decoding.py [--preset mini] [--rows 32] [--source 512] [--target 64] [--beams 5] [--save]
 
 All decode the same random sources through `transformers.generate`, always to the full target length, with random
 weights. The kit's scheme keeps hidden states of source and target for every beam, and at each step projects keys and
 values anew for the whole history; it must give the same tokens. BART has learned positions, like ours, once with as
 many layers on each side as ours has in all, and once with half of that, which comes near to our number of parameters.
-Prints processor time, the least of the rounds.
+On a CPU, processor time of one thread; on a GPU, wall time.
 """
 
-import argparse
+import time
 from typing import Any
 
 import torch
-from race import best as least
-from race import race
-from rich.console import Console
-from rich.table import Table
+from race import Ratio, best, race
+from report import Report, options
 from torch import Tensor
 from transformers import BartConfig, BartForConditionalGeneration
 
@@ -114,15 +112,18 @@ def bart(layers: int, config: PmlmConfig) -> BartForConditionalGeneration:
 
 
 def main() -> None:
-    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("--preset", default="mini")
-    options.add_argument("--vocab", type=int, default=8192)
-    options.add_argument("--rows", type=int, default=32)
-    options.add_argument("--source", type=int, default=512)
-    options.add_argument("--target", type=int, default=64)
-    options.add_argument("--beams", type=int, default=5)
-    options.add_argument("--repeats", type=int, default=3)
-    args = options.parse_args()
+    parser = options(__doc__)
+    parser.add_argument("--preset", default="mini")
+    parser.add_argument("--vocab", type=int, default=8192)
+    parser.add_argument("--rows", type=int, default=32)
+    parser.add_argument("--source", type=int, default=512)
+    parser.add_argument("--target", type=int, default=64)
+    parser.add_argument("--beams", type=int, default=5)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--precision", default="fp32", choices=["fp32", "bf16"])
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    args = parser.parse_args()
+    device = torch.device(args.device)
     torch.set_num_threads(1)
     torch.manual_seed(0)
     config = PmlmConfig(
@@ -141,34 +142,45 @@ def main() -> None:
         f"BART {layers // 2} + {layers // 2}": bart(layers // 2, config),
     }
 
-    def run(model: Any, length: int) -> Tensor:
-        return model.generate(
-            ids,
-            attention_mask=torch.ones_like(ids),
-            num_beams=args.beams,
-            max_new_tokens=length,
-            min_new_tokens=length,
-            early_stopping="never",
-        )
+    ids = ids.to(device)
+    for model in models.values():
+        model.to(device)
 
+    def run(model: Any, length: int) -> Tensor:
+        with torch.autocast(device.type, torch.bfloat16, enabled=args.precision == "bf16"):
+            made = model.generate(
+                ids,
+                attention_mask=torch.ones_like(ids),
+                num_beams=args.beams,
+                max_new_tokens=length,
+                min_new_tokens=length,
+                early_stopping="never",
+            )
+        return made.cpu()  # waits for a GPU
+
+    on_gpu = device.type == "cuda"
     warm = {name: run(model, min(args.target, 4)) for name, model in models.items()}
     same = (warm["pmlm"] == warm["the kit's scheme"]).all(1).float().mean().item()
-    best = least(race({name: (lambda m=model: run(m, args.target)) for name, model in models.items()}, args.repeats))
+    clock = time.perf_counter if on_gpu else time.process_time
+    samples = race({name: (lambda m=model: run(m, args.target)) for name, model in models.items()}, args.repeats, clock)
+    report = Report("decoding" + "-gpu" * on_gpu, "Beam search", " ".join((__doc__ or "").split("\n\n")[2].split()))
     shape = f"{args.rows} sources of {args.source} tokens, {args.target} generated, beam {args.beams}"
-    table = Table(title=f"{args.preset}, {shape}, fp32")
-    for column in ("model", "million parameters", "s", "generated tokens/s", "time beside pmlm"):
-        table.add_column(column, justify="right" if column != "model" else "left")
-    for name, seconds in best.items():
-        table.add_row(
-            name,
-            f"{models[name].num_parameters() / 1e6:.1f}",
-            f"{seconds:.2f}",
-            f"{args.rows * args.target / seconds:.0f}",
-            f"{seconds / best['pmlm']:.2f}",
-        )
-    console = Console()
-    console.print(table)
-    console.print(f"Rows whose first tokens are the kit's scheme's too: {same:.0%}")
+    report.table(
+        f"{args.preset}, {shape}, {args.precision}, {device.type}",
+        ("model", "million parameters", "s", "generated tokens/s", "time beside pmlm"),
+        [
+            (
+                name,
+                f"{models[name].num_parameters() / 1e6:.1f}",
+                f"{seconds:.2f}",
+                f"{args.rows * args.target / seconds:.0f}",
+                Ratio.of(samples, name, "pmlm"),
+            )
+            for name, seconds in best(samples).items()
+        ],
+    )
+    report.note(f"Rows whose first tokens are the kit's scheme's too: {same:.0%}")
+    report.finish(args.save)
 
 
 if __name__ == "__main__":
