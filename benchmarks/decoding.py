@@ -50,7 +50,7 @@ class KeepsHiddenStates(PmlmForConditionalGeneration):
 
         class Encoder(torch.nn.Module):
             def forward(self, input_ids: Tensor, **_: Any) -> SourceOutput:
-                lengths = torch.full((len(input_ids),), input_ids.shape[1])
+                lengths = torch.full((len(input_ids),), input_ids.shape[1], device=input_ids.device)
                 self_source = Source((), (), lengths, None, model.source_states(input_ids))
                 return SourceOutput(self_source)
 
@@ -59,7 +59,7 @@ class KeepsHiddenStates(PmlmForConditionalGeneration):
     def source_states(self, input_ids: Tensor) -> Tensor:
         """Inputs of all layers, [layers, rows, n, D]."""
         n = input_ids.shape[1]
-        positions = torch.arange(n).expand_as(input_ids)
+        positions = torch.arange(n, device=input_ids.device).expand_as(input_ids)
         hidden = self.pmlm.embeddings(input_ids, positions, torch.zeros_like(input_ids))
         calls = (Call(0, n, n, self.pmlm.rel_pos_bias.square(n)[None]),)
         states = []
@@ -78,7 +78,7 @@ class KeepsHiddenStates(PmlmForConditionalGeneration):
             past.layers = [states.repeat_interleave(rows // source.shape[1], dim=0) for states in source]
         pseudo = decoder_input_ids.new_full((rows, 1), self.config.pseudo_token_id)
         ids = torch.cat([decoder_input_ids[:, t:], pseudo], 1)[:, -2 if t else -1 :]
-        positions = torch.arange(n + t + 1)[-ids.shape[1] :].expand_as(ids)
+        positions = torch.arange(n + t + 1, device=ids.device)[-ids.shape[1] :].expand_as(ids)
         hidden = self.pmlm.embeddings(ids, positions, torch.ones_like(ids))
         bias = self.pmlm.rel_pos_bias.square(n + t + 1)[:, -ids.shape[1] :].clone()
         if t:
