@@ -7,6 +7,7 @@ from torch.nn import functional as F
 from pmlm_core.model.attention.interface import Call, attend
 from pmlm_core.model.config import PmlmConfig
 from pmlm_core.model.dropout import dropout
+from pmlm_core.model.residual import add_and_norm
 
 ACTIVATIONS = {"gelu": F.gelu, "gelu_new": lambda x: F.gelu(x, approximate="tanh"), "relu": F.relu}
 
@@ -70,10 +71,7 @@ class Layer(nn.Module):
 
     def finish(self, mixed_BQHE: Tensor, queries_BQD: Tensor) -> Tensor:
         """The states after this layer, [B, Q, D], from those before it and the values that attention has mixed."""
-        mixed_BQD = self._drop(self.attention_output(mixed_BQHE.flatten(2)))
-        attended_BQD = self.attention_norm(mixed_BQD + queries_BQD)
-        fed_BQD = self._drop(self.output(self.activation(self.intermediate(attended_BQD))))
-        return self.output_norm(fed_BQD + attended_BQD)
-
-    def _drop(self, x: Tensor) -> Tensor:
-        return dropout(x, self.hidden_p, self.training)
+        mixed_BQD = self.attention_output(mixed_BQHE.flatten(2))
+        attended_BQD = add_and_norm(mixed_BQD, queries_BQD, self.attention_norm, self.hidden_p, self.training)
+        fed_BQD = self.output(self.activation(self.intermediate(attended_BQD)))
+        return add_and_norm(fed_BQD, attended_BQD, self.output_norm, self.hidden_p, self.training)
