@@ -19,8 +19,9 @@ from numba import types
 from numba.extending import intrinsic, overload
 from torch import Tensor
 
-compiled = numba.njit(cache=True, nogil=True, fastmath={"reassoc", "contract", "nsz"})
-"""Compile a loop: sums in any order, as vector instructions need it, but NaN and infinity as everywhere."""
+compiled = numba.njit(cache=True, nogil=True, error_model="numpy", fastmath={"reassoc", "contract", "nsz"})
+"""Compile a loop: sums in any order and divisions by zero unasked, as vector instructions need it, but NaN and infinity
+as everywhere."""
 
 _LEAST = 16_384
 """Numbers that are worth a thread of their own."""
