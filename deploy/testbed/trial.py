@@ -1,0 +1,205 @@
+"""The three-host test bed put to use: `ray up`, preprocessing, pre-training with a host killed in the middle, a sweep.
+
+    sudo python deploy/testbed/trial.py [--recipe recipes/pretrain/demo.yaml] [--inputs 'books/*.zst'] [--keep]
+
+The same pre-training runs twice, once undisturbed, once with the host of a worker killed after the first checkpoint,
+and must end with the same weights, bit by bit. Everything is torn down again at the end, whatever happened. `make
+cluster-test` runs it; it takes about ten minutes on two cores.
+"""
+
+import argparse
+import contextlib
+import hashlib
+import json
+import os
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import hosts
+
+os.environ["RAY_AUTH_MODE"] = "token"  # Ray reads it when it is imported
+from ray.job_submission import JobStatus, JobSubmissionClient  # noqa: E402
+
+HERE = Path(__file__).resolve().parent
+CLUSTER = HERE / "cluster.yaml"
+HEAD = hosts.HOSTS["pmlm-1"]
+SHARED = hosts.ROOT / "shared"
+SSH = [
+    "ssh",
+    "-q",
+    "-i",
+    str(hosts.ROOT / "key"),
+    "-o",
+    "StrictHostKeyChecking=no",
+    "-o",
+    "UserKnownHostsFile=/dev/null",
+]
+CLIENT = {
+    **os.environ,
+    "PATH": hosts.search_path(),
+    "RAY_UP_enable_autoscaler_v2": "0",
+}
+
+
+def say(text: str) -> None:
+    print(f"[{time.strftime('%H:%M:%S')}] {text}", flush=True)
+
+
+def command(*words: str, timeout: float = 300) -> str:
+    """Run a command of the client to its end; its output is shown if it fails."""
+    done = subprocess.run(words, env=CLIENT, capture_output=True, text=True, timeout=timeout)
+    if done.returncode:
+        raise SystemExit(f"error: {' '.join(words)} failed:\n{done.stdout[-4000:]}{done.stderr[-4000:]}")
+    return done.stdout
+
+
+def on_host(name: str, line: str) -> str:
+    """What a line of shell prints on a host; nothing if the host is gone."""
+    done = subprocess.run(
+        [*SSH, "-o", "ConnectTimeout=5", f"root@{hosts.HOSTS[name]}", f"bash -lc '{line}'"],
+        capture_output=True,
+        text=True,
+    )
+    return done.stdout
+
+
+def until(what: str, ready: Callable[[], object], seconds: float, every: float = 2) -> None:
+    deadline = time.monotonic() + seconds
+    while not ready():
+        if time.monotonic() > deadline:
+            raise SystemExit(f"error: {what} has not happened within {seconds:.0f} s")
+        time.sleep(every)
+
+
+def jobs() -> JobSubmissionClient:
+    return JobSubmissionClient(f"http://{HEAD}:8265")
+
+
+def submit(name: str, *words: str) -> None:
+    """Start a job: a stage of pmlm, on the cluster."""
+    say(f"job {name}: pmlm {' '.join(words)}")
+    stage = f"python -m pipelines.cli {shlex.join(words)}"
+    tracking = f"MLFLOW_TRACKING_URI=sqlite:///{SHARED}/mlflow.db"
+    line = f"cd {HERE.parent.parent} && {tracking} {stage}"
+    jobs().submit_job(entrypoint=shlex.join(["bash", "-lc", line]), submission_id=name)
+
+
+def finish(name: str, seconds: float) -> None:
+    """Wait for the end of a job, which must be a success."""
+    status = None
+
+    def ended() -> bool:
+        nonlocal status
+        with contextlib.suppress(RuntimeError, OSError):  # the head is busy with a lost node; asked again, it answers
+            status = jobs().get_job_status(name)
+        return status is not None and status.is_terminal()
+
+    begun = time.monotonic()
+    until(f"the end of job {name}", ended, seconds)
+    if status != JobStatus.SUCCEEDED:
+        raise SystemExit(f"error: job {name} ended as {status}:\n{jobs().get_job_logs(name)[-6000:]}")
+    say(f"job {name}: succeeded after {time.monotonic() - begun:.0f} s more")
+
+
+def host_of_a_worker() -> str | None:
+    """A host, not the head, on which a training worker runs now."""
+    for name in list(hosts.HOSTS)[1:]:
+        if "RayTrainWorker" in on_host(name, "ps -eo args | grep ^ray::.*RayTrainWorker"):
+            return name
+    return None
+
+
+def weights(folder: Path) -> str:
+    """SHA-256 of a run's final weights."""
+    return hashlib.sha256((folder / "final" / "model.safetensors").read_bytes()).hexdigest()
+
+
+def losses(folder: Path) -> dict[int, float]:
+    """Training loss by step."""
+    (journal,) = folder.glob("*/metrics.jsonl")
+    lines = (json.loads(line) for line in journal.read_text().splitlines())
+    return {line["step"]: line["metrics"]["train/loss"] for line in lines if "train/loss" in line.get("metrics", {})}
+
+
+def pretrain(name: str, recipe: str, *more: str) -> Path:
+    folder = SHARED / name
+    submit(
+        name, "pretrain", "--config", recipe, "--data_dir", f"{SHARED}/blocks", "--output_dir", str(folder),
+        "--num_workers", "2", "--max_failures", "3", *more,
+    )  # fmt: skip
+    return folder
+
+
+def try_everything(given: argparse.Namespace) -> None:
+    recipe = str(Path(given.recipe).resolve())
+    begun = time.monotonic()
+    command("ray", "up", "--yes", "--no-config-cache", str(CLUSTER))
+    until("three nodes", lambda: " 3 local.cluster.node" in on_host("pmlm-1", "ray status"), 120)
+    say(f"ray up: three nodes after {time.monotonic() - begun:.0f} s")
+
+    inputs = ["--inputs", *given.inputs] if given.inputs else []
+    submit("tokenizer", "tokenizer", "--config", recipe, *inputs, "--output_dir", f"{SHARED}/tokenizer")
+    finish("tokenizer", 600)
+    submit(
+        "preprocess", "preprocess", "--config", recipe, *inputs, "--tokenizer", f"{SHARED}/tokenizer",
+        "--output_dir", f"{SHARED}/blocks",
+    )  # fmt: skip
+    finish("preprocess", 1200)
+
+    undisturbed = pretrain("undisturbed", recipe, *given.pretrain)
+    finish("undisturbed", given.limit)
+    disturbed = pretrain("disturbed", recipe, *given.pretrain)
+    until("the first checkpoint", lambda: any(disturbed.glob("*/checkpoints/step-*")), given.limit, every=1)
+    victim = host_of_a_worker()
+    if victim is None:
+        raise SystemExit("error: no host but the head has a worker, so there is nothing to try")
+    hosts.kill(victim)
+    say(f"{victim} killed, at a checkpoint of {sorted(p.name for p in disturbed.glob('*/checkpoints/step-*'))}")
+    finish("disturbed", given.limit)
+
+    same = losses(undisturbed) == losses(disturbed)
+    if weights(undisturbed) != weights(disturbed) or not same:
+        raise SystemExit(f"error: the two runs differ: weights {weights(undisturbed)} and {weights(disturbed)}")
+    steps = losses(disturbed)
+    say(f"the same weights, and the same losses at all {len(steps)} logged steps (the last: {steps[max(steps)]:.4f})")
+
+    if not given.no_sweep:
+        submit(
+            "sweep", "sweep", "--config", "recipes/sweep/demo.yaml", "--model", f"{undisturbed}/final",
+            "--output_dir", f"{SHARED}/sweep",
+        )  # fmt: skip
+        finish("sweep", 1200)
+    command("ray", "down", "--yes", str(CLUSTER))
+    say("ray down: done")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--recipe", default=str(HERE.parent.parent / "recipes" / "pretrain" / "demo.yaml"))
+    parser.add_argument("--inputs", nargs="*", help="text files, where not the recipe's")
+    parser.add_argument("--pretrain", nargs=argparse.REMAINDER, default=[], help="more options of pmlm pretrain")
+    parser.add_argument("--limit", type=float, default=1800, help="seconds a pre-training may take")
+    parser.add_argument("--no_sweep", action="store_true")
+    parser.add_argument("--keep", action="store_true", help="leave the hosts up")
+    given = parser.parse_args()
+    token = Path.home() / ".ray" / "auth_token"
+    if not token.exists():
+        token.parent.mkdir(exist_ok=True)
+        token.write_text(os.urandom(32).hex())
+        token.chmod(0o600)
+    hosts.up()
+    try:
+        try_everything(given)
+        say("all is well")
+    finally:
+        if not given.keep:
+            hosts.down()
+            say("hosts removed")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
