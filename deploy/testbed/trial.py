@@ -22,7 +22,7 @@ from pathlib import Path
 import hosts
 
 os.environ["RAY_AUTH_MODE"] = "token"  # Ray reads it when it is imported
-from ray.job_submission import JobStatus, JobSubmissionClient  # noqa: E402
+from ray.job_submission import JobStatus, JobSubmissionClient
 
 HERE = Path(__file__).resolve().parent
 CLUSTER = HERE / "cluster.yaml"
