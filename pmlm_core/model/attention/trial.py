@@ -75,4 +75,4 @@ def _worst_error(device: torch.device, dtype: torch.dtype, width: int) -> float:
             ((got.float() - expected).abs().max() / expected.abs().max()).nan_to_num(nan=torch.inf)
             for got, expected in zip(*results, strict=True)
         ]
-        return float(torch.stack(errors).max())
+        return float(torch.stack(errors).max().detach())

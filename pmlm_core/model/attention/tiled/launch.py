@@ -172,4 +172,4 @@ class Backward:
 
 def _precision(dtype: torch.dtype) -> str:
     exact = dtype != torch.float32 or torch.get_float32_matmul_precision() == "highest"
-    return "ieee" if exact else "tf32"
+    return "tf32x3" if exact else "tf32"
