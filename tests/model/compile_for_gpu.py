@@ -80,7 +80,5 @@ def main(width: int, dtype: torch.dtype) -> None:
 
 
 if __name__ == "__main__":
-    arguments = sys.argv[1:]
-    main(
-        *[int(arguments[0])] if arguments else [], **({"dtype": getattr(torch, arguments[1])} if arguments[1:] else {})
-    )
+    width, dtype = [*sys.argv[1:], *("64", "bfloat16")[len(sys.argv) - 1 :]]
+    main(int(width), getattr(torch, dtype))

@@ -56,7 +56,7 @@ class _Attention(torch.autograd.Function):
                 size = tile("forward", width, q.dtype)
                 q_part, out_part = q[:, call.start : call.stop], out_BQHE[:, call.start : call.stop]
                 given = Given(call, q, size, dropout_p)
-                forward[(triton.cdiv(call.stop - call.start, size.queries), batch * heads)](
+                forward[(triton.cdiv(call.stop - call.start, size.queries) * batch * heads,)](
                     q_part,
                     k,
                     v,
@@ -102,7 +102,7 @@ class _Attention(torch.autograd.Function):
         v_grad[:, calls[0].keys :] = 0
         with _on(q):
             block = 64
-            deltas[(triton.cdiv(queries, block), batch * heads)](
+            deltas[(triton.cdiv(queries, block) * batch * heads,)](
                 out_BQHE,
                 grad,
                 delta_BHQ,

@@ -10,7 +10,7 @@ Source: Dao 2023, FlashAttention-2, algorithm 2.
 import triton
 import triton.language as tl
 
-from pmlm_core.model.attention.tiled.parts import UNSEEN, kept, load_rows, places, ruled, span
+from pmlm_core.model.attention.tiled.parts import UNSEEN, kept, load_rows, places, ruled, span, which
 
 
 @triton.jit
@@ -29,9 +29,9 @@ def deltas(
     WIDTH: tl.constexpr,
     BLOCK_Q: tl.constexpr,
 ):
-    program = tl.program_id(1)
+    first, program = which(queries, BLOCK_Q)
     row, head = (program // heads).to(tl.int64), (program % heads).to(tl.int64)
-    index = tl.program_id(0) * BLOCK_Q + tl.arange(0, BLOCK_Q)
+    index = first + tl.arange(0, BLOCK_Q)
     inside = index < queries
     out = load_rows(out_ptr + row * out_row + head * out_head, index, out_step, inside, WIDTH)
     grad = load_rows(grad_ptr + row * grad_row + head * grad_head, index, grad_step, inside, WIDTH)
@@ -101,8 +101,7 @@ def keys_gradient(
         scale: E ** -0.5 * log2(e); score_scale: E ** -0.5.
         ADD: another call's gradient is there already; this one is added.
     """
-    k_first = tl.program_id(0) * BLOCK_K
-    program = tl.program_id(1)
+    k_first, program = which(keys, BLOCK_K)
     row, head = (program // heads).to(tl.int64), (program % heads).to(tl.int64)
     random_ptr += program.to(tl.int64) * random_row
     k_index = k_first + tl.arange(0, BLOCK_K)
@@ -232,8 +231,7 @@ def queries_gradient(
     BLOCK_K: tl.constexpr,
 ):
     """A tile of queries of one head, over all keys; arguments as of `keys_gradient`."""
-    q_first = tl.program_id(0) * BLOCK_Q
-    program = tl.program_id(1)
+    q_first, program = which(queries, BLOCK_Q)
     row, head = (program // heads).to(tl.int64), (program % heads).to(tl.int64)
     random_ptr += program.to(tl.int64) * random_row
     q_index = q_first + tl.arange(0, BLOCK_Q)

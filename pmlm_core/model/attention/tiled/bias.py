@@ -8,7 +8,7 @@ where they have not, queries and keys are taken in order of position, so that a 
 import triton
 import triton.language as tl
 
-from pmlm_core.model.attention.tiled.parts import UNSEEN, kept, load_rows, places, ruled, span
+from pmlm_core.model.attention.tiled.parts import UNSEEN, kept, load_rows, places, ruled, span, which
 
 
 @triton.jit
@@ -257,12 +257,12 @@ def bias_gradient_by_row(
     """Positions of each row: a tile of queries of one head and row, over all keys, both in order of position.
 
     Args:
-        part_ptr: [tiles of queries, rows, heads, BINS].
+        part_ptr: [rows, heads, tiles of queries, BINS].
     """
-    program = tl.program_id(1)
+    q_first, program = which(queries, BLOCK_Q)
     row, head = (program // heads).to(tl.int64), (program % heads).to(tl.int64)
     random_ptr += program.to(tl.int64) * random_row
-    q_rank = tl.program_id(0) * BLOCK_Q + tl.arange(0, BLOCK_Q)
+    q_rank = q_first + tl.arange(0, BLOCK_Q)
     q_inside = q_rank < queries
     # Ranks beyond the last stand for the last, so that the tile's range of distances is no wider.
     q_index = places(q_order_ptr + row * queries, q_rank, queries - 1, Q_PLACES)
@@ -336,5 +336,5 @@ def bias_gradient_by_row(
             edge_ptr,
             BINS,
         )
-    part_ptr += (tl.program_id(0) * tl.num_programs(1) + program) * BINS
+    part_ptr += tl.program_id(0) * BINS
     tl.store(part_ptr + tl.arange(0, BINS), sums)

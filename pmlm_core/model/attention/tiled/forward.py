@@ -6,7 +6,7 @@ Source: Dao 2023, FlashAttention-2, algorithm 1.
 import triton
 import triton.language as tl
 
-from pmlm_core.model.attention.tiled.parts import UNSEEN, kept, load_rows, places, ruled, span
+from pmlm_core.model.attention.tiled.parts import UNSEEN, kept, load_rows, places, ruled, span, which
 
 
 @triton.jit
@@ -62,8 +62,7 @@ def forward(
         start: of the call's queries, whose own tensors begin there; the log-sum-exp's do not.
         RAGGED: the last tile of keys is not full.
     """
-    q_first = tl.program_id(0) * BLOCK_Q
-    program = tl.program_id(1)
+    q_first, program = which(queries, BLOCK_Q)
     row, head = (program // heads).to(tl.int64), (program % heads).to(tl.int64)
     random_ptr += program.to(tl.int64) * random_row
     q_index = q_first + tl.arange(0, BLOCK_Q)

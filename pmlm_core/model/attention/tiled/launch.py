@@ -88,12 +88,12 @@ class Backward:
 
     def keys_gradient(self, k_grad_BSHE: Tensor, v_grad_BSHE: Tensor, add: bool) -> None:
         given = self._given("keys")
-        grid = (triton.cdiv(self.call.keys, given.size.keys), self.batch * self.heads)
+        grid = (triton.cdiv(self.call.keys, given.size.keys) * self.batch * self.heads,)
         keys_gradient[grid](*self._arguments(given, k_grad_BSHE, v_grad_BSHE), **self._options(given), ADD=add)
 
     def queries_gradient(self, q_grad_BQHE: Tensor) -> None:
         given = self._given("queries")
-        grid = (triton.cdiv(self.queries, given.size.queries), self.batch * self.heads)
+        grid = (triton.cdiv(self.queries, given.size.queries) * self.batch * self.heads,)
         queries_gradient[grid](*self._arguments(given, q_grad_BQHE), **self._options(given))
 
     def _arguments(self, given: Given, *made: Tensor) -> tuple[Any, ...]:
@@ -151,9 +151,9 @@ class Backward:
                 **options,
             )
             return part.sum((0, 2))[:, :bins]
-        part = self.rows[0].new_empty(q_tiles, self.batch, self.heads, room)
+        part = self.rows[0].new_empty(self.batch, self.heads, q_tiles, room)
         places = {"Q_PLACES": given.q_places, "K_PLACES": given.k_places}
-        bias_gradient_by_row[(q_tiles, self.batch * self.heads)](
+        bias_gradient_by_row[(q_tiles * self.batch * self.heads,)](
             *self.read,
             part,
             *before,
@@ -167,7 +167,7 @@ class Backward:
             **options,
             **places,
         )
-        return part.sum((0, 1))[:, :bins]
+        return part.sum((0, 2))[:, :bins]
 
 
 def _precision(dtype: torch.dtype) -> str:

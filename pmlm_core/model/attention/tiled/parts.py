@@ -12,6 +12,16 @@ UNSEEN: tl.constexpr = tl.constexpr(2**30 + 1)
 
 
 @triton.jit
+def which(length, BLOCK: tl.constexpr):
+    """The first index of this program's tile, and its head, counted through all rows of the batch.
+
+    One number for both: the second dimension of a grid ends at 65,535, and tiles of one head should run side by side.
+    """
+    tiles = tl.cdiv(length, BLOCK)
+    return tl.program_id(0) % tiles * BLOCK, tl.program_id(0) // tiles
+
+
+@triton.jit
 def ruled(
     product,
     scale,
