@@ -2,13 +2,22 @@
 
 import os
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 # Before torch is imported: small models on two threads spend their time waiting for each other on a busy machine.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
+import torch
 from hypothesis import settings
+
+if not torch.cuda.is_available() and find_spec("triton") is not None:
+    # Triton decides on being imported, which transformers' models do, whether it compiles or interprets. The variable
+    # goes again, so that nobody else's child processes see it.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TRITON_INTERPRET", "1")
+        import triton  # noqa: F401
 
 # The first call of a compiled loop takes seconds; a deadline would blame the example that met it.
 settings.register_profile("pmlm", deadline=None)

@@ -47,6 +47,56 @@ def visible(query_kind: Tensor, query_step: Tensor, key_kind: Tensor, key_step: 
     return to_context | pseudo_to_own_step | pseudo_to_past | true_to_past_and_own
 
 
+UNSEEN = 2**30 + 1
+"""Code of a key that nobody sees: odd, and no query's own."""
+
+
+@dataclass(frozen=True)
+class Codes:
+    """The rule in three whole numbers, for kernels that have no room for a mask. int32, last dimension contiguous.
+
+    A query sees a key whose code is even and at most its limit, or equals its own.
+
+    ==================  ====  ==================  =====  ======
+    key                 code  query               limit  own
+    ==================  ====  ==================  =====  ======
+    context             0     context, padding    0      -1
+    true token, step i  2i    true token, step i  2i     -1
+    `[P]`, step i       2i+1  `[P]`, step i       2i-1   2i+1
+    padding             odd, large
+    ==================  ====  ==================  =====  ======
+    """
+
+    key_BS: Tensor
+    limit_BQ: Tensor
+    own_BQ: Tensor
+
+    def of(self, queries: slice, keys: slice) -> "Codes":
+        """The codes of these queries over these keys."""
+        return Codes(self.key_BS[:, keys], self.limit_BQ[:, queries], self.own_BQ[:, queries])
+
+    def visible(self) -> Tensor:
+        """The rule these codes stand for, [B, Q, S], bool: what a kernel computes a tile at a time."""
+        key_B1S = self.key_BS[:, None, :]
+        past = (key_B1S % 2 == 0) & (key_B1S <= self.limit_BQ[:, :, None])
+        return past | (key_B1S == self.own_BQ[:, :, None])
+
+
+def codes(kind: Tensor, step: Tensor) -> Codes:
+    """`visible` in codes: of slots that are all of them queries and keys, [B, T].
+
+    >>> kind, step = torch.tensor([[CONTEXT, PSEUDO, TRUE, PADDING]]), torch.tensor([[0, 2, 2, 0]])
+    >>> made = codes(kind, step)
+    >>> made.key_BS.tolist(), made.limit_BQ.tolist(), made.own_BQ.tolist()
+    ([[0, 5, 4, 1073741825]], [[0, 3, 4, 0]], [[-1, 5, -1, -1]])
+    """
+    pseudo, true, twice = kind == PSEUDO, kind == TRUE, 2 * step
+    key = torch.where(pseudo, twice + 1, torch.where(true, twice, torch.where(kind == CONTEXT, 0, UNSEEN)))
+    limit = torch.where(pseudo, twice - 1, torch.where(true, twice, 0))
+    own = torch.where(pseudo, twice + 1, -1)
+    return Codes(key.to(torch.int32), limit.to(torch.int32), own.to(torch.int32))
+
+
 @dataclass(frozen=True)
 class Layout:
     """Kinds and steps of every slot, [B, T] with T = N + 2K."""

@@ -9,6 +9,7 @@ from transformers import PreTrainedModel
 from transformers import initialization as init
 from transformers.modeling_outputs import ModelOutput
 
+from pmlm_core.model.attention.choice import kernel_for
 from pmlm_core.model.attention.plan import Plan, make_plan
 from pmlm_core.model.attention.relbias import RelativeBias
 from pmlm_core.model.config import PmlmConfig
@@ -211,14 +212,17 @@ class PmlmModel(PmlmPreTrainedModel):
             types += [slot_types_BK] * 2
         hidden_BTD = self.embeddings(torch.cat(ids, 1), torch.cat(positions, 1), torch.cat(types, 1))
         kept_BN = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+        dtype = product_dtype(hidden_BTD)
         plan = make_plan(
             lay_out(kept_BN, None if appended is None else appended.steps_BK),
             padded=attention_mask is not None,
-            square_HPP=None if self.rel_pos_bias is None else self.rel_pos_bias.square(reach),
+            relative=self.rel_pos_bias,
+            reach=reach,
             position_ids_BN=position_ids,
             slot_positions_BK=slot_positions_BK,
             read_ae=read_ae,
-            dtype=product_dtype(hidden_BTD),
+            dtype=dtype,
+            kernel=kernel_for(hidden_BTD, dtype, self.config.head_size),
         )
         return hidden_BTD, plan
 

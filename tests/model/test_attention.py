@@ -1,12 +1,17 @@
 """Kernels against the reference, in values and gradients; the relative bias against T5's."""
 
+import math
+
 import pytest
 import torch
 from oracles.pseudo_mask import t5_bucket
 
-from pmlm_core.model.attention import plain, reference
+from pmlm_core.errors import ConfigError
+from pmlm_core.model.attention import choice, plain, reference, sdpa
 from pmlm_core.model.attention.interface import Call, attend, kernels
+from pmlm_core.model.attention.plan import make_plan
 from pmlm_core.model.attention.relbias import RelativeBias, bucket
+from pmlm_core.model.pseudo import lay_out
 
 B, N, A, H, E = 3, 7, 4, 2, 5
 
@@ -89,6 +94,77 @@ def test_plain_dropout_keeps_the_mean():
 def test_attention_on_a_cpu_is_the_plain_kernel():
     qkv, calls = _inputs("shared")
     assert torch.equal(attend(*qkv, calls, 0.0), plain.attend(*qkv, calls, 0.0))
+    assert choice.kernel_for(qkv[0], torch.float32, 64) == "plain"
+
+
+def test_a_kernel_can_be_forced(monkeypatch):
+    qkv, calls = _inputs("shared")
+    for name, kernel in (("sdpa", sdpa), ("reference", reference), ("plain", plain)):
+        monkeypatch.setenv(choice.VARIABLE, name)
+        assert choice.kernel_for(qkv[0], torch.float64, 5) == choice.dense_kernel(qkv[0]) == name
+        assert torch.equal(attend(*qkv, calls, 0.0), kernel.attend(*qkv, calls, 0.0))
+
+
+def test_a_kernel_that_is_not_there_is_refused_in_a_sentence(monkeypatch):
+    monkeypatch.setenv(choice.VARIABLE, "flash")
+    with pytest.raises(ConfigError, match="'flash'; it may be auto, plain, sdpa, triton or reference"):
+        choice.kernel_for(torch.zeros(1), torch.float32, 64)
+    monkeypatch.setenv(choice.VARIABLE, "triton")
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    with pytest.raises(ConfigError, match="PMLM_ATTENTION=triton needs"):
+        choice.kernel_for(torch.zeros(1), torch.float32, 64)
+
+
+@pytest.mark.parametrize("padded", [False, True])
+@pytest.mark.parametrize("bins", [0, 8])
+@pytest.mark.parametrize("given", [False, True])
+def test_a_plan_in_structure_says_what_a_dense_plan_says(padded, bins, given):
+    n, slots = 9, 4
+    relative = RelativeBias(H, bins, 6).double() if bins else None
+    if relative is not None:
+        torch.nn.init.normal_(relative.weight)
+    mask = torch.ones(2, n)
+    if padded:
+        mask[1, -3:] = 0
+    positions = torch.tensor([[0, 5, 2, 3], [4, 0, 1, 0]])
+    layout = lay_out(mask, torch.tensor([[1, 1, 2, 3], [1, 2, 2, 0]]))
+    at = torch.tensor([[0, 2, 4, 6, 8, 10, 1, 3, 5], [11, 0, 3, 1, 2, 4, 5, 6, 7]]) if given else None
+    plans = [
+        make_plan(
+            layout,
+            padded=padded,
+            relative=relative,
+            reach=12,
+            position_ids_BN=at,
+            slot_positions_BK=positions,
+            read_ae=True,
+            dtype=torch.float64,
+            kernel=kernel,
+        )
+        for kernel in ("plain", "triton")
+    ]
+    for one, two in zip(*(plan.full + plan.read for plan in plans), strict=True):
+        assert (one.start, one.stop, one.keys) == (two.start, two.stop, two.keys)
+        assert (one.rule, two.bias) == (None, None)
+        made = reference.dense(two, 2)
+        qkv = torch.randn(2, n + 2 * slots, 3, H, E, dtype=torch.float64).unbind(2)
+        results = [reference.attend(*qkv, [call], 0.0) for call in (one, made)]
+        torch.testing.assert_close(*results, rtol=1e-6, atol=1e-7)
+
+
+def test_bins_in_order_of_distance_hold_the_same_bias():
+    relative = RelativeBias(3, 8, 16).double()
+    torch.nn.init.normal_(relative.weight)
+    made = relative.in_order(40)
+    expected = relative.by_distance(40)
+    distances = torch.arange(-39, 40)
+    torch.testing.assert_close(made.table_HC.double() * math.log(2), expected, rtol=1e-6, atol=1e-6)
+    assert torch.equal(made.weight_HM[:, made.bin_C.long()], expected.float())
+    assert (made.bin_C.diff() >= 0).all()
+    at_or_beyond = distances[None, :] >= made.edge_M[:, None]
+    assert torch.equal(at_or_beyond, made.bin_C[None, :] >= torch.arange(8)[:, None])
+    made.weight_HM[0, 0].backward()
+    assert relative.weight.grad.nonzero().tolist() == [[0, 3]], "the leftmost bin is the last of those to the left"
 
 
 @pytest.mark.parametrize(("bins", "max_distance"), [(32, 128), (32, 64), (16, 128), (8, 16)])

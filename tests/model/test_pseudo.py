@@ -3,9 +3,11 @@ gradients."""
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from oracles.pseudo_mask import Token, may_attend
 
-from pmlm_core.model.pseudo import CONTEXT, PADDING, PSEUDO, TRUE, lay_out, visible
+from pmlm_core.model.pseudo import CONTEXT, PADDING, PSEUDO, TRUE, codes, lay_out, visible
 
 OBJECTIVES = ["AE", "PAR", "AR", "AE+AR", "AE+PAR"]
 NAMES = {CONTEXT: "context", PSEUDO: "pseudo", TRUE: "true"}
@@ -26,6 +28,30 @@ def test_padding_is_seen_by_nobody_and_sees_the_context_alone():
     seen = visible(kinds[:, None], steps[:, None], kinds, steps)
     assert not seen[:, 0].any()
     assert seen[0].tolist() == [False, True, False, False]
+
+
+def _rule_and_codes_agree(kinds, steps):
+    kind_1T, step_1T = torch.tensor([kinds]), torch.tensor([steps])
+    rule = visible(kind_1T[:, :, None], step_1T[:, :, None], kind_1T[:, None], step_1T[:, None])
+    return torch.equal(codes(kind_1T, step_1T).visible(), rule)
+
+
+def test_codes_say_the_same_as_the_rule_for_every_pair_of_kinds_and_steps():
+    slots = [(PADDING, 0), (CONTEXT, 0)] + [(kind, step) for kind in (PSEUDO, TRUE) for step in range(1, 9)]
+    assert _rule_and_codes_agree(*zip(*slots, strict=True))
+
+
+@given(st.lists(st.tuples(st.sampled_from([PADDING, CONTEXT, PSEUDO, TRUE]), st.integers(1, 2**20)), min_size=1))
+def test_codes_say_the_same_as_the_rule_for_any_steps(slots):
+    kinds = [kind for kind, _ in slots]
+    assert _rule_and_codes_agree(kinds, [step if kind in (PSEUDO, TRUE) else 0 for kind, step in slots])
+
+
+def test_codes_of_some_queries_and_keys_are_a_part_of_the_whole():
+    layout = lay_out(torch.tensor([[1, 1, 1], [1, 1, 0]]), torch.tensor([[2, 1], [1, 0]]))
+    made = codes(layout.kinds_BT, layout.steps_BT)
+    assert torch.equal(made.of(slice(3, 7), slice(0, 7)).visible(), layout.visible_from(3, 7))
+    assert torch.equal(made.of(slice(0, 3), slice(0, 3)).visible(), layout.visible_from(0, 3)[:, :, :3])
 
 
 def test_layout_of_the_example_in_the_method():

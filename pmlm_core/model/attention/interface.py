@@ -1,17 +1,53 @@
-"""The one face of attention: what a layer asks for, and the choice of who computes it.
+"""The one face of attention: what a layer asks for, and who computes it.
 
 A layer's work is a short list of *calls*. In a full layer: A, the context queries over the context keys, and B, the
 appended queries over everything. Call A needs no mask (context sees context), and nothing is merged: the calls share
-keys, whose gradients are summed. The bias of a call carries the relative position bias and, where something is
-hidden, the mask.
+keys, whose gradients are summed. What a call adds to the scores and hides is told in one of two ways: dense, as a
+tensor that carries both, or as a `Rule`, from which a kernel makes it a tile at a time.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
-from pmlm_core.model.device import eager_on_cpu
+from pmlm_core.model.attention.relbias import ByDistance
+from pmlm_core.model.pseudo import Codes
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where queries or keys stand in their text, row by row of the batch, and the order of these places.
+
+    Attributes:
+        at_BL: positions, int32.
+        order_BL: indices that would sort a row by position, int32.
+    """
+
+    at_BL: Tensor
+    order_BL: Tensor
+
+    @classmethod
+    def of(cls, positions_BL: Tensor) -> "Places":
+        return cls(positions_BL.to(torch.int32).contiguous(), positions_BL.argsort(dim=1).to(torch.int32))
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What a call adds to its scores and what it hides, in structure.
+
+    Attributes:
+        bias: relative bias; None adds nothing.
+        queries: places of the queries; None for 0, 1, 2, …, in every row of the batch.
+        keys: places of the keys, likewise.
+        codes: who sees whom; None if every query sees every key.
+    """
+
+    bias: ByDistance | None
+    queries: Places | None
+    keys: Places | None
+    codes: Codes | None
 
 
 @dataclass(frozen=True)
@@ -19,14 +55,16 @@ class Call:
     """Queries `start:stop` attend to the first `keys` keys.
 
     Attributes:
-        bias: added to the scaled scores, broadcastable to [B, H, stop - start, keys] with its first two dimensions
-            possibly 1; None adds nothing.
+        bias: dense: added to the scaled scores, broadcastable to [B, H, stop - start, keys] with its first two
+            dimensions possibly 1; None adds nothing.
+        rule: the same in structure, instead of `bias`. The calls of a layer are all dense or all structured.
     """
 
     start: int
     stop: int
     keys: int
-    bias: Tensor | None
+    bias: Tensor | None = None
+    rule: Rule | None = None
 
 
 Kernel = Callable[[Tensor, Tensor, Tensor, Sequence[Call], float], Tensor]
@@ -37,15 +75,18 @@ Kernel = Callable[[Tensor, Tensor, Tensor, Sequence[Call], float], Tensor]
 
 
 def kernels() -> dict[str, Kernel]:
-    """Every kernel by name, for tests and benchmarks."""
+    """Every kernel for dense calls by name, for tests and benchmarks."""
     from pmlm_core.model.attention import plain, reference, sdpa
 
     return {"reference": reference.attend, "plain": plain.attend, "sdpa": sdpa.attend}
 
 
 def attend(q_BQHE: Tensor, k_BSHE: Tensor, v_BSHE: Tensor, calls: Sequence[Call], dropout_p: float) -> Tensor:
-    """Attention by the kernel that suits: `plain` on a CPU, `sdpa` elsewhere and under `torch.compile`."""
-    from pmlm_core.model.attention import plain, sdpa
+    """Attention by the kernel that the calls were made for."""
+    if calls[0].rule is not None:
+        from pmlm_core.model.attention import tiled
 
-    kernel = plain.attend if eager_on_cpu(q_BQHE) else sdpa.attend
-    return kernel(q_BQHE, k_BSHE, v_BSHE, calls, dropout_p)
+        return tiled.attend(q_BQHE, k_BSHE, v_BSHE, calls, dropout_p)
+    from pmlm_core.model.attention.choice import dense_kernel
+
+    return kernels()[dense_kernel(q_BQHE)](q_BQHE, k_BSHE, v_BSHE, calls, dropout_p)

@@ -1,13 +1,14 @@
-"""From a layout to the calls of a layer: which queries over which keys, with which bias. Made once a step, for all
-layers."""
+"""From a layout to the calls of a layer: which queries over which keys, with which bias and which of them hidden. Made
+once a step, for all layers: dense, or in structure where the kernel wants it so."""
 
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from pmlm_core.model.attention.interface import Call
-from pmlm_core.model.pseudo import CONTEXT, Layout
+from pmlm_core.model.attention.interface import Call, Places, Rule
+from pmlm_core.model.attention.relbias import ByDistance, RelativeBias
+from pmlm_core.model.pseudo import CONTEXT, Codes, Layout, codes
 
 
 @dataclass(frozen=True)
@@ -28,23 +29,80 @@ def make_plan(
     layout: Layout,
     *,
     padded: bool,
-    square_HPP: Tensor | None,
+    relative: RelativeBias | None,
+    reach: int,
+    position_ids_BN: Tensor | None,
+    slot_positions_BK: Tensor | None,
+    read_ae: bool,
+    dtype: torch.dtype,
+    kernel: str,
+) -> Plan:
+    """Args:
+    layout: kinds and steps; with an appended part if it is longer than its context.
+    padded: whether any context slot is padding; if none is, call A hides nothing.
+    relative: the relative bias; None for no bias.
+    reach: a number above every position.
+    position_ids_BN: positions of the context; None for 0, 1, 2, ….
+    slot_positions_BK: positions of the predicted slots.
+    read_ae: whether the conventional masks are read (objective AE).
+    dtype: of the attention products; a dense bias is added in it.
+    kernel: by which name the calls will be computed (`choice.kernel_for`).
+    """
+    if kernel == "triton":
+        bias = None if relative is None else relative.in_order(reach)
+        return _structured(layout, padded, bias, position_ids_BN, slot_positions_BK, read_ae)
+    square_HPP = None if relative is None else relative.square(reach).to(dtype)
+    return _dense(layout, padded, square_HPP, position_ids_BN, slot_positions_BK, read_ae, dtype)
+
+
+def _structured(
+    layout: Layout,
+    padded: bool,
+    bias: ByDistance | None,
+    position_ids_BN: Tensor | None,
+    slot_positions_BK: Tensor | None,
+    read_ae: bool,
+) -> Plan:
+    n, total = layout.context, layout.kinds_BT.shape[1]
+    context, appended, everything = slice(0, n), slice(n, total), slice(0, total)
+    codes_BT = codes(layout.kinds_BT, layout.steps_BT)
+    at_context = None if position_ids_BN is None else Places.of(position_ids_BN)
+    hidden = codes_BT.of(context, context) if padded else None
+    full = [Call(0, n, n, rule=Rule(bias, at_context, at_context, hidden))]
+    if slot_positions_BK is None:
+        return Plan(tuple(full), ())
+
+    batch, slots = slot_positions_BK.shape
+    at_slots = Places.of(slot_positions_BK)
+    read: list[Call] = []
+    if read_ae:
+        if padded:
+            # The masks are context, wherever they stand.
+            limit_BK = torch.zeros_like(at_slots.at_BL)
+            hidden = Codes(codes_BT.key_BS[:, context], limit_BK, limit_BK - 1)
+        read.append(Call(0, slots, n, rule=Rule(bias, at_slots, at_context, hidden)))
+    if total > n:
+        if position_ids_BN is None:
+            position_ids_BN = torch.arange(n, device=slot_positions_BK.device).expand(batch, n)
+        keys = Places.of(torch.cat([position_ids_BN, slot_positions_BK, slot_positions_BK], dim=1))
+        queries = Places.of(torch.cat([slot_positions_BK, slot_positions_BK], dim=1))
+        full.append(Call(n, total, total, rule=Rule(bias, queries, keys, codes_BT.of(appended, everything))))
+        start, pseudo = slots if read_ae else 0, slice(n, n + slots)
+        rule = Rule(bias, at_slots, keys, codes_BT.of(pseudo, everything))
+        read.append(Call(start, start + slots, total, rule=rule))
+    return Plan(tuple(full), tuple(read))
+
+
+def _dense(
+    layout: Layout,
+    padded: bool,
+    square: Tensor | None,
     position_ids_BN: Tensor | None,
     slot_positions_BK: Tensor | None,
     read_ae: bool,
     dtype: torch.dtype,
 ) -> Plan:
-    """Args:
-    layout: kinds and steps; with an appended part if it is longer than its context.
-    padded: whether any context slot is padding; if none is, call A has one bias for the whole batch.
-    square_HPP: relative bias between any two positions (`RelativeBias.square`); None for no bias.
-    position_ids_BN: positions of the context; None for 0, 1, 2, ….
-    slot_positions_BK: positions of the predicted slots.
-    read_ae: whether the conventional masks are read (objective AE).
-    dtype: of the attention products; the bias is added in it.
-    """
     n, total = layout.context, layout.kinds_BT.shape[1]
-    square = None if square_HPP is None else square_HPP.to(dtype)
     hidden_BN = (layout.kinds_BT[:, :n] != CONTEXT) if padded else None
 
     context = _context_bias(square, hidden_BN, position_ids_BN, n, dtype)

@@ -1,6 +1,7 @@
 """The relative position bias: one learned number per head and bucket of distance, shared by all layers (METHOD 4)."""
 
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +26,30 @@ def bucket(distance: Tensor, bins: int, max_distance: int) -> Tensor:
     return torch.where(distance > 0, half, 0) + torch.where(size < exact, size, large)
 
 
+@dataclass(frozen=True)
+class ByDistance:
+    """The bias as a function of distance, its bins in the order in which they are met from left to right.
+
+    In this order bins never fall with distance, so those of a tile of scores are a range; far tiles lie in one bin.
+
+    Attributes:
+        weight_HM: a bin's bias, float32; a gradient goes back through it.
+        table_HC: bias at the distances 1 - reach … reach - 1, for scores to the base 2: times log2(e); float32, no
+            gradient.
+        bin_C: bin of each distance, int32.
+        edge_M: least distance of each bin, int32; of a bin that is empty, that of the next.
+    """
+
+    weight_HM: Tensor
+    table_HC: Tensor
+    bin_C: Tensor
+    edge_M: Tensor
+
+    @property
+    def reach(self) -> int:
+        return self.bin_C.shape[0] // 2 + 1
+
+
 class RelativeBias(nn.Module):
     """The table [H, bins] and its square form, which everything else is gathered from."""
 
@@ -46,3 +71,16 @@ class RelativeBias(nn.Module):
         """
         # Window w holds the distances w + 1 - reach … w: the row of the query at position reach - 1 - w.
         return self.by_distance(reach).unfold(1, reach, 1).flip(1)
+
+    def in_order(self, reach: int) -> ByDistance:
+        """The table for kernels that look it up score by score, for positions below `reach`."""
+        device, half = self.weight.device, self.bins // 2
+        # T5 counts the bins to the left from the middle outwards.
+        order_M = torch.arange(self.bins, device=device)
+        order_M = torch.where(order_M < half, half - 1 - order_M, order_M)
+        weight_HM = self.weight.float().index_select(1, order_M)
+        # The order is its own inverse.
+        bin_C = order_M[bucket(torch.arange(1 - reach, reach, device=device), self.bins, self.max_distance)]
+        edge_M = torch.searchsorted(bin_C, torch.arange(self.bins, device=device)) + (1 - reach)
+        table_HC = (weight_HM.detach() * math.log2(math.e))[:, bin_C].contiguous()
+        return ByDistance(weight_HM, table_HC, bin_C.to(torch.int32), edge_M.to(torch.int32))

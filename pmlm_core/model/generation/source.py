@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from transformers.modeling_outputs import ModelOutput
 
+from pmlm_core.model.attention.choice import kernel_for
 from pmlm_core.model.attention.interface import attend
 from pmlm_core.model.attention.plan import make_plan
 from pmlm_core.model.layer import Layer
@@ -87,12 +88,14 @@ class SourceEncoder(nn.Module):
         calls = make_plan(
             lay_out(kept_RN, None),
             padded=padded,
-            # Of columns instead of positions: the distances are the same.
-            square_HPP=None if relative is None else relative.square(n),
+            relative=relative,
+            # Columns instead of positions: the distances are the same.
+            reach=n,
             position_ids_BN=None,
             slot_positions_BK=None,
             read_ae=False,
             dtype=dtype,
+            kernel=kernel_for(hidden_RND, dtype, config.head_size),
         ).full
         keys: list[Tensor] = []
         values: list[Tensor] = []

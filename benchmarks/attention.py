@@ -1,0 +1,376 @@
+"""The attention kernels beside each other: calls A and B of one layer, forward and backward.
+
+    python benchmarks/attention.py [--rows 64] [--dtype bfloat16] [--dropout 0.0] [--sweep_tiles] [--save]
+
+On a GPU: `sdpa`, the Triton kernels, FlexAttention with the bias looked up by distance, and FlashAttention without bias
+or mask, which nothing with a bias can beat. On a CPU: `plain` and `sdpa`. What fails to run is named with its reason.
+
+Products are counted as usual: two of Q x S x E forward, five backward, whatever a kernel computes anew. A race's
+contestants take turns; of each, the median round counts. The error is that of output and gradients of the queries,
+keys, values and bias against float64, as a share of the largest number, at two rows.
+
+`--sweep_tiles` tries other tile sizes for each Triton kernel, those with the most to gain first, until
+`--sweep_seconds` are over.
+"""
+
+import argparse
+import itertools
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import torch
+from race import Samples, race
+from report import Report, options
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.functional import scaled_dot_product_attention
+
+from pmlm_core.model.attention import plain, reference, sdpa
+from pmlm_core.model.attention.interface import Call, Rule
+from pmlm_core.model.attention.plan import make_plan
+from pmlm_core.model.attention.relbias import RelativeBias
+from pmlm_core.model.cost import max_predictions
+from pmlm_core.model.pseudo import lay_out
+
+Attend = Callable[[Tensor, Tensor, Tensor, Sequence[Call], float], Tensor]
+FORWARD, BACKWARD = 2, 5
+
+
+@dataclass
+class Problem:
+    """One layer's attention at one size."""
+
+    rows: int
+    context: int
+    heads: int
+    width: int
+    dtype: torch.dtype
+    device: torch.device
+    dropout: float
+
+    def __post_init__(self) -> None:
+        torch.manual_seed(0)
+        self.slots = max_predictions(self.context)
+        self.total = self.context + 2 * self.slots
+        self.relative = RelativeBias(self.heads, 32, 128).to(self.device)
+        torch.nn.init.normal_(self.relative.weight, std=0.5)
+        self.fused = torch.randn(self.rows, self.total, 4, self.heads, self.width, device=self.device)
+        positions = torch.stack([torch.randperm(self.context)[: self.slots] for _ in range(self.rows)])
+        steps = torch.arange(self.slots).div(3, rounding_mode="floor").expand(self.rows, -1) + 1
+        self.positions, self.steps = positions.to(self.device), steps.to(self.device)
+
+    def calls(self, structured: bool, dtype: torch.dtype) -> list[Call]:
+        """A and B."""
+        whole = torch.ones(self.rows, self.context, device=self.device)
+        plan = make_plan(
+            lay_out(whole, self.steps),
+            padded=False,
+            relative=self.relative,
+            reach=self.context,
+            position_ids_BN=None,
+            slot_positions_BK=self.positions,
+            read_ae=False,
+            dtype=dtype,
+            kernel="triton" if structured else "plain",
+        )
+        return list(plan.full)
+
+    def flops(self, calls: Sequence[Call], products: int) -> int:
+        scores = sum((call.stop - call.start) * call.keys for call in calls)
+        return products * 2 * scores * self.width * self.heads * self.rows
+
+
+def flex(reach: int) -> Attend:
+    """FlexAttention with the whole table by distance captured, in float32, and the mask by blocks."""
+    from torch.nn.attention.flex_attention import create_block_mask, flex_attention
+
+    compiled = torch.compile(flex_attention, dynamic=False)
+    known: dict[int, tuple[Rule, dict[str, object]]] = {}
+
+    def options_of(call: Call) -> dict[str, object]:
+        """Made once for each rule: what is another function, or another mask, is compiled anew."""
+        rule = call.rule
+        weight_HM = rule.bias.weight_HM
+        table_HC = weight_HM[:, rule.bias.bin_C.long()]
+        if weight_HM.is_leaf:
+            # Timed again and again: the table has no graph behind it that a first backward would free.
+            table_HC = table_HC.detach().requires_grad_()
+        if rule.queries is None:
+
+            def biased(score, b, h, i, j):
+                return score + table_HC[h, j - i + (reach - 1)]
+
+            return {"score_mod": biased}
+        query_at, key_at = rule.queries.at_BL, rule.keys.at_BL
+        code, limit, own = rule.codes.key_BS, rule.codes.limit_BQ, rule.codes.own_BQ
+
+        def biased_by_row(score, b, h, i, j):
+            return score + table_HC[h, key_at[b, j] - query_at[b, i] + (reach - 1)]
+
+        def seen(b, h, i, j):
+            return ((code[b, j] % 2 == 0) & (code[b, j] <= limit[b, i])) | (code[b, j] == own[b, i])
+
+        mask = create_block_mask(seen, *code.shape[:1], None, call.stop - call.start, call.keys, device=code.device)
+        return {"score_mod": biased_by_row, "block_mask": mask}
+
+    def attend(q: Tensor, k: Tensor, v: Tensor, calls: Sequence[Call], dropout: float) -> Tensor:
+        if dropout:
+            raise ValueError("FlexAttention knows no dropout")
+        made = []
+        for call in calls:
+            if id(call.rule) not in known:
+                known[id(call.rule)] = (call.rule, options_of(call))
+            parts = (q[:, call.start : call.stop], k[:, : call.keys], v[:, : call.keys])
+            made.append(compiled(*(x.transpose(1, 2) for x in parts), **known[id(call.rule)][1]).transpose(1, 2))
+        return torch.cat(made, 1)
+
+    return attend
+
+
+def flash_without_bias(q: Tensor, k: Tensor, v: Tensor, calls: Sequence[Call], dropout: float) -> Tensor:
+    made = []
+    with sdpa_kernel(SDPBackend.FLASH_ATTENTION):
+        for call in calls:
+            parts = (q[:, call.start : call.stop], k[:, : call.keys], v[:, : call.keys])
+            made.append(scaled_dot_product_attention(*(x.transpose(1, 2) for x in parts), dropout_p=dropout))
+    return torch.cat(made, 2).transpose(1, 2)
+
+
+def contestants(device: torch.device, reach: int) -> dict[str, tuple[bool, Attend]]:
+    """By name: whether its calls are structured, and the kernel."""
+    if device.type == "cpu":
+        return {"plain": (False, plain.attend), "sdpa": (False, sdpa.attend)}
+    from pmlm_core.model.attention import tiled
+
+    return {
+        "sdpa": (False, sdpa.attend),
+        "triton": (True, tiled.attend),
+        "flex": (True, flex(reach)),
+        "flash, no bias": (True, flash_without_bias),
+    }
+
+
+def with_own_bias(calls: Sequence[Call]) -> list[Call]:
+    """The same calls with biases that nothing was computed for: a step makes them once for all layers."""
+    made = []
+    for call in calls:
+        if call.rule is None:
+            made.append(replace(call, bias=call.bias.detach().requires_grad_()))
+        else:
+            weight = call.rule.bias.weight_HM.detach().requires_grad_()
+            made.append(replace(call, rule=replace(call.rule, bias=replace(call.rule.bias, weight_HM=weight))))
+    return made
+
+
+def work(problem: Problem, structured: bool, attend: Attend, part: slice, backward: bool) -> Callable[[], object]:
+    calls = with_own_bias(problem.calls(structured, problem.dtype)[part])
+    first = calls[0].start
+    calls = [replace(call, start=call.start - first, stop=call.stop - first) for call in calls]
+    fused = problem.fused.to(problem.dtype)
+    qkv = fused[:, :, :3].contiguous().requires_grad_()
+    grad = fused[:, first : first + calls[-1].stop, 3].contiguous()
+
+    def run() -> None:
+        q, k, v = qkv.unbind(2)
+        out = attend(q[:, first : first + calls[-1].stop], k, v, calls, problem.dropout)
+        if backward:
+            qkv.grad = None
+            for call in calls:
+                bias = call.bias if call.rule is None else call.rule.bias.weight_HM
+                bias.grad = None
+            out.backward(grad)
+
+    return run
+
+
+def error(problem: Problem, structured: bool, attend: Attend) -> float:
+    """Largest error of output and gradients."""
+    small = replace(problem, rows=2, dropout=0.0)
+    results = []
+    for exact in (True, False):
+        dtype = torch.float64 if exact else problem.dtype
+        fused = small.fused.to(problem.dtype).to(dtype)
+        inputs = [x.detach().requires_grad_() for x in fused[:, :, :3].unbind(2)]
+        small.relative.weight.grad = None
+        calls = small.calls(structured or exact, dtype)
+        if exact:
+            calls = [reference.dense(call, 2) for call in calls]
+        out = (reference.attend if exact else attend)(*inputs, calls, 0.0)
+        out.backward(fused[:, :, 3])
+        results.append([out, *(x.grad for x in inputs), small.relative.weight.grad])
+    pairs = zip(*results, strict=True)
+    return max(float(((got.double() - want).abs().max() / want.abs().max()).detach()) for want, got in pairs)
+
+
+def clock(device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def times(works: dict[str, Callable[[], object]], args: argparse.Namespace, device: torch.device) -> Samples:
+    """Seconds of one run of each, round by round."""
+
+    def several(run: Callable[[], object]) -> None:
+        for _ in range(args.repeats):
+            run()
+
+    samples = race({name: partial(several, run) for name, run in works.items()}, args.rounds, partial(clock, device))
+    return {name: [seconds / args.repeats for seconds in rounds] for name, rounds in samples.items()}
+
+
+def peak(run: Callable[[], object], device: torch.device) -> str:
+    """Memory at its peak beyond what lies there already, MiB."""
+    if device.type != "cuda":
+        return "-"
+    torch.cuda.synchronize()
+    before = torch.cuda.memory_allocated()
+    torch.cuda.reset_peak_memory_stats()
+    run()
+    torch.cuda.synchronize()
+    return f"{(torch.cuda.max_memory_allocated() - before) / 2**20:.0f}"
+
+
+def compare(problem: Problem, args: argparse.Namespace, report: Report) -> None:
+    running: dict[str, tuple[bool, Attend]] = {}
+    errors: dict[str, str] = {}
+    for name, (structured, attend) in contestants(problem.device, problem.context).items():
+        try:
+            if "no bias" in name:
+                errors[name] = "-"
+            else:
+                errors[name] = f"{error(problem, structured, attend):.1e}"
+            work(problem, structured, attend, slice(None), True)()
+            running[name] = (structured, attend)
+        except Exception as failure:  # one that cannot run must not keep the others from running
+            report.note(f"{name} is left out: {type(failure).__name__}: {[*str(failure).splitlines(), ''][0]}")
+    for title, part in (("A and B", slice(None)), ("A", slice(0, 1)), ("B", slice(1, 2))):
+        calls = problem.calls(True, problem.dtype)[part]
+        rows = []
+        works = {name: work(problem, *each, part, True) for name, each in running.items()}
+        ahead = {name: work(problem, *each, part, False) for name, each in running.items()}
+        for run in [*works.values(), *ahead.values()]:
+            run()
+        both, forward = times(works, args, problem.device), times(ahead, args, problem.device)
+        for name in running:
+            seconds, fast = statistics.median(both[name]), statistics.median(forward[name])
+            rows.append(
+                [
+                    name,
+                    f"{fast * 1e3:.3f}",
+                    f"{problem.flops(calls, FORWARD) / fast / 1e12:.3g}",
+                    f"{seconds * 1e3:.3f}",
+                    f"{min(both[name]) * 1e3:.3f}-{max(both[name]) * 1e3:.3f}",
+                    f"{problem.flops(calls, FORWARD + BACKWARD) / seconds / 1e12:.3g}",
+                    peak(works[name], problem.device),
+                    errors[name],
+                ]
+            )
+        report.table(
+            f"Call {title}" if len(title) == 1 else f"Calls {title}",
+            ("kernel", "fwd ms", "TF/s", "both ms", "least-most", "TF/s", "MiB", "error"),
+            rows,
+        )
+    if problem.device.type == "cuda" and "triton" in running:
+        by_kernel(work(problem, *running["triton"], slice(None), True), report)
+
+
+def by_kernel(run: Callable[[], object], report: Report) -> None:
+    """What each kernel on the GPU takes of a run of the Triton contestant."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as seen:
+        for _ in range(5):
+            run()
+        torch.cuda.synchronize()
+    found = sorted(seen.key_averages(), key=lambda event: -event.self_device_time_total)[:14]
+    rows = [[e.key[:70], e.count // 5, f"{e.self_device_time_total / 5e3:.3f}"] for e in found]
+    report.table("Triton, calls A and B: kernel by kernel", ("kernel", "launches", "ms"), rows)
+
+
+def candidates(kernel: str) -> list[Any]:
+    """Tiles with a sensible number of scores for each thread."""
+    from pmlm_core.model.attention.tiled.sizes import Tile
+
+    queries, keys, warps = {
+        "bias_by_row": ((16, 32, 64), (32, 64, 128), (1, 2, 4)),
+        "bias_shared": ((64, 128), (32, 64), (4, 8)),
+    }.get(kernel, ((32, 64, 128), (32, 64, 128), (4, 8)))
+    return [
+        Tile(q, k, w, s)
+        for q, k, w, s in itertools.product(queries, keys, warps, (2, 3))
+        if 16 <= q * k / (32 * w) <= 64 and not (kernel == "bias_by_row" and s == 3)
+    ]
+
+
+def sweep(problem: Problem, args: argparse.Namespace, report: Report) -> None:
+    from pmlm_core.model.attention import tiled
+    from pmlm_core.model.attention.tiled import sizes
+
+    stop = time.monotonic() + args.sweep_seconds
+    # Those with the most to gain first.
+    for kernel in ("keys", "queries", "forward", "bias_by_row", "bias_shared"):
+        chosen = sizes.tile(kernel, problem.width, problem.dtype)
+        run = work(problem, True, tiled.attend, slice(None), kernel != "forward")
+        found: list[tuple[float, sizes.Tile]] = []
+        for tile in dict.fromkeys([chosen, *candidates(kernel)]):
+            if time.monotonic() > stop:
+                report.note(f"The time is over: {kernel} has been tried with {len(found)} tiles.")
+                break
+            sizes.OVERRIDES[kernel] = tile
+            try:
+                run()
+                found.append((statistics.median(times({"": run}, args, problem.device)[""]), tile))
+            except Exception as failure:  # too much shared memory, as a rule
+                print(f"{kernel} {tile}: {type(failure).__name__}")
+        if not found:
+            sizes.OVERRIDES.pop(kernel, None)
+            continue
+        best = min(found, key=lambda pair: pair[0])
+        sizes.OVERRIDES[kernel] = best[1]
+        rows = [
+            [f"{t.queries} x {t.keys}, {t.warps} warps, {t.stages} stages", f"{seconds * 1e3:.3f}"]
+            for seconds, t in sorted(found, key=lambda pair: pair[0])[:6]
+        ]
+        rows.append(["(the table has) " + str(chosen), f"{found[0][0] * 1e3:.3f}"])
+        report.table(f"Tiles of `{kernel}`: the whole run with them", ("tile", "ms"), rows)
+    report.note("Best together: " + ", ".join(f'"{k}": {tile}' for k, tile in sizes.OVERRIDES.items()))
+
+
+def main() -> None:
+    parser = options(__doc__)
+    parser.add_argument("--rows", type=int, help="rows of the batch; 64 on a GPU, 2 on a CPU")
+    parser.add_argument("--context", type=int, default=512)
+    parser.add_argument("--heads", type=int, default=12)
+    parser.add_argument("--width", type=int, default=64, help="head size")
+    parser.add_argument("--dtype", default="bfloat16", choices=["bfloat16", "float16", "float32"])
+    parser.add_argument("--dropout", type=float, default=0.0)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--repeats", type=int, help="runs in each round; 10 on a GPU, 1 on a CPU")
+    parser.add_argument("--sweep_tiles", action="store_true")
+    parser.add_argument("--sweep_seconds", type=float, default=360)
+    args = parser.parse_args()
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    gpu = device.type == "cuda"
+    args.rows = args.rows or (64 if gpu else 2)
+    args.repeats = args.repeats or (10 if gpu else 1)
+    dtype = getattr(torch, args.dtype)
+    problem = Problem(args.rows, args.context, args.heads, args.width, dtype, device, args.dropout)
+    size = f"{args.rows} rows of {args.context} + {problem.total - args.context}, {args.heads} heads of {args.width}"
+    report = Report(
+        "attention",
+        f"Attention: {size}, {args.dtype}, dropout {args.dropout}",
+        "Calls A and B of one layer with a learned relative bias; wall time, the median of the rounds; 2 products "
+        "forward and 5 backward are counted. Peak memory is beyond inputs, bias and what else lies there.",
+    )
+    compare(problem, args, report)
+    if args.sweep_tiles and gpu:
+        sweep(problem, args, report)
+        compare(problem, args, report)
+    report.finish(args.save)
+
+
+if __name__ == "__main__":
+    main()

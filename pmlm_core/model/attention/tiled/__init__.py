@@ -1,0 +1,134 @@
+"""Attention on a GPU by own Triton kernels: no score, bias or mask is ever in memory beyond a tile.
+
+The relative bias is looked up by distance, visibility is computed from codes (`interface.Rule`), and the gradient of
+the bias is summed by bin in the kernels: deterministic, as everything here. Without a GPU the kernels run in Triton's
+interpreter, if TRITON_INTERPRET=1 is set before Triton is imported.
+"""
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+import triton
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from pmlm_core.model.attention.interface import Call
+from pmlm_core.model.attention.tiled.backward import deltas
+from pmlm_core.model.attention.tiled.forward import forward
+from pmlm_core.model.attention.tiled.launch import Backward, Given, rule_of, strides
+from pmlm_core.model.attention.tiled.sizes import tile
+
+
+def attend(q_BQHE: Tensor, k_BSHE: Tensor, v_BSHE: Tensor, calls: Sequence[Call], dropout_p: float) -> Tensor:
+    """See `interface.Kernel`; the calls carry rules."""
+    bias = rule_of(calls[0]).bias
+    weight_HM = None if bias is None else bias.weight_HM
+    return _Attention.apply(q_BQHE, k_BSHE, v_BSHE, weight_HM, tuple(calls), dropout_p)
+
+
+class _Attention(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        q_BQHE: Tensor,
+        k_BSHE: Tensor,
+        v_BSHE: Tensor,
+        weight_HM: Tensor | None,
+        calls: tuple[Call, ...],
+        dropout_p: float,
+    ) -> Tensor:
+        q, k, v = (_rows_whole(x) for x in (q_BQHE, k_BSHE, v_BSHE))
+        if k.stride() != v.stride():
+            k, v = k.contiguous(), v.contiguous()
+        batch, queries, heads, width = q.shape
+        out_BQHE = q.new_empty(q.shape)
+        lse_BHQ = q.new_empty(batch, heads, queries, dtype=torch.float32)
+        # A number for each query and key: drawn on the device, so that nobody waits, and by torch, so that its seed
+        # repeats them.
+        random = lse_BHQ
+        if dropout_p:
+            shape = (batch, heads, queries + k.shape[1])
+            random = torch.randint(-(2**31), 2**31, shape, dtype=torch.int32, device=q.device)
+        with _on(q):
+            for call in calls:
+                size = tile("forward", width, q.dtype)
+                q_part, out_part = q[:, call.start : call.stop], out_BQHE[:, call.start : call.stop]
+                given = Given(call, q, size, dropout_p)
+                forward[(triton.cdiv(call.stop - call.start, size.queries) * batch * heads,)](
+                    q_part,
+                    k,
+                    v,
+                    out_part,
+                    lse_BHQ,
+                    *given.bias,
+                    *given.places,
+                    *given.codes,
+                    random,
+                    *strides(q_part),
+                    *strides(k),
+                    *strides(out_part),
+                    queries,
+                    random.shape[2],
+                    *given.code_strides,
+                    *given.lengths,
+                    heads,
+                    given.reach,
+                    given.scale,
+                    *given.dropout,
+                    BIAS=given.has_bias,
+                    Q_PLACES=given.q_places,
+                    K_PLACES=given.k_places,
+                    **given.options,
+                )
+        ctx.save_for_backward(q, k, v, out_BQHE, lse_BHQ, random)
+        ctx.calls, ctx.dropout_p = calls, dropout_p
+        return out_BQHE
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Any, ...]:  # type: ignore[override]
+        q, k, v, out_BQHE, lse_BHQ, random = ctx.saved_tensors
+        batch, queries, heads, width = q.shape
+        grad = _rows_whole(gradients[0])
+        q_grad = torch.empty(q.shape, dtype=q.dtype, device=q.device)
+        k_grad, v_grad = (torch.empty(k.shape, dtype=q.dtype, device=q.device) for _ in range(2))
+        delta_BHQ = torch.empty_like(lse_BHQ)
+        bias_grad: Tensor | None = None
+        # The call over the most keys first: it sets the keys' gradients, the others add to them.
+        calls: list[Call] = sorted(ctx.calls, key=lambda call: -call.keys)
+        k_grad[:, calls[0].keys :] = 0
+        v_grad[:, calls[0].keys :] = 0
+        with _on(q):
+            block = 64
+            deltas[(triton.cdiv(queries, block) * batch * heads,)](
+                out_BQHE,
+                grad,
+                delta_BHQ,
+                *strides(out_BQHE),
+                *strides(grad),
+                queries,
+                heads,
+                WIDTH=width,
+                BLOCK_Q=block,
+            )
+            for call in calls:
+                parts = [x[:, call.start : call.stop] for x in (q, grad, q_grad)]
+                saved = Backward(call, parts[0], k, v, parts[1], lse_BHQ, delta_BHQ, random, ctx.dropout_p)
+                saved.keys_gradient(k_grad, v_grad, add=call is not calls[0])
+                saved.queries_gradient(parts[2])
+                if ctx.needs_input_grad[3]:
+                    summed = saved.bias_gradient()
+                    bias_grad = summed if bias_grad is None else bias_grad + summed
+        return q_grad, k_grad, v_grad, bias_grad, None, None
+
+
+def _rows_whole(x_BLHE: Tensor) -> Tensor:
+    """The same with heads whose numbers lie side by side, as the kernels read them."""
+    return x_BLHE if x_BLHE.stride(-1) == 1 else x_BLHE.contiguous()
+
+
+def _on(x: Tensor) -> AbstractContextManager[Any]:
+    """Triton launches on the current device, which need not be the tensors'."""
+    return torch.cuda.device(x.device) if x.is_cuda else nullcontext()

@@ -1,0 +1,340 @@
+"""Backward of the relative bias: the gradients of the scores, summed by bin; deterministic, so without atomics.
+
+Apart from the queries' gradients, though it computes the scores' gradients anew for it: where all rows of the batch
+have the same positions, their gradients can be summed before they are binned, which then costs next to nothing; and
+where they have not, queries and keys are taken in order of position, so that a tile has few bins.
+"""
+
+import triton
+import triton.language as tl
+
+from pmlm_core.model.attention.tiled.parts import UNSEEN, kept, load_rows, places, ruled, span, which
+
+
+@triton.jit
+def binned(scores_grad, distance, first_bin, last_bin, edge_ptr, BINS: tl.constexpr):
+    """Sums of a tile by bin, [BINS]; bins outside the range given are 0."""
+    sums = tl.zeros([BINS], tl.float32)
+    bins = tl.arange(0, BINS)
+    beyond = 0.0
+    for back in range(0, last_bin - first_bin):
+        at = last_bin - back
+        # At or beyond a bin's edge lies what belongs to it and to the bins that have had their turn.
+        from_here = tl.sum(tl.where(distance >= tl.load(edge_ptr + at), scores_grad, 0.0))
+        sums += tl.where(bins == at, from_here - beyond, 0.0)
+        beyond = from_here
+    return sums + tl.where(bins == first_bin, tl.sum(scores_grad) - beyond, 0.0)
+
+
+@triton.jit
+def scores_gradient(
+    q,
+    k,
+    v,
+    grad,
+    lse,
+    delta,
+    q_pos,
+    k_pos,
+    first_distance,
+    last_distance,
+    code,
+    limit,
+    own,
+    table_ptr,
+    bin_ptr,
+    reach,
+    scale,
+    kept_scale,
+    threshold,
+    q_random,
+    k_random,
+    MASK: tl.constexpr,
+    DROPOUT: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """Gradient of a tile of scores, [M, N]; arguments as of `ruled`, the vectors without their second axis."""
+    scores = ruled(
+        tl.dot(q, tl.trans(k), input_precision=PRECISION),
+        scale,
+        q_pos[:, None],
+        k_pos[None, :],
+        first_distance,
+        last_distance,
+        code[None, :],
+        limit[:, None],
+        own[:, None],
+        table_ptr,
+        bin_ptr,
+        reach,
+        True,
+        MASK,
+    )
+    weights_grad = tl.dot(grad, tl.trans(v), input_precision=PRECISION)
+    if DROPOUT:
+        keep = kept(q_random[:, None], k_random[None, :], threshold)
+        weights_grad = tl.where(keep, weights_grad * kept_scale, 0.0)
+    return tl.exp2(scores - lse[:, None]) * (weights_grad - delta[:, None])
+
+
+@triton.jit
+def bias_gradient_shared(
+    q_ptr,
+    k_ptr,
+    v_ptr,
+    grad_ptr,
+    part_ptr,
+    lse_ptr,
+    delta_ptr,
+    table_ptr,
+    bin_ptr,
+    edge_ptr,
+    code_ptr,
+    limit_ptr,
+    own_ptr,
+    random_ptr,
+    q_row,
+    q_step,
+    q_head,
+    k_row,
+    k_step,
+    k_head,
+    grad_row,
+    grad_step,
+    grad_head,
+    lse_row,
+    random_row,
+    code_row,
+    limit_row,
+    start,
+    queries,
+    keys,
+    rows,
+    heads,
+    groups,
+    reach,
+    scale,
+    threshold,
+    kept_scale,
+    WIDTH: tl.constexpr,
+    BINS: tl.constexpr,
+    CODES: tl.constexpr,
+    RAGGED: tl.constexpr,
+    DROPOUT: tl.constexpr,
+    PRECISION: tl.constexpr,
+    BLOCK_Q: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+):
+    """Positions 0, 1, 2, … in every row: a tile of queries and keys of one head, over a group of rows of the batch.
+
+    Args:
+        part_ptr: [tiles, heads, groups, BINS].
+        groups: rows g, g + groups, g + 2 * groups, … of the batch go together.
+    """
+    k_tiles = tl.cdiv(keys, BLOCK_K)
+    q_first = (tl.program_id(0) // k_tiles) * BLOCK_Q
+    k_first = (tl.program_id(0) % k_tiles) * BLOCK_K
+    head, group = (tl.program_id(1) // groups).to(tl.int64), tl.program_id(1) % groups
+    q_index, k_index = q_first + tl.arange(0, BLOCK_Q), k_first + tl.arange(0, BLOCK_K)
+    q_inside, k_inside = q_index < queries, k_index < keys
+    q_pos, k_pos = tl.minimum(q_index, queries - 1), tl.minimum(k_index, keys - 1)
+    least_q, most_q = span(q_pos, q_first, reach, BLOCK_Q, False)
+    least_k, most_k = span(k_pos, k_first, reach, BLOCK_K, False)
+    first_distance, last_distance = least_k - most_q, most_k - least_q
+    table_ptr += head * (2 * reach - 1) + reach - 1
+    bin_ptr += reach - 1
+    q_ptr += head * q_head
+    k_ptr += head * k_head
+    v_ptr += head * k_head
+    grad_ptr += head * grad_head
+
+    limit = tl.zeros([BLOCK_Q], tl.int32)
+    own = limit - 1
+    code = tl.where(k_inside, 0, UNSEEN)
+    q_random, k_random = q_index, k_index
+    summed = tl.zeros([BLOCK_Q, BLOCK_K], tl.float32)
+    for each in range(group, rows, groups):
+        row = head * 0 + each  # int64, whatever kind of number counts the loop
+        at = (row * heads + head) * lse_row + start + q_index
+        if CODES:
+            code = tl.load(code_ptr + row * code_row + k_index, mask=k_inside, other=UNSEEN)
+            limit = tl.load(limit_ptr + row * limit_row + q_index, mask=q_inside, other=0)
+            own = tl.load(own_ptr + row * limit_row + q_index, mask=q_inside, other=-1)
+        if DROPOUT:
+            random = random_ptr + (row * heads + head) * random_row
+            q_random = tl.load(random + start + q_index, mask=q_inside, other=0)
+            k_random = tl.load(random + lse_row + k_index, mask=k_inside, other=0)
+        summed += scores_gradient(
+            load_rows(q_ptr + row * q_row, q_index, q_step, q_inside, WIDTH),
+            load_rows(k_ptr + row * k_row, k_index, k_step, k_inside, WIDTH),
+            load_rows(v_ptr + row * k_row, k_index, k_step, k_inside, WIDTH),
+            load_rows(grad_ptr + row * grad_row, q_index, grad_step, q_inside, WIDTH),
+            tl.load(lse_ptr + at, mask=q_inside, other=float("inf")),
+            tl.load(delta_ptr + at, mask=q_inside, other=0.0),
+            q_pos,
+            k_pos,
+            first_distance,
+            last_distance,
+            code,
+            limit,
+            own,
+            table_ptr,
+            bin_ptr,
+            reach,
+            scale,
+            kept_scale,
+            threshold,
+            q_random,
+            k_random,
+            CODES or RAGGED,
+            DROPOUT,
+            PRECISION,
+        )
+    sums = binned(
+        summed,
+        k_pos[None, :] - q_pos[:, None],
+        tl.load(bin_ptr + first_distance),
+        tl.load(bin_ptr + last_distance),
+        edge_ptr,
+        BINS,
+    )
+    part_ptr += (tl.program_id(0) * tl.num_programs(1) + tl.program_id(1)) * BINS
+    tl.store(part_ptr + tl.arange(0, BINS), sums)
+
+
+@triton.jit
+def bias_gradient_by_row(
+    q_ptr,
+    k_ptr,
+    v_ptr,
+    grad_ptr,
+    part_ptr,
+    lse_ptr,
+    delta_ptr,
+    table_ptr,
+    bin_ptr,
+    edge_ptr,
+    q_at_ptr,
+    k_at_ptr,
+    q_order_ptr,
+    k_order_ptr,
+    code_ptr,
+    limit_ptr,
+    own_ptr,
+    random_ptr,
+    q_row,
+    q_step,
+    q_head,
+    k_row,
+    k_step,
+    k_head,
+    grad_row,
+    grad_step,
+    grad_head,
+    lse_row,
+    random_row,
+    code_row,
+    limit_row,
+    start,
+    queries,
+    keys,
+    heads,
+    reach,
+    scale,
+    threshold,
+    kept_scale,
+    WIDTH: tl.constexpr,
+    BINS: tl.constexpr,
+    Q_PLACES: tl.constexpr,
+    K_PLACES: tl.constexpr,
+    CODES: tl.constexpr,
+    RAGGED: tl.constexpr,
+    DROPOUT: tl.constexpr,
+    PRECISION: tl.constexpr,
+    BLOCK_Q: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+):
+    """Positions of each row: a tile of queries of one head and row, over all keys, both in order of position.
+
+    Args:
+        part_ptr: [rows, heads, tiles of queries, BINS].
+    """
+    q_first, program = which(queries, BLOCK_Q)
+    row, head = (program // heads).to(tl.int64), (program % heads).to(tl.int64)
+    random_ptr += program.to(tl.int64) * random_row
+    q_rank = q_first + tl.arange(0, BLOCK_Q)
+    q_inside = q_rank < queries
+    # Ranks beyond the last stand for the last, so that the tile's range of distances is no wider.
+    q_index = places(q_order_ptr + row * queries, q_rank, queries - 1, Q_PLACES)
+    q = load_rows(q_ptr + row * q_row + head * q_head, q_index, q_step, q_inside, WIDTH)
+    grad = load_rows(grad_ptr + row * grad_row + head * grad_head, q_index, grad_step, q_inside, WIDTH)
+    at = program.to(tl.int64) * lse_row + start + q_index
+    lse = tl.load(lse_ptr + at, mask=q_inside, other=float("inf"))
+    delta = tl.load(delta_ptr + at, mask=q_inside, other=0.0)
+    q_pos = places(q_at_ptr + row * queries, q_index, queries - 1, Q_PLACES)
+    limit = tl.zeros([BLOCK_Q], tl.int32)
+    own = limit - 1
+    if CODES:
+        limit = tl.load(limit_ptr + row * limit_row + q_index)
+        own = tl.load(own_ptr + row * limit_row + q_index)
+    q_random = q_index
+    if DROPOUT:
+        q_random = tl.load(random_ptr + start + q_index, mask=q_inside, other=0)
+    table_ptr += head * (2 * reach - 1) + reach - 1
+    bin_ptr += reach - 1
+    k_ptr += row * k_row + head * k_head
+    v_ptr += row * k_row + head * k_head
+    k_at_ptr += row * keys
+    k_order_ptr += row * keys
+    code_ptr += row * code_row
+    least_q, most_q = tl.min(q_pos, 0), tl.max(q_pos, 0)
+
+    sums = tl.zeros([BINS], tl.float32)
+    for k_first in range(0, keys, BLOCK_K):
+        k_rank = k_first + tl.arange(0, BLOCK_K)
+        k_inside = k_rank < keys
+        k_index = places(k_order_ptr, k_rank, keys - 1, K_PLACES)
+        k_pos = places(k_at_ptr, k_index, keys - 1, K_PLACES)
+        code = tl.where(k_inside, 0, UNSEEN)
+        if CODES:
+            code = tl.load(code_ptr + k_index, mask=k_inside, other=UNSEEN)
+        k_random = k_index
+        if DROPOUT:
+            k_random = tl.load(random_ptr + lse_row + k_index, mask=k_inside, other=0)
+        first_distance, last_distance = tl.min(k_pos, 0) - most_q, tl.max(k_pos, 0) - least_q
+        scores_grad = scores_gradient(
+            q,
+            load_rows(k_ptr, k_index, k_step, k_inside, WIDTH),
+            load_rows(v_ptr, k_index, k_step, k_inside, WIDTH),
+            grad,
+            lse,
+            delta,
+            q_pos,
+            k_pos,
+            first_distance,
+            last_distance,
+            code,
+            limit,
+            own,
+            table_ptr,
+            bin_ptr,
+            reach,
+            scale,
+            kept_scale,
+            threshold,
+            q_random,
+            k_random,
+            CODES or RAGGED,
+            DROPOUT,
+            PRECISION,
+        )
+        sums += binned(
+            scores_grad,
+            k_pos[None, :] - q_pos[:, None],
+            tl.load(bin_ptr + first_distance),
+            tl.load(bin_ptr + last_distance),
+            edge_ptr,
+            BINS,
+        )
+    part_ptr += tl.program_id(0) * BINS
+    tl.store(part_ptr + tl.arange(0, BINS), sums)

@@ -1,0 +1,175 @@
+"""From calls and tensors to the kernels' arguments, and the launches of the backward kernels."""
+
+import math
+from typing import Any
+
+import torch
+import triton
+from torch import Tensor
+
+from pmlm_core.model.attention.interface import Call, Rule
+from pmlm_core.model.attention.tiled.backward import keys_gradient, queries_gradient
+from pmlm_core.model.attention.tiled.bias import bias_gradient_by_row, bias_gradient_shared
+from pmlm_core.model.attention.tiled.sizes import Tile, tile
+
+_DROPOUT_STEPS = 2**24
+_PROGRAMS = 512
+"""So many at least when the bias is summed over the batch, to keep a large GPU busy."""
+
+
+def rule_of(call: Call) -> Rule:
+    assert call.rule is not None
+    return call.rule
+
+
+def strides(x_BLHE: Tensor) -> tuple[int, ...]:
+    """Of the row of the batch, the position and the head; the numbers of a head lie side by side."""
+    return x_BLHE.stride()[:3]
+
+
+class Given:
+    """A rule as the kernels' arguments; tensors that a rule lacks are stood in for by one that nobody reads."""
+
+    def __init__(self, call: Call, like: Tensor, size: Tile, dropout_p: float) -> None:
+        rule = rule_of(call)
+        bias, codes = rule.bias, rule.codes
+        self.rule, self.size = rule, size
+        self.bias = (like, like) if bias is None else (bias.table_HC, bias.bin_C)
+        self.reach = 1 if bias is None else bias.reach
+        self.has_bias = bias is not None
+        places = [rule.queries, rule.keys]
+        self.q_places, self.k_places = (place is not None for place in places)
+        self.places = [like if place is None else place.at_BL for place in places]
+        self.orders = [like if place is None else place.order_BL for place in places]
+        self.codes = [like] * 3 if codes is None else [codes.key_BS, codes.limit_BQ, codes.own_BQ]
+        self.code_strides = [0, 0] if codes is None else [codes.key_BS.stride(0), codes.limit_BQ.stride(0)]
+        self.lengths = (call.start, call.stop - call.start, call.keys)
+        self.score_scale = like.shape[-1] ** -0.5
+        self.scale = self.score_scale * math.log2(math.e)
+        self.dropout = (round(dropout_p * _DROPOUT_STEPS), 1 / (1 - dropout_p))
+        self.options = {
+            "WIDTH": like.shape[-1],
+            "CODES": codes is not None,
+            "RAGGED": call.keys % size.keys != 0,
+            "DROPOUT": dropout_p > 0,
+            "PRECISION": _precision(like.dtype),
+            "BLOCK_Q": size.queries,
+            "BLOCK_K": size.keys,
+            "num_warps": size.warps,
+            "num_stages": size.stages,
+        }
+
+
+class Backward:
+    """What a call's backward kernels read, and the kernels on it."""
+
+    def __init__(
+        self,
+        call: Call,
+        q_BQHE: Tensor,
+        k_BSHE: Tensor,
+        v_BSHE: Tensor,
+        grad_BQHE: Tensor,
+        lse_BHT: Tensor,
+        delta_BHT: Tensor,
+        random: Tensor,
+        dropout_p: float,
+    ) -> None:
+        self.call, self.dropout_p, self.random = call, dropout_p, random
+        self.read = (q_BQHE, k_BSHE, v_BSHE, grad_BQHE)
+        self.rows = (lse_BHT, delta_BHT)
+        self.lines = (lse_BHT.shape[2], random.shape[2])
+        self.strides = (*strides(q_BQHE), *strides(k_BSHE), *strides(grad_BQHE))
+        self.batch, self.queries, self.heads, self.width = q_BQHE.shape
+
+    def _given(self, kernel: str) -> Given:
+        size = tile(kernel, self.width, self.read[0].dtype)
+        return Given(self.call, self.read[0], size, self.dropout_p)
+
+    def keys_gradient(self, k_grad_BSHE: Tensor, v_grad_BSHE: Tensor, add: bool) -> None:
+        given = self._given("keys")
+        grid = (triton.cdiv(self.call.keys, given.size.keys) * self.batch * self.heads,)
+        keys_gradient[grid](*self._arguments(given, k_grad_BSHE, v_grad_BSHE), **self._options(given), ADD=add)
+
+    def queries_gradient(self, q_grad_BQHE: Tensor) -> None:
+        given = self._given("queries")
+        grid = (triton.cdiv(self.queries, given.size.queries) * self.batch * self.heads,)
+        queries_gradient[grid](*self._arguments(given, q_grad_BQHE), **self._options(given))
+
+    def _arguments(self, given: Given, *made: Tensor) -> tuple[Any, ...]:
+        return (
+            *self.read,
+            *made,
+            *self.rows,
+            *given.bias,
+            *given.places,
+            *given.codes,
+            self.random,
+            *self.strides,
+            *strides(made[0]),
+            *self.lines,
+            *given.code_strides,
+            *given.lengths,
+            self.heads,
+            given.reach,
+            given.scale,
+            given.score_scale,
+            *given.dropout,
+        )
+
+    def _options(self, given: Given) -> dict[str, Any]:
+        return {"BIAS": given.has_bias, "Q_PLACES": given.q_places, "K_PLACES": given.k_places, **given.options}
+
+    def bias_gradient(self) -> Tensor:
+        """Gradient of the bias of each bin, [H, M], float32."""
+        bias = rule_of(self.call).bias
+        assert bias is not None
+        bins = bias.weight_HM.shape[1]
+        room = triton.next_power_of_2(bins)
+        shared = rule_of(self.call).queries is None and rule_of(self.call).keys is None
+        given = self._given("bias_shared" if shared else "bias_by_row")
+        q_tiles = triton.cdiv(self.queries, given.size.queries)
+        before = (*self.rows, *given.bias, bias.edge_M)
+        after = (*self.strides, *self.lines, *given.code_strides, *given.lengths)
+        numbers = (given.reach, given.scale, *given.dropout)
+        options = {"BINS": room, **given.options}
+        if shared:
+            tiles = q_tiles * triton.cdiv(self.call.keys, given.size.keys)
+            groups = min(self.batch, triton.cdiv(_PROGRAMS, tiles * self.heads))
+            part = self.rows[0].new_empty(tiles, self.heads, groups, room)
+            bias_gradient_shared[(tiles, self.heads * groups)](
+                *self.read,
+                part,
+                *before,
+                *given.codes,
+                self.random,
+                *after,
+                self.batch,
+                self.heads,
+                groups,
+                *numbers,
+                **options,
+            )
+            return part.sum((0, 2))[:, :bins]
+        part = self.rows[0].new_empty(self.batch, self.heads, q_tiles, room)
+        places = {"Q_PLACES": given.q_places, "K_PLACES": given.k_places}
+        bias_gradient_by_row[(q_tiles * self.batch * self.heads,)](
+            *self.read,
+            part,
+            *before,
+            *given.places,
+            *given.orders,
+            *given.codes,
+            self.random,
+            *after,
+            self.heads,
+            *numbers,
+            **options,
+            **places,
+        )
+        return part.sum((0, 2))[:, :bins]
+
+
+def _precision(dtype: torch.dtype) -> str:
+    exact = dtype != torch.float32 or torch.get_float32_matmul_precision() == "highest"
+    return "tf32x3" if exact else "tf32"

@@ -1,0 +1,57 @@
+"""Tile sizes by kernel, head size and type: a table, so that nothing is tried out while a model trains.
+
+Chosen for an H100 by what the compiler says: no registers spilled, and room for two programs on a multiprocessor.
+`benchmarks/attention.py --sweep_tiles` tries others and names the best of a GPU.
+"""
+
+from dataclasses import dataclass
+
+import torch
+
+
+@dataclass(frozen=True)
+class Tile:
+    """Queries and keys of a tile, and how its program runs."""
+
+    queries: int
+    keys: int
+    warps: int
+    stages: int
+
+
+KERNELS = ("forward", "keys", "queries", "bias_shared", "bias_by_row")
+
+_HALF = {
+    "forward": Tile(64, 64, 4, 3),
+    "keys": Tile(64, 64, 4, 2),
+    "queries": Tile(64, 64, 4, 2),
+    "bias_shared": Tile(64, 32, 4, 2),
+    "bias_by_row": Tile(16, 64, 2, 2),
+}
+# Heads of 128, whose tiles take twice the room.
+_HALF_WIDE = {
+    "forward": Tile(128, 64, 8, 2),
+    "keys": Tile(32, 128, 8, 2),
+    "queries": Tile(128, 32, 8, 2),
+    "bias_shared": Tile(64, 64, 8, 2),
+    "bias_by_row": Tile(16, 64, 2, 2),
+}
+_FULL = {
+    "forward": Tile(64, 32, 4, 2),
+    "keys": Tile(32, 64, 4, 1),
+    "queries": Tile(64, 32, 4, 1),
+    "bias_shared": Tile(64, 32, 4, 1),
+    "bias_by_row": Tile(16, 32, 2, 1),
+}
+
+OVERRIDES: dict[str, Tile] = {}
+"""Tiles to use instead, by kernel: for tests and the benchmark."""
+
+
+def tile(kernel: str, width: int, dtype: torch.dtype) -> Tile:
+    """Tile of a kernel for heads of size `width`."""
+    if kernel in OVERRIDES:
+        return OVERRIDES[kernel]
+    if dtype == torch.float32:
+        return _FULL[kernel]
+    return (_HALF_WIDE if width > 64 else _HALF)[kernel]
