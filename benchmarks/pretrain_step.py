@@ -4,8 +4,8 @@
 
 Ours is the product's own training step (loss, backward, gradient norm, fused AdamW) for two objectives in one pass and
 for AE alone. The peer is `BertForMaskedLM` with SDPA as it comes, with fused AdamW: forward, backward, update. "slots"
-is the peer with its output layer on the masked slots only, which its own code does not do; "compiled" is the peer as it
-comes under `torch.compile`. Tokens are source tokens: the appended part and the slots are extra work.
+is the peer with its output layer on the masked slots only, which its own code does not do; "compiled" is under
+`torch.compile`. Tokens are source tokens: the appended part and the slots are extra work.
 
 On a CPU, processor time of one thread by default; on a GPU, wall time, and the memory at its peak.
 """
@@ -58,15 +58,21 @@ def dropouts(p: float) -> dict[str, float]:
     return {"hidden_dropout_prob": p, "attention_probs_dropout_prob": p}
 
 
-def ours(objective: str, name: str, args: argparse.Namespace, batch: dict[str, Tensor], precision: Precision) -> Step:
+def ours(
+    objective: str,
+    name: str,
+    args: argparse.Namespace,
+    batch: dict[str, Tensor],
+    precision: Precision,
+    compiled: bool = False,
+) -> Step:
     """The product's step."""
     config = PmlmConfig(vocab_size=args.vocab, objective=objective, **dropouts(args.dropout), **vars(preset(name)))
     model = PmlmForPreTraining(config).to(precision.device).train()
     optimizer = build_adamw(model, **ADAM)
     task, counted = pretraining_task(Objective(objective)), count_predictions(batch)
-    return lambda: train_step(
-        model, optimizer, [(0, batch)], task, step=0, seed=0, precision=precision, counted=counted
-    )
+    run = torch.compile(model, dynamic=False) if compiled else model
+    return lambda: train_step(run, optimizer, [(0, batch)], task, step=0, seed=0, precision=precision, counted=counted)
 
 
 def bert(
@@ -121,7 +127,7 @@ def main() -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, default=1, help="on a CPU")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--compiled", action="store_true", help="the peer under torch.compile too")
+    parser.add_argument("--compiled", action="store_true", help="both under torch.compile too")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     precision = Precision(torch.device(args.device), args.precision)
@@ -146,6 +152,7 @@ def compare(report: Report, name: str, rows: int, args: argparse.Namespace, prec
     steps["BERT"] = bert(name, args, batch, precision, slots=False, compiled=False)
     steps["BERT, slots"] = bert(name, args, batch, precision, slots=True, compiled=False)
     if args.compiled:
+        steps["pmlm AE+PAR, compiled"] = ours("AE+PAR", name, args, batch, precision, compiled=True)
         steps["BERT, compiled"] = bert(name, args, batch, precision, slots=False, compiled=True)
     work, memory = {}, {}
     for contestant, step in steps.items():

@@ -167,7 +167,7 @@ def _appended_bias(
         return torch.zeros_like(hidden_BQT, dtype=dtype).masked_fill(hidden_BQT, lowest)[:, None]
     to_slots_BHKK = _columns(rows_BHKP, slot_positions_BK)
     block = torch.cat([to_context_BHKN, to_slots_BHKK, to_slots_BHKK], dim=3)
-    return torch.cat([block, block], dim=2).masked_fill(hidden_BQT[:, None], lowest)
+    return torch.cat([block, block], dim=2).masked_fill_(hidden_BQT[:, None], lowest)
 
 
 def _hide(bias: Tensor | None, hidden: Tensor | None, dtype: torch.dtype) -> Tensor | None:
