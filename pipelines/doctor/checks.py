@@ -8,7 +8,7 @@ from pipelines.doctor import access, capacity, environment, limits, network, rep
 from pipelines.doctor.config import DoctorConfig
 from pipelines.doctor.demands import Demands
 from pipelines.doctor.examined import examine
-from pipelines.doctor.finding import Check, Finding, count, error
+from pipelines.doctor.finding import Check, Finding, count, error, warning
 from pipelines.doctor.machine import Machine
 from pipelines.doctor.machine import report as machine_report
 from pipelines.doctor.nodes import Nodes
@@ -97,6 +97,10 @@ def _reports(nodes: Nodes, demands: Demands, timeout: float) -> tuple[dict[str, 
         if answer.failure is not None
     ]
     nodes.drop([finding.where for finding in silent])
+    silent += [
+        warning(f"it was lost: {redact(reason)}", "Start Ray there again, if the run is to have it.", label)
+        for label, reason in nodes.lost.items()
+    ]
     if not nodes.through_ray:  # Ray would count the GPUs
         seen = {label: len(answer.value.gpus.gpus) for label, answer in answers.items() if answer.value.gpus}
         nodes.nodes = [

@@ -35,6 +35,7 @@ class Nodes:
     def __init__(self, timeout: float) -> None:
         """Args: timeout: seconds for each question."""
         self.timeout = timeout
+        self.lost: Mapping[str, str] = {}
         self.nodes: Sequence[Node] = (Node("this machine", "127.0.0.1", {"CPU": cluster.available_cpus()}),)
         self._probers = {"this machine": Prober()}
 

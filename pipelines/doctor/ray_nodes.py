@@ -1,7 +1,7 @@
 """All nodes of a Ray, each asked by a process of its own there."""
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from pipelines.doctor.joining import leave
@@ -10,6 +10,8 @@ from pipelines.doctor.prober import Prober
 from pipelines.tracking.redact import redact
 
 _STARTS_S = 30.0  # a node's first process of ours loads Python, Ray and pyarrow, on a busy machine slowly
+
+_UNFORESEEN = 2  # UNEXPECTED_TERMINATION of Ray's NodeDeathInfo: not ended by a person or by the autoscaler
 
 
 class RayNodes(Nodes):
@@ -23,7 +25,9 @@ class RayNodes(Nodes):
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         self.timeout = timeout
-        alive = [each for each in ray.nodes() if each["Alive"]]
+        known = ray.nodes()
+        alive = [each for each in known if each["Alive"]]
+        self.lost = lost_nodes(known)
         alive.sort(key=lambda each: ("node:__internal_head__" not in each["Resources"], each["NodeManagerAddress"]))
         hosts = [(each["NodeManagerHostname"], each["NodeManagerAddress"]) for each in alive]
         remote = ray.remote(num_cpus=0, max_restarts=0)(Prober)
@@ -70,6 +74,20 @@ class RayNodes(Nodes):
         for actor in self._actors.values():
             with contextlib.suppress(ray.exceptions.RayError):
                 ray.kill(actor)
+
+
+def lost_nodes(known: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Nodes that went unforeseen and have not come back, with what Ray says about it.
+
+    Args:
+        known: as `ray.nodes()` gives them.
+    """
+    back = {each["NodeManagerAddress"] for each in known if each["Alive"]}
+    return {
+        f"{each['NodeManagerHostname']} ({each['NodeManagerAddress']})": str(each.get("DeathReasonMessage") or "")
+        for each in known
+        if not each["Alive"] and each.get("DeathReason") == _UNFORESEEN and each["NodeManagerAddress"] not in back
+    }
 
 
 @contextlib.contextmanager

@@ -13,6 +13,7 @@ import pytest
 from pipelines.cli import main
 from pipelines.doctor import gpus, machine, secrets, tracking
 from pipelines.doctor.joining import address_fault
+from pipelines.doctor.ray_nodes import lost_nodes
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -114,6 +115,14 @@ def test_through_the_ray_that_is_there(ray_session, tmp_path, capsys):
     import ray
 
     assert ray.is_initialized()
+
+
+def test_a_node_that_went_unforeseen_is_told_until_it_is_back():
+    here = {"Alive": True, "NodeManagerAddress": "10.0.0.1", "NodeManagerHostname": "a", "DeathReason": 0}
+    gone = {**here, "Alive": False, "DeathReason": 2, "DeathReasonMessage": "health check failed"}
+    other = {**gone, "NodeManagerAddress": "10.0.0.2", "NodeManagerHostname": "b"}
+    assert lost_nodes([here, gone, other]) == {"b (10.0.0.2)": "health check failed"}
+    assert not lost_nodes([here, {**other, "DeathReason": 4}])  # the autoscaler's own doing
 
 
 @pytest.mark.slow
