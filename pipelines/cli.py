@@ -28,6 +28,7 @@ COMMANDS = {
     "compare": Command("CompareConfig", "Say what won among runs and sweeps, and whether it is more than noise."),
     "predict": Command("PredictConfig", "Predict files of any size with a fine-tuned model, with Ray Data."),
     "fill": Command("FillConfig", "Fill the [MASK]s of a sentence with a pre-trained checkpoint."),
+    "doctor": Command("DoctorConfig", "Check a machine or a cluster, and what a recipe asks of it, before a long run."),
     "sync": Command("SyncConfig", "Send what MLflow has not received yet of a run or a sweep."),
 }
 

@@ -84,6 +84,41 @@ def converted(where: str, config_class: type, values: Mapping[str, Any]) -> dict
     return {name: getattr(namespace, name) for name in values}
 
 
+def sections(path: str, commands: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """What a recipe holds: options by command, as they are written there.
+
+    Raises:
+        ConfigError: it cannot be read, or holds something else.
+    """
+    try:
+        loaded = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"recipe {path} cannot be read: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"recipe {path} is not valid YAML: {error}") from None
+    known = ", ".join(commands)
+    if not isinstance(loaded, dict):
+        raise ConfigError(f"recipe {path} must hold sections named after commands ({known})")
+    for name, section in loaded.items():
+        if name not in commands:
+            raise ConfigError(f"recipe {path}: unknown section '{name}'; sections are named after commands: {known}")
+        if not isinstance(section or {}, dict):
+            raise ConfigError(f"recipe {path}: section '{name}' must hold options, one 'name: value' a line")
+    return {name: section or {} for name, section in loaded.items()}
+
+
+def section(path: str, command: str, config_class: type, commands: Sequence[str]) -> dict[str, Any]:
+    """The options of one section of a recipe, converted; nothing is validated beside names and types.
+
+    Raises:
+        ConfigError: the recipe cannot be read, or an option is unknown or has the wrong type.
+    """
+    kinds = _field_types(config_class)
+    arguments = _recipe_arguments(path, command, kinds, commands)
+    namespace = _alone(f"recipe {path}, section '{command}'", kinds, arguments, "pmlm")
+    return {name: getattr(namespace, name) for name in sections(path, commands)[command]}
+
+
 def as_recipe(command: str, config: Any) -> str:
     """Write a configuration as the recipe section that `--config` reads back."""
     values = json.loads(json.dumps(dataclasses.asdict(config), default=str))
@@ -126,6 +161,9 @@ def _take_common(argv: Sequence[str]) -> tuple[str | None, str, list[str]]:
     recipe, action, rest = None, "run", []
     tokens = iter(argv)
     for token in tokens:
+        if token == "--":  # what follows is another command's
+            rest += [token, *tokens]
+            break
         name, _, value = token.partition("=")
         name = name.replace("-", "_").replace("__", "--", 1)
         if name == "--config":
@@ -158,6 +196,9 @@ def _normalise(argv: list[str], fields: dict[str, Any], positional: str | None, 
     while position < len(argv):
         token = argv[position]
         position += 1
+        if token == "--" and positional is not None:
+            bare += argv[position:]
+            break
         if not token.startswith("--"):
             bare.append(token)
             continue
@@ -200,25 +241,11 @@ def _as_list(value: str) -> str:
 
 def _recipe_arguments(path: str, command: str, fields: dict[str, Any], commands: Sequence[str]) -> list[str]:
     """Turn this command's section into arguments, so that recipe and command line pass the same checks."""
-    try:
-        loaded = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"recipe {path} cannot be read: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"recipe {path} is not valid YAML: {error}") from None
-    sections = ", ".join(commands)
-    if not isinstance(loaded, dict):
-        raise ConfigError(f"recipe {path} must hold sections named after commands ({sections})")
-    for name in loaded:
-        if name not in commands:
-            raise ConfigError(f"recipe {path}: unknown section '{name}'; sections are named after commands: {sections}")
-    if command not in loaded:
-        raise ConfigError(f"recipe {path} has no section '{command}', only {', '.join(map(str, loaded))}")
-    section = loaded[command] or {}
-    if not isinstance(section, dict):
-        raise ConfigError(f"recipe {path}: section '{command}' must hold options, one 'name: value' a line")
+    found = sections(path, commands)
+    if command not in found:
+        raise ConfigError(f"recipe {path} has no section '{command}', only {', '.join(found)}")
     arguments = []
-    for name, value in section.items():
+    for name, value in found[command].items():
         if name not in fields:
             raise _unknown(str(name), fields, f"recipe {path}, section {command}")
         arguments.append(_argument(name, value, fields[name]))

@@ -1,0 +1,147 @@
+"""Whether the workers that are asked for fit: CPUs, GPUs, memory of the machines and of the GPUs."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pipelines.doctor.demands import Job
+from pipelines.doctor.finding import Check, Finding, count, error, gigabytes, named, odd_ones, warning
+from pipelines.doctor.machine import Machine
+from pipelines.doctor.nodes import Node
+from pipelines.doctor.pretraining import LIBRARIES
+
+
+def check(
+    nodes: Sequence[Node],
+    machines: Mapping[str, Machine],
+    jobs: Sequence[Job],
+    *,
+    joined: bool,
+    most: Mapping[str, float] | None,
+) -> Check:
+    """Count what there is against what every job asks for.
+
+    Args:
+        joined: the nodes are those of a cluster, where Ray counts; alone, workers may share CPUs.
+        most: what an autoscaler may grow the cluster to; None without one.
+    """
+    totals = {kind: sum(node.resources.get(kind, 0) for node in nodes) for kind in ("CPU", "GPU")}
+    findings: list[Finding] = []
+    for job in jobs:
+        findings += _counted(job, nodes, totals, joined=joined, most=most)
+        findings += _memory(job, nodes, machines)
+    have = f"{totals['CPU']:g} CPUs, {totals['GPU']:g} GPUs, {gigabytes(sum(_own(machines).values()))} of memory"
+    asked = "; ".join(
+        f"{job.stage} asks for {count(job.num_workers, 'worker')} of {count(job.cpus, 'CPU')}"
+        + (f" and {job.gpus:g} GPU" if job.gpus else "")
+        + (f", {gigabytes(job.weight.worker)} each" if job.weight else "")
+        for job in jobs
+    )
+    return Check("capacity", f"{have}; {asked}" if asked else have, tuple(dict.fromkeys(findings)))
+
+
+def check_gpus(nodes: Sequence[Node], machines: Mapping[str, Machine], *, wanted: bool) -> Check:
+    """What torch sees against what Ray counts, and whether the nodes' GPUs are alike."""
+    findings: list[Finding] = []
+    told: dict[str, tuple[Any, ...]] = {}
+    for node in nodes:
+        counted, gpus = int(node.resources.get("GPU", 0)), machines[node.label].gpus
+        if gpus is None or (not counted and not gpus.driver and not gpus.gpus):
+            continue
+        if gpus.failure is not None:
+            findings.append(
+                error(f"asking torch for GPUs failed: {gpus.failure}", "Try `nvidia-smi` there.", node.label)
+            )
+        elif len(gpus.gpus) < max(counted, 1):
+            build = f"is built for CUDA {gpus.cuda}" if gpus.cuda else "is a build without CUDA"
+            driver = f"driver {gpus.driver}" if gpus.driver else "no NVIDIA driver"
+            told_by = f"and Ray counts {counted}" if counted else "though there is a driver"
+            findings.append(
+                (error if wanted or counted else warning)(
+                    f"torch sees {count(len(gpus.gpus), 'GPU')}, {told_by} (torch {build}; {driver})",
+                    "Install torch for the CUDA of the driver, or a newer driver.",
+                    node.label,
+                )
+            )
+        else:
+            told[node.label] = (sorted({gpu.name for gpu in gpus.gpus}), gpus.cuda, gpus.driver)
+    for label, (names, cuda, driver) in odd_ones(told).items():
+        what = f"{named(names)}, CUDA {cuda}, driver {driver}: not as on the other nodes"
+        findings.append(warning(what, "Use nodes of one kind: the slowest sets the pace of every step.", label))
+    kinds = sorted({name for names, _, _ in told.values() for name in names})
+    return Check("GPUs", f"{named(kinds)}, CUDA {next(iter(told.values()))[1]}" if kinds else "none", tuple(findings))
+
+
+def _counted(
+    job: Job, nodes: Sequence[Node], totals: Mapping[str, float], *, joined: bool, most: Mapping[str, float] | None
+) -> list[Finding]:
+    findings: list[Finding] = []
+    for kind, one in (("CPU", float(job.cpus)), ("GPU", job.gpus)):
+        needed = job.num_workers * one
+        if totals[kind] >= needed:
+            continue
+        option = "num_workers" if kind == "CPU" else "num_workers or leave out use_gpu"
+        text = f"{job.stage}: {job.num_workers} workers need {needed:g} {kind}s, and there are {totals[kind]:g}"
+        if not joined and kind == "CPU":
+            findings.append(warning(f"{text}: they share them and are slower", "Lower num_workers, or join a cluster."))
+        elif most is not None and most.get(kind, 0) >= needed:
+            grow = "Nothing, if the autoscaler may start them; run the doctor again when they are up."
+            findings.append(warning(f"{text} now; the cluster may grow to {most[kind]:g}", grow))
+        else:
+            findings.append(error(f"{text}: Ray would wait without end", f"Add nodes, or lower {option}."))
+    if findings:
+        return findings
+    fitting = sum(_fit(job, node) for node in nodes)
+    if joined and fitting < job.num_workers and most is None:
+        shape = f"{count(job.cpus, 'CPU')}" + (f" and {job.gpus:g} GPU" if job.gpus else "")
+        text = (
+            f"{job.stage}: only {fitting} of {job.num_workers} workers of {shape} fit, for each needs them on one node"
+        )
+        return [error(text, "Lower cpus_per_worker or num_workers.")]
+    return []
+
+
+def _fit(job: Job, node: Node) -> int:
+    by = [node.resources.get(kind, 0) // one for kind, one in (("CPU", job.cpus), ("GPU", job.gpus)) if one]
+    return int(min(by, default=0))
+
+
+def _memory(job: Job, nodes: Sequence[Node], machines: Mapping[str, Machine]) -> list[Finding]:
+    """Memory if Ray packs a machine as full as its CPUs and GPUs allow."""
+    if job.weight is None:
+        return []
+    findings, one = [], job.weight.worker
+    if job.gpus:
+        for node in nodes:
+            for gpu in (machines[node.label].gpus or _NO_GPUS).gpus:
+                if gpu.memory_free < one:
+                    hard = gpu.memory < one
+                    has = f"{gigabytes(gpu.memory)}" if hard else f"{gigabytes(gpu.memory_free)} free now"
+                    text = f"{job.stage}: a worker takes {gigabytes(one)} by formula, and {gpu.name} has {has}"
+                    remedy = "Lower micro_batch_size." if hard else "End what else uses the GPU (`nvidia-smi`)."
+                    findings.append((error if hard else warning)(text, remedy, node.label))
+                    break
+        return findings
+    workers: dict[str, int] = {}
+    for node in nodes:
+        identity = machines[node.label].identity
+        workers[identity] = workers.get(identity, 0) + _fit(job, node)
+    alone = len(nodes) == 1
+    for label, machine in {each.identity: (label, each) for label, each in machines.items()}.values():
+        here = job.num_workers if alone else min(job.num_workers, workers.get(machine.identity, 0))
+        needed = here * (one + LIBRARIES)
+        if needed > machine.memory_free:
+            hard = needed > machine.memory
+            has = f"{gigabytes(machine.memory)}" if hard else f"{gigabytes(machine.memory_free)} free now"
+            text = f"{job.stage}: {count(here, 'worker')} take {gigabytes(needed)} by formula, and the node has {has}"
+            remedy = "Lower micro_batch_size, or num_workers." if hard else "End what else runs there."
+            findings.append((error if hard else warning)(text, remedy, label))
+    return findings
+
+
+def _own(machines: Mapping[str, Machine]) -> dict[str, int]:
+    """Memory by machine: several nodes on one machine share it."""
+    return {each.identity: each.memory for each in machines.values()}
+
+
+class _NO_GPUS:
+    gpus: Sequence[Any] = ()

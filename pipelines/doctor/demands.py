@@ -1,0 +1,162 @@
+"""What a recipe or a command asks of the machines: places to read and write, workers, memory, disk."""
+
+import dataclasses
+import importlib
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from pipelines import cluster, options
+from pipelines.cli import COMMANDS
+from pipelines.doctor.config import DoctorConfig
+from pipelines.doctor.finding import Finding, error
+from pipelines.doctor.pretraining import Weight, weigh
+from pmlm_core import storage
+from pmlm_core.errors import ConfigError, PmlmError
+
+_WRITTEN = ("output_dir", "upload_dir")
+_READ = ("inputs", "data_dir", "tokenizer", "model", "init_checkpoint")
+_FOLDERS_RENAMED = ("pretrain", "finetune", "sweep")
+
+
+@dataclass(frozen=True)
+class Place:
+    """A path or address; `option` is who names it. `renames`: checkpoints are renamed into place there.
+
+    `given`: the user's own wish, not a file's that may have been written for another machine.
+    """
+
+    path: str
+    option: str
+    written: bool
+    renames: bool = False
+    given: bool = True
+
+
+@dataclass(frozen=True)
+class Job:
+    """Workers of a stage; `weight` is what pre-training weighs, None for others. `group`: they talk to each other."""
+
+    stage: str
+    num_workers: int
+    cpus: int
+    gpus: float
+    group: bool
+    output_dir: str = ""
+    weight: Weight | None = None
+
+
+@dataclass(frozen=True)
+class Demands:
+    """All that is asked; `tracking_uri` as an option would have it. `findings`: what cannot be asked at all."""
+
+    places: tuple[Place, ...] = ()
+    jobs: tuple[Job, ...] = ()
+    tracking_uri: str | None = None
+    findings: tuple[Finding, ...] = ()
+
+
+def settle(config: DoctorConfig) -> Demands:
+    """Read recipe or command.
+
+    Raises:
+        ConfigError: they cannot be read, or hold options that do not exist.
+    """
+    found: list[tuple[str, Any]] = []
+    if config.recipe is not None:
+        found = [_lenient(config.recipe, name) for name in options.sections(config.recipe, tuple(COMMANDS))]
+    elif config.command:
+        found = [_strict(config.command)]
+    places = [Place(_absolute(path), "--paths", written=True) for path in config.paths]
+    jobs, findings = [], []
+    for stage, each in found:
+        places += _places(stage, each, given=config.recipe is None)
+        job, finding = _job(stage, each)
+        jobs += [job] if job else []
+        findings += [finding] if finding else []
+    uri = next((each.tracking_uri for _, each in found if getattr(each, "tracking_uri", None)), None)
+    return Demands(_each_once(places), tuple(jobs), config.tracking_uri or uri, tuple(findings))
+
+
+def _strict(command: list[str]) -> tuple[str, Any]:
+    """The configuration that the command would run with."""
+    stage, *rest = command[1:] if command[0] == "pmlm" else command
+    if stage not in COMMANDS or stage == "doctor":
+        raise ConfigError(f"'{stage}' after -- is no command to be made ready for; commands: {', '.join(COMMANDS)}")
+    return stage, options.parse(stage, _class_of(stage), COMMANDS[stage].summary, rest, tuple(COMMANDS)).config
+
+
+def _lenient(recipe: str, stage: str) -> tuple[str, Any]:
+    """A section of a recipe; what it leaves to the command line stays empty."""
+    config_class = _class_of(stage)
+    values = options.section(recipe, stage, config_class, tuple(COMMANDS))
+    missing = dataclasses.MISSING
+    for field in dataclasses.fields(config_class):
+        if field.default is missing and field.default_factory is missing:
+            values.setdefault(field.name, "")
+    return stage, config_class(**values)
+
+
+def _class_of(stage: str) -> Any:
+    return getattr(importlib.import_module(f"pipelines.{stage}.config"), COMMANDS[stage].config_class)
+
+
+def _places(stage: str, config: Any, *, given: bool) -> list[Place]:
+    found = []
+    for name in (*_WRITTEN, *_READ):
+        value = getattr(config, name, None)
+        for each in value if isinstance(value, list) else [value]:
+            if not each:
+                continue
+            path = each.rpartition("=")[2] if stage == "sweep" and name == "data_dir" else each
+            path = _absolute(_above_wildcards(path) if name == "inputs" else path)
+            renames = name == "output_dir" and stage in _FOLDERS_RENAMED
+            found.append(Place(path, f"{stage} {name}", name in _WRITTEN, renames, given))
+    return found
+
+
+def _each_once(places: list[Place]) -> tuple[Place, ...]:
+    """One for each path; what one stage writes and another reads counts as written."""
+    found: dict[str, Place] = {}
+    for place in places:
+        known = found.setdefault(place.path, place)
+        if place.written and not known.written:
+            found[place.path] = place
+        elif place.renames and not known.renames:
+            found[place.path] = dataclasses.replace(known, renames=True)
+    return tuple(found.values())
+
+
+def _job(stage: str, config: Any) -> tuple[Job | None, Finding | None]:
+    if stage in ("pretrain", "finetune"):
+        threads = cluster.threads_per_worker(config.cpus_per_worker, config.num_workers)
+        job = Job(stage, config.num_workers, threads, float(config.use_gpu), config.num_workers > 1, config.output_dir)
+        if stage == "finetune":
+            return job, None
+        try:
+            return dataclasses.replace(job, weight=weigh(config)), None
+        except (PmlmError, OSError) as met:
+            return job, error(f"memory of pretrain cannot be told: {met}", "Mend the option or file that it names.")
+    if stage == "sweep":
+        cpus, gpus = config.cpus_per_trial, config.gpus_per_trial
+        return Job(stage, config.num_workers, cpus, gpus, config.num_workers > 1, config.output_dir), None
+    if stage == "predict":
+        return Job(stage, config.num_workers or 1, config.cpus_per_worker, float(config.use_gpu), False), None
+    return None, None
+
+
+def _absolute(path: str) -> str:
+    return path if storage.is_remote(path) else storage.absolute(path)
+
+
+def _above_wildcards(path: str) -> str:
+    """The folder above the first part with a wildcard.
+
+    >>> _above_wildcards("s3://bucket/text/*/part-?.jsonl"), _above_wildcards("text/a.txt"), _above_wildcards("*.txt")
+    ('s3://bucket/text', 'text/a.txt', '.')
+    """
+    plain, query = storage.split_query(path)
+    if not (wild := re.search(r"[*?\[]", plain)):
+        return path
+    head, slash, _ = plain[: wild.start()].rpartition("/")
+    return storage.with_query(head or slash or ".", query)

@@ -1,0 +1,35 @@
+"""What a pre-training run weighs, by the formulas of `pipelines/plan.py`: memory, and disk for checkpoints."""
+
+from dataclasses import dataclass
+
+from pipelines import plan
+from pipelines.pretrain.config import PretrainConfig
+from pipelines.pretrain.plan import settled_micro_batch
+
+LIBRARIES = 10**9
+"""Torch, Ray and pyarrow of one worker."""
+
+
+@dataclass(frozen=True)
+class Weight:
+    """In bytes: memory of one worker, libraries not counted, and the most that all checkpoints take at once."""
+
+    worker: int
+    disk: int
+
+
+def weigh(config: PretrainConfig) -> Weight:
+    """Count a run, on its blocks or, before there are any, on blocks of the paper's form.
+
+    Raises:
+        PmlmError: the options contradict each other, or the blocks are damaged.
+        OSError: the object store that holds them failed.
+    """
+    config.validate()
+    blocks = (plan.read_blocks(config.data_dir) if config.data_dir else None) or plan.ASSUMED
+    rows = settled_micro_batch(config, blocks.max_length, blocks.most_slots)
+    # "auto" on a CPU may come out either way: counted for the wider.
+    bf16 = config.precision == "bf16" or (config.precision == "auto" and config.use_gpu)
+    found = plan.make_plan(config, blocks, rows, bf16=bf16)
+    # Those to keep, the best, and one that is being written while the oldest is still there.
+    return Weight(found.state_bytes + found.activation_bytes, found.checkpoint_bytes * (config.keep_checkpoints + 2))

@@ -1,0 +1,85 @@
+"""What the doctor reads out of a recipe and out of a command."""
+
+from pathlib import Path
+
+import pytest
+
+from pipelines.doctor.config import DoctorConfig
+from pipelines.doctor.demands import Place, settle
+from pipelines.options import parse
+from pmlm_core.errors import ConfigError
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+def test_a_recipe_gives_places_workers_and_what_they_weigh(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    found = settle(DoctorConfig(recipe="recipes/pretrain/base.yaml", paths=["s3://bucket/runs"]))
+    at = {place.path: place for place in found.places}
+    assert at["s3://bucket/runs"].written
+    out = str(ROOT / "outputs/base")
+    assert at[f"{out}/pretrain"].written
+    assert at[f"{out}/pretrain"].renames
+    assert at[f"{out}/blocks"] == Place(f"{out}/blocks", "preprocess output_dir", written=True, given=False)
+    assert not at[str(ROOT / "data/corpus")].written  # above the wildcards
+    (job,) = found.jobs
+    assert (job.stage, job.num_workers, job.gpus, job.group) == ("pretrain", 64, 1.0, True)
+    # 16 bytes a parameter of state; five checkpoints at once of 12.
+    assert 16 * 110e6 < job.weight.worker < 20e9
+    assert job.weight.disk == pytest.approx(5 * 12 * 110e6, rel=0.02)
+    assert not found.findings
+
+
+def test_a_command_is_read_as_it_would_be_run(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    line = (
+        "--strict -- pretrain --config recipes/pretrain/mini.yaml --data_dir s3://bucket/blocks?scheme=http "
+        "--output_dir /shared/pretrain --num_workers 3 --batch_size 9 --tracking_uri http://mlflow:5000"
+    )
+    monkeypatch.setattr("pipelines.doctor.demands.weigh", lambda config: None)  # would ask the bucket
+    config = parse("doctor", DoctorConfig, "", line.split(), ("doctor", "pretrain")).config
+    assert config.strict
+    found = settle(config)
+    assert [(place.path, place.written) for place in found.places] == [
+        ("/shared/pretrain", True),
+        ("s3://bucket/blocks?scheme=http", False),
+    ]
+    assert found.jobs[0].num_workers == 3
+    assert found.tracking_uri == "http://mlflow:5000"
+
+
+def test_a_sweep_names_folders_by_benchmark(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    found = settle(DoctorConfig(recipe="recipes/sweep/demo.yaml"))
+    assert str(ROOT / "recipes/sample/pairs") in {place.path for place in found.places}
+    assert found.jobs[0].stage == "sweep"
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "recipes").rglob("*.yaml")), ids=lambda path: path.stem)
+def test_every_recipe_can_be_asked_about(path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    found = settle(DoctorConfig(recipe=str(path)))
+    assert found.jobs
+    assert not found.findings
+
+
+def test_options_that_contradict_are_a_finding_of_the_recipe(tmp_path):
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text("pretrain:\n  preset: mini\n  batch_size: 7\n  num_workers: 2\n")
+    (finding,) = settle(DoctorConfig(recipe=str(recipe))).findings
+    assert finding.severity == "error"
+    assert "batch_size" in finding.what
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [(["pretrian"], "is no command"), (["doctor"], "is no command"), (["pretrain", "--banana"], "unknown option")],
+)
+def test_a_command_that_is_none(command, said):
+    with pytest.raises(ConfigError, match=said):
+        settle(DoctorConfig(command=command))
+
+
+def test_recipe_and_command_at_once_are_refused():
+    with pytest.raises(ConfigError, match="not both"):
+        DoctorConfig(command=["pretrain"], recipe="r.yaml").validate()
