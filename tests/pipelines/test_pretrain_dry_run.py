@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.plan import ASSUMED, Blocks, describe, make_plan, read_blocks
 from pipelines.pretrain.config import PretrainConfig
+from pipelines.pretrain.dry_run import ASSUMED, Blocks, describe, make_plan, read_blocks
 from pipelines.pretrain.plan import slots_of
 from pmlm_core.corpus.manifest import Manifest, ShardEntry
 from pmlm_core.corpus.special import SpecialIds
