@@ -29,6 +29,7 @@ COMMANDS = {
     "predict": Command("PredictConfig", "Predict files of any size with a fine-tuned model, with Ray Data."),
     "fill": Command("FillConfig", "Fill the [MASK]s of a sentence with a pre-trained checkpoint."),
     "sync": Command("SyncConfig", "Send what MLflow has not received yet of a run or a sweep."),
+    "plan": Command("PlanConfig", "Say what a recipe would take on any cluster: hours, dollars, the bottleneck."),
 }
 
 
