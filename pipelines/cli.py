@@ -30,6 +30,7 @@ COMMANDS = {
     "fill": Command("FillConfig", "Fill the [MASK]s of a sentence with a pre-trained checkpoint."),
     "doctor": Command("DoctorConfig", "Check a machine or a cluster, and what a recipe asks of it, before a long run."),
     "sync": Command("SyncConfig", "Send what MLflow has not received yet of a run or a sweep."),
+    "plan": Command("PlanConfig", "Say what a recipe would take on any cluster: hours, dollars, the bottleneck."),
 }
 
 

@@ -1,8 +1,8 @@
-"""What a pre-training run weighs, by the formulas of `pipelines/plan.py`: memory, and disk for checkpoints."""
+"""What a pre-training run weighs, by the formulas of `pipelines/pretrain/dry_run.py`: memory, and disk for checkpoints."""
 
 from dataclasses import dataclass
 
-from pipelines import plan
+from pipelines.pretrain import dry_run
 from pipelines.pretrain.config import PretrainConfig
 from pipelines.pretrain.plan import settled_micro_batch
 
@@ -26,10 +26,10 @@ def weigh(config: PretrainConfig) -> Weight:
         OSError: the object store that holds them failed.
     """
     config.validate()
-    blocks = (plan.read_blocks(config.data_dir) if config.data_dir else None) or plan.ASSUMED
+    blocks = (dry_run.read_blocks(config.data_dir) if config.data_dir else None) or dry_run.ASSUMED
     rows = settled_micro_batch(config, blocks.max_length, blocks.most_slots)
     # "auto" on a CPU may come out either way: counted for the wider.
     bf16 = config.precision == "bf16" or (config.precision == "auto" and config.use_gpu)
-    found = plan.make_plan(config, blocks, rows, bf16=bf16)
+    found = dry_run.make_plan(config, blocks, rows, bf16=bf16)
     # Those to keep, the best, and one that is being written while the oldest is still there.
     return Weight(found.state_bytes + found.activation_bytes, found.checkpoint_bytes * (config.keep_checkpoints + 2))

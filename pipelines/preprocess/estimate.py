@@ -10,12 +10,12 @@ from pmlm_core.corpus.pieces import Piece
 from pmlm_core.corpus.readers import read_documents
 from pmlm_core.corpus.rejects import Document, ReadProgress
 from pmlm_core.corpus.reports import rows_in
+from pmlm_core.model.traffic import block_bytes, mean_predictions
 
 _SAMPLED_PIECES = 4
 _SAMPLE_CHARACTERS = 1 << 20  # of each sampled piece
 # Reading, packing, masking and writing beside tokenizing, as measured by benchmarks/preprocess.py.
 _OVERHEAD = 1.5
-_BYTES_PER_MASKED = 5.5  # position, replacement, share of a step length and of offsets
 
 
 def estimate(job: Job) -> None:
@@ -51,9 +51,11 @@ def estimate(job: Job) -> None:
     all_tokens = total * tokens / consumed
     capacity = job.options.max_length - FRAME
     rows = all_tokens / capacity
-    width = 2 if job.tokenizer.vocab_size <= 1 << 16 else 4
-    masked = job.options.mask_prob * capacity * job.options.views
-    disk = rows * (job.options.max_length * width + masked * (_BYTES_PER_MASKED + width - 2))
+    options = job.options
+    slots = mean_predictions(
+        options.max_length, options.mask_prob, options.block_prob, options.min_block, options.max_block
+    )
+    disk = rows * block_bytes(options.max_length, slots, job.tokenizer.vocab_size, options.views)
     workers = job.config.num_workers or available_cpus()
     minutes = _OVERHEAD * seconds * left / consumed / workers / 60
     reckoned = any(source.compression for source in job.sources)

@@ -124,7 +124,7 @@ def dry_run(config: PretrainConfig) -> None:
     Raises:
         ConfigError, DataError, CheckpointError: as `run`.
     """
-    from pipelines import plan as costs
+    from pipelines.pretrain import dry_run as costs
 
     blocks = costs.read_blocks(config.data_dir)
     if blocks is not None:

@@ -125,3 +125,8 @@ def activation_bytes(
     logits = min(rows * slots, 1024) * vocab_size * bytes_per_value
     biases = heads * appended * total * bytes_per_value * 2
     return rows * (size.num_hidden_layers * per_layer + biases) + logits
+
+
+def checkpoint_bytes(parameter_count: int) -> int:
+    """A checkpoint's weights and the two moments of Adam, fp32; tokenizer and JSON come on top (less than 1 MB)."""
+    return 12 * parameter_count

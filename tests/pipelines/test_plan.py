@@ -1,114 +1,226 @@
-"""What `pmlm pretrain --dry_run` says: counts against the real model and against the paper, and its text."""
+"""`pmlm plan`: the paper's order of magnitude, invariants over any cluster, refusals, and the command itself."""
 
 import json
-from dataclasses import asdict, replace
+import math
+import subprocess
+import sys
+from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from pipelines.plan import ASSUMED, Blocks, describe, make_plan, read_blocks
-from pipelines.pretrain.config import PretrainConfig
-from pipelines.pretrain.plan import slots_of
-from pmlm_core.corpus.manifest import Manifest, ShardEntry
-from pmlm_core.corpus.special import SpecialIds
-from pmlm_core.errors import DataError
+from pipelines.cli import main
+from pipelines.plan.cluster import cluster_of
+from pipelines.plan.config import PlanConfig
+from pipelines.plan.corpus import corpus_of
+from pipelines.plan.recipe import Planned, read_recipe
+from pipelines.plan.run import Line, make
+from pipelines.plan.step import step_on
+from pmlm_core.errors import ConfigError
 
-BASE = PretrainConfig("blocks", "out", preset="base", batch_size=7680, max_steps=500_000, num_workers=64, use_gpu=True)
-TINY = PretrainConfig("blocks", "out", preset="tiny", batch_size=32, max_steps=300, num_workers=2)
-
-
-def write_blocks(folder: Path) -> Blocks:
-    entries = [ShardEntry(f"shards/{i}.arrow", 500, 500 * 128, 500 * 19, 1, "0" * 64) for i in range(2)]
-    Manifest(
-        tokenizer_fingerprint="t",
-        vocab_size=4000,
-        special_ids=SpecialIds(sos=0, pad=1, eos=2, unk=3, mask=4, pseudo=5),
-        max_length=128,
-        views=4,
-        splits={"train": entries, "validation": []},
-    ).save(str(folder))
-    return Blocks(rows=1000, tokens=128_000, slots=19.0, vocab_size=4000, max_length=128, views=4)
+ROOT = Path(__file__).parent.parent.parent
+BASE = PlanConfig(recipe=str(ROOT / "recipes/pretrain/base.yaml"), corpus_gb=160)
 
 
-def test_the_paper_s_run() -> None:
-    """METHOD section 5: 7680 x 512 x 500k is 1.97e12 tokens; its 30.7k V100-hours mean an MFU of 11 %."""
-    plan = make_plan(BASE, ASSUMED, 24, bf16=True)
-    assert plan.tokens_seen == 7680 * 512 * 500_000
-    assert plan.predictions == 7680 * 500_000 * 78 * 2
-    assert plan.parameters == pytest.approx(110e6, rel=0.01)
-    assert plan.flops == plan.flops_per_step * 500_000
-    # 6 operations for each weight and token is the usual rule of thumb; the appended tokens are 2 * 78 more a row.
-    rule = 6 * 85e6 * 7680 * (512 + 2 * 78) * 500_000
-    assert plan.flops == pytest.approx(rule, rel=0.25)
-    assert plan.hours(125e12, 0.11) == pytest.approx(30_700, rel=0.15)
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path, monkeypatch):
+    """Away from blocks that somebody may have made from the recipes."""
+    monkeypatch.chdir(tmp_path)
 
 
-def test_counts_follow_the_options() -> None:
-    blocks = Blocks(rows=1000, tokens=128_000, slots=19.0, vocab_size=4000, max_length=128, views=4)
-    plan = make_plan(TINY, blocks, 16, bf16=False)
-    assert plan.epochs == pytest.approx(32 * 300 / 1000)
-    assert plan.tokens_seen == 32 * 300 * 128
-    one = make_plan(replace(TINY, objective="AE"), blocks, 16, bf16=False)
-    assert one.predictions * 2 == plan.predictions
-    assert one.flops < plan.flops
-    twice = make_plan(replace(TINY, batch_size=64), blocks, 16, bf16=False)
-    assert twice.flops == pytest.approx(2 * plan.flops)
-    assert twice.activation_bytes == plan.activation_bytes
-    assert make_plan(TINY, blocks, 16, bf16=True).activation_bytes < plan.activation_bytes
-    assert make_plan(replace(TINY, rel_pos_bins=0), blocks, 16, bf16=False).parameters == plan.parameters - 2 * 32
+def planned_base() -> Planned:
+    return read_recipe(BASE)
 
 
-def test_parameters_are_those_of_the_model_that_would_be_built() -> None:
-    from pmlm_core.model import PmlmConfig, PmlmForPreTraining
-
-    blocks = Blocks(rows=1, tokens=128, slots=19.0, vocab_size=4000, max_length=128, views=1)
-    model = PmlmForPreTraining(PmlmConfig(vocab_size=4000, **TINY.size()))
-    assert make_plan(TINY, blocks, 16, bf16=False).parameters == sum(p.numel() for p in model.parameters())
+def lines_of(config: PlanConfig) -> list[Line]:
+    return make(config).lines
 
 
-def test_blocks_are_read_from_their_manifest(tmp_path: Path) -> None:
-    assert read_blocks(str(tmp_path)) is None
-    assert read_blocks(str(tmp_path / "nowhere")) is None
-    expected = write_blocks(tmp_path)
-    assert read_blocks(str(tmp_path)) == expected
-    (tmp_path / "manifest.json").write_text("{")
-    with pytest.raises(DataError):
-        read_blocks(str(tmp_path))
+def test_the_papers_order_of_magnitude() -> None:
+    """64 V100 took 20 days, 30.7k GPU-hours (METHOD section 5): an MFU of a tenth of the fp16 peak."""
+    (line,) = lines_of(replace(BASE, gpu="V100", gpus=[64], mfu=0.11, network_gbit=100))
+    assert line.gpu_hours == pytest.approx(30_700, rel=0.2)
+    h100 = lines_of(replace(BASE, gpus=[64]))[0]
+    assert 800 < h100.gpu_hours < 2000
 
 
-def test_the_text(tmp_path: Path) -> None:
-    missing = describe(replace(BASE, data_dir=str(tmp_path / "later")), 24, bf16=True)
-    assert "holds no finished blocks yet" in missing
-    assert "109.5 M parameters (12 layers x 768, 12 heads)" in missing
-    assert "1.97 T tokens" in missing
-    assert "at an assumed MFU of" in missing
-    assert "time here" not in missing  # a GPU run: this machine's CPU says nothing
-
-    write_blocks(tmp_path)
-    text = describe(replace(TINY, data_dir=str(tmp_path)), 16, bf16=False)
-    assert "1,000 rows of 128" in text
-    assert "9.60 times over the data (more than the 4 views" in text
-    assert "time here" in text
-    assert "measured" in text
-    assert "H100" in text
-    assert " 0.0," not in text  # a small run's hours are shown in minutes, not rounded away
+def test_a_step_by_hand() -> None:
+    planned = planned_base()
+    step = step_on(planned, cluster_of(BASE, "bf16"), 64)
+    assert step.micro_batch * step.accumulation * 64 == 7680
+    assert step.products == pytest.approx(7680 * planned.flops_per_row / (64 * 989.4e12 * 0.35))
+    nbytes = 4 * planned.parameters * 2 * 63 / 64
+    assert step.network_bytes == pytest.approx(nbytes)
+    assert step.all_reduce == pytest.approx(nbytes / (400e9 / 8 * 0.8))
+    assert step.all_reduce > step.exposed > 0
+    inside = step_on(planned, cluster_of(BASE, "bf16"), 8)
+    assert inside.all_reduce == pytest.approx(4 * planned.parameters * 2 * 7 / 8 / (450e9 * 0.8))
+    assert step_on(planned, cluster_of(BASE, "bf16"), 1).all_reduce == 0
 
 
-def test_a_run_from_a_checkpoint_has_its_architecture(tmp_path: Path) -> None:
-    sizes = TINY.size()
-    (tmp_path / "config.json").write_text(json.dumps({**sizes, "rel_pos_bins": 32}))
-    start = PretrainConfig("blocks", "out", init_checkpoint=str(tmp_path), batch_size=32, max_steps=300, num_workers=2)
-    assert asdict(make_plan(start, ASSUMED, 16, bf16=False)) == asdict(make_plan(TINY, ASSUMED, 16, bf16=False))
+def test_preprocessing_by_hand() -> None:
+    corpus = corpus_of(BASE, planned_base())
+    assert corpus is not None
+    assert corpus.hours == pytest.approx(160e9 / 64 / 10e6 / 3600)
+    assert corpus.dollars == pytest.approx(160e9 / 10e6 / 3600 * 0.04)
+    assert corpus.tokens == pytest.approx(160e9 / 4.5)
+    assert corpus.rows == pytest.approx(corpus.tokens / 509)
+    assert corpus.epochs == pytest.approx(7680 * 500_000 / corpus.rows)
+    assert corpus_of(replace(BASE, corpus_gb=None), planned_base()) is None
 
 
-def test_the_most_slots_are_those_the_blocks_were_masked_for(tmp_path: Path) -> None:
-    write_blocks(tmp_path)
-    usual = read_blocks(str(tmp_path))
-    manifest = Manifest.load(str(tmp_path))
-    replace(manifest, config={"mask_prob": 0.4, "max_block": 12}).save(str(tmp_path))
-    found = read_blocks(str(tmp_path))
-    assert found is not None
-    assert usual is not None
-    assert found.most_slots == slots_of(Manifest.load(str(tmp_path))) > usual.most_slots
-    more, less = (make_plan(TINY, blocks, 16, bf16=False).activation_bytes for blocks in (found, usual))
-    assert more > less
+CLUSTERS = st.builds(
+    replace,
+    st.just(BASE),
+    gpu=st.sampled_from(["H100", "A100", "V100", "L4"]),
+    mfu=st.floats(0.05, 0.6),
+    gpus_per_node=st.sampled_from([1, 4, 8]),
+    network_gbit=st.floats(1, 3200),
+    launch_us=st.floats(0.5, 30),
+    storage_gb_per_s=st.floats(0.001, 10),
+    batch_size=st.sampled_from([256, 1000, 7680, 8192]),
+)
+
+
+@given(CLUSTERS, st.sampled_from([1, 2, 4, 8]))
+@settings(max_examples=30, deadline=None)
+def test_twice_the_gpus_never_cost_fewer_gpu_hours(config: PlanConfig, gpus: int) -> None:
+    numbers = [gpus << k for k in range(8) if config.batch_size % (gpus << k) == 0]
+    hours = [line.gpu_hours for line in lines_of(replace(config, gpus=numbers))]
+    assert all(later >= earlier * (1 - 1e-9) for earlier, later in pairwise(hours))
+
+
+@given(CLUSTERS, st.sampled_from([1, 3, 5, 15]))
+@settings(max_examples=20, deadline=None)
+def test_where_nothing_is_waited_for_more_gpus_take_fewer_hours_down_to_a_row_each(
+    config: PlanConfig, gpus: int
+) -> None:
+    free = replace(config, batch_size=7680, network_gbit=1e12, link_gb_per_s=1e9, storage_gb_per_s=1e6, launch_us=1e-6)
+    numbers = [gpus << k for k in range(10) if 7680 % (gpus << k) == 0]
+    found = lines_of(replace(free, gpus=numbers))
+    assert all(later.hours < earlier.hours for earlier, later in pairwise(found))
+    assert all(line.bottleneck in ("compute", "data") for line in found)
+
+
+@given(CLUSTERS)
+@settings(max_examples=20, deadline=None)
+def test_parts_of_a_step_add_up(config: PlanConfig) -> None:
+    for line in lines_of(replace(config, gpus=[1, 8])):
+        step = line.step
+        assert step is not None
+        assert 0 <= step.exposed <= step.all_reduce
+        assert step.seconds >= max(step.products, step.sending, step.data)
+        assert math.isfinite(line.dollars)
+
+
+def test_bottlenecks_and_what_to_change() -> None:
+    eight, many = lines_of(replace(BASE, gpus=[8, 512]))
+    assert eight.bottleneck == "compute"
+    assert many.bottleneck == "network"
+    assert "num_workers 512 (the recipe has 64), 15 rows a GPU in one pass" in many.advice
+    assert "larger batch_size" in many.advice
+    (slow,) = lines_of(replace(BASE, gpus=[8], storage_gb_per_s=0.001))
+    assert (slow.bottleneck, "faster storage" in slow.advice) == ("data", True)
+    (little,) = lines_of(replace(BASE, recipe=str(ROOT / "recipes/pretrain/small.yaml"), gpus=[1], launch_us=30))
+    assert little.bottleneck == "little work"
+    assert "torch_compile: true" in little.advice
+    assert "micro_batch_size" in little.advice
+
+
+def test_checkpoints_that_take_longer_than_the_time_between_them(tmp_path) -> None:
+    text = Path(BASE.recipe).read_text().replace("save_steps: 5000", "save_steps: 1")
+    (tmp_path / "often.yaml").write_text(text)
+    (line,) = lines_of(replace(BASE, recipe=str(tmp_path / "often.yaml"), gpus=[64], storage_gb_per_s=0.2))
+    assert line.bottleneck == "checkpoints"
+    assert line.step is not None
+    assert line.step.seconds == pytest.approx(line.step.checkpoint)
+
+
+def test_a_smaller_micro_batch_where_the_usual_one_does_not_fit_and_a_refusal_where_none_does() -> None:
+    small, none = lines_of(replace(BASE, gpus=[64], gpu_memory_gb=6))[0], lines_of(replace(BASE, gpu_memory_gb=2))[0]
+    assert small.step is not None
+    assert small.step.micro_batch < 30
+    assert f"micro_batch_size {small.step.micro_batch}: what would be chosen does not fit" in small.advice
+    assert none.step is None
+    assert "one row needs" in none.advice
+    assert "more memory" in none.advice
+
+
+def test_numbers_of_gpus_that_cannot_share_the_batch_are_refused_in_their_line() -> None:
+    odd, more, fine = lines_of(replace(BASE, gpus=[7, 10_000, 8]))
+    assert odd.step is None
+    assert "cannot be shared evenly" in odd.advice
+    assert "fewer rows than 10,000 GPUs" in more.advice
+    assert fine.step is not None
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"recipe": ""}, "needs --recipe"),
+        ({"gpus": []}, "names no number"),
+        ({"gpus": [0]}, "1 or more"),
+        ({"mfu": 1.5}, "mfu is a share"),
+        ({"network_gbit": 0.0}, "network_gbit must be above 0"),
+        ({"price_per_gpu_hour": -1.0}, "price_per_gpu_hour must be 0 or more"),
+    ],
+)
+def test_options_out_of_range(change, said) -> None:
+    with pytest.raises(ConfigError, match=said):
+        replace(BASE, **change).validate()
+
+
+def test_an_unknown_gpu_needs_its_figures() -> None:
+    unknown = replace(BASE, gpu="RTX 9999")
+    with pytest.raises(ConfigError, match="give --peak_tflops"):
+        make(unknown)
+    with pytest.raises(ConfigError, match="give --gpu_memory_gb"):
+        make(replace(unknown, peak_tflops=200))
+    assert make(replace(unknown, peak_tflops=200, gpu_memory_gb=24, link_gb_per_s=32)).lines[0].step is not None
+
+
+def test_the_command(tmp_path, capsys) -> None:
+    out = tmp_path / "plan.json"
+    arguments = ["plan", "--recipe", BASE.recipe, "--gpus", "8", "64", "512", "--corpus_gb", "160", "--json", str(out)]
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == 0
+    said = capsys.readouterr().out
+    for word in ("GPU-hours", "35% of 989 TFLOP/s (H100, bf16)", "preprocess", "masks repeat after 10", "512 GPUs:"):
+        assert word in said
+    written = json.loads(out.read_text())
+    assert [line["gpus"] for line in written["pretraining"]] == [8, 64, 512]
+    assert written["model"]["flops"] == pytest.approx(1.5e21, rel=0.05)
+    assert written["assumptions"]["mfu"] == 0.35
+    with pytest.raises(SystemExit) as caught:
+        main(["plan", "--recipe", BASE.recipe, "--gpus", "7"])
+    assert caught.value.code == 2
+
+
+@pytest.mark.parametrize("name", ["demo", "mini", "small", "medium", "large"])
+def test_every_recipe_has_a_plan(name, capsys) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["plan", "--recipe", str(ROOT / f"recipes/pretrain/{name}.yaml"), "--gpus", "1", "--gpu", "A100"])
+    assert caught.value.code == 0
+
+
+def test_changes_on_the_command_line_stand_in_place_of_the_recipes(capsys) -> None:
+    half = make(replace(BASE, max_steps=250_000, batch_size=3840, gpus=[8]))
+    assert half.lines[0].gpu_hours == pytest.approx(make(replace(BASE, gpus=[8])).lines[0].gpu_hours / 4, rel=0.02)
+
+
+def test_it_imports_neither_torch_nor_ray() -> None:
+    code = (
+        "import sys\nfrom pipelines.cli import main\n"
+        f"try: main(['plan', '--recipe', {BASE.recipe!r}])\nexcept SystemExit: pass\n"
+        "heavy = {'torch', 'ray', 'mlflow', 'transformers', 'numba'} & set(sys.modules)\n"
+        "sys.exit(f'imported {sorted(heavy)}' if heavy else 0)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env={"PYTHONPATH": str(ROOT), "PATH": ""}
+    )
+    assert done.returncode == 0, done.stderr
+    assert "GPU-hours" in done.stdout

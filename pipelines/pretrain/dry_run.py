@@ -125,7 +125,7 @@ def make_plan(config: PretrainConfig, blocks: Blocks, micro_batch: int, *, bf16:
         flops=per_step * config.max_steps,
         state_bytes=cost.state_bytes(count),
         activation_bytes=activations,
-        checkpoint_bytes=12 * count,
+        checkpoint_bytes=cost.checkpoint_bytes(count),
         micro_batch=micro_batch,
     )
 
@@ -146,9 +146,9 @@ def describe(config: PretrainConfig, micro_batch: int, *, bf16: bool) -> str:
     lines = [
         f"model        {plan.parameters / 1e6:,.1f} M parameters ({_sizes(config)}), objective {config.objective}",
         _data_line(config, blocks),
-        f"training     {config.max_steps:,} steps of {config.batch_size:,} rows: {_count(plan.tokens_seen)} tokens, "
-        f"{_count(plan.predictions)} predictions" + _epochs(plan, blocks),
-        f"one step     {_count(plan.flops_per_step)} FLOP over {config.num_workers} worker(s), each in "
+        f"training     {config.max_steps:,} steps of {config.batch_size:,} rows: {count_text(plan.tokens_seen)} "
+        f"tokens, {count_text(plan.predictions)} predictions" + _epochs(plan, blocks),
+        f"one step     {count_text(plan.flops_per_step)} FLOP over {config.num_workers} worker(s), each in "
         f"{config.batch_size // config.num_workers // plan.micro_batch} forward pass(es) of {plan.micro_batch} rows",
         f"memory       {_bytes(plan.state_bytes + plan.activation_bytes)} a worker: "
         f"{_bytes(plan.state_bytes)} weights, gradients and Adam, {_bytes(plan.activation_bytes)} activations "
@@ -172,7 +172,7 @@ def _data_line(config: PretrainConfig, blocks: Blocks | None) -> str:
             f"rows of {ASSUMED.max_length} tokens and a vocabulary of {ASSUMED.vocab_size:,}"
         )
     return (
-        f"data         {blocks.rows:,} rows of {blocks.max_length}, {_count(blocks.tokens)} tokens, {blocks.views} "
+        f"data         {blocks.rows:,} rows of {blocks.max_length}, {count_text(blocks.tokens)} tokens, {blocks.views} "
         f"views, {blocks.slots:.1f} predicted tokens a row, vocabulary {blocks.vocab_size:,}"
     )
 
@@ -216,7 +216,8 @@ def _time(hours: float) -> str:
     return f"{hours:,.1f} hours" if hours < 100 else f"{hours:,.0f} hours"
 
 
-def _count(number: float) -> str:
+def count_text(number: float) -> str:
+    """A number with the letter of its thousands."""
     for scale, unit in ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
         if number >= scale:
             return f"{number / scale:.3g} {unit}"

@@ -1,0 +1,1 @@
+"""`pmlm plan`: hours, dollars and the bottleneck of a recipe on clusters nobody has to hold."""
