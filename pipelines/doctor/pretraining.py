@@ -1,4 +1,4 @@
-"""What a pre-training run weighs, by the formulas of `pipelines/pretrain/dry_run.py`: memory, and disk for checkpoints."""
+"""What a pre-training run weighs, by the formulas of its dry run: memory, and disk for checkpoints."""
 
 from dataclasses import dataclass
 
