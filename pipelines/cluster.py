@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -73,16 +73,34 @@ def connect(num_cpus: int | None = None) -> None:
     options: dict[str, Any] = {
         "logging_level": logging.INFO if verbose() else logging.ERROR,
         "log_to_driver": verbose(),
-        "runtime_env": {"env_vars": worker_environment()},
     }
     address = os.environ.get("RAY_ADDRESS")
     if address:
         say(f"joining the Ray cluster at {address}")
-    else:
-        say("starting Ray on this machine (some seconds)")
-        # "local", or Ray would join whatever was started on this machine before, and refuse num_cpus.
-        options |= {"address": "local", "num_cpus": num_cpus, "include_dashboard": False}
-    _start(options, retries=0 if address else 2)
+        _start(options | {"runtime_env": {"env_vars": worker_environment()}}, retries=0)
+        return
+    say("starting Ray on this machine (some seconds)")
+    # "local", or Ray would join whatever was started on this machine before, and refuse num_cpus.
+    options |= {"address": "local", "num_cpus": num_cpus, "include_dashboard": False}
+    # A Ray of ours hands its environment on to its workers. Told as a runtime environment instead, it would be made by
+    # an agent first, and the workers that Ray starts in advance, having none, would be left aside for new ones.
+    with _environment(worker_environment()):
+        _start(options, retries=2)
+
+
+@contextmanager
+def _environment(variables: Mapping[str, str]) -> Iterator[None]:
+    """Environment variables of this process for the time of a block."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def verbose() -> bool:

@@ -46,8 +46,8 @@ def estimate(job: Job) -> None:
     if not tokens or not consumed:
         say(f"the sampled part holds no document ({rejects} rejects); check --input_format and --text_field")
         return
-    total = sum(span.weight for piece in job.pieces for span in piece.spans)
-    left = sum(span.weight for number in job.missing for span in job.pieces[number].spans)
+    total = sum(piece.weight for piece in job.pieces)
+    left = sum(job.pieces[number].weight for number in job.missing)
     all_tokens = total * tokens / consumed
     capacity = job.options.max_length - FRAME
     rows = all_tokens / capacity

@@ -85,7 +85,7 @@ def run_pieces(
     strict: bool,
     num_workers: int | None,
 ) -> Iterator[Outcome]:
-    """Do `pieces` over the connected Ray, yielding each as it is finished, in any order.
+    """Do `pieces` over the connected Ray, yielding each as it is finished, in any order; the largest are begun first.
 
     Args:
         pieces: by number.
@@ -96,7 +96,9 @@ def run_pieces(
     Raises:
         DataError: worker processes died again and again.
     """
-    items = [{"number": number, "piece": pickle.dumps(piece)} for number, piece in pieces.items()]
+    # The largest first: a large one begun last would keep one worker busy long after the others have nothing left.
+    largest_first = sorted(pieces.items(), key=lambda numbered: -numbered[1].weight)
+    items = [{"number": number, "piece": pickle.dumps(piece)} for number, piece in largest_first]
     task = partial(
         do_piece,
         options=options,

@@ -79,7 +79,7 @@ def _do_missing(job: Job) -> None:
     errors: list[str] = []
     peak = 0
     started = time.monotonic()
-    total = sum(span.weight for piece in missing.values() for span in piece.spans)
+    total = sum(piece.weight for piece in missing.values())
     with PieceProgress("preprocessing", total, len(missing)) as progress:
         outcomes = run_pieces(
             missing,
@@ -94,8 +94,7 @@ def _do_missing(job: Job) -> None:
             peak = max(peak, outcome.peak_bytes)
             if outcome.row is not None:
                 job.finished[outcome.number] = outcome.row
-                weight = sum(span.weight for span in missing[outcome.number].spans)
-                progress.done(weight, sum(outcome.row.rejects["counts"].values()))
+                progress.done(missing[outcome.number].weight, sum(outcome.row.rejects["counts"].values()))
             elif outcome.fatal:
                 raise DataError(f"{outcome.error}\nWhat is finished is kept; the same command goes on from there.")
             else:

@@ -49,6 +49,11 @@ class Piece:
 
     spans: tuple[Span, ...]
 
+    @property
+    def weight(self) -> int:
+        """Bytes of text, about."""
+        return sum(span.weight for span in self.spans)
+
 
 Mapper = Callable[[Callable[[Source], list[Span]], Iterable[Source]], Iterable[list[Span]]]
 

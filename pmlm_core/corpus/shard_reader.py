@@ -124,8 +124,6 @@ def open_shard(path: str, entry: ShardEntry, manifest: Manifest) -> Shard:
     try:
         reader = pa.ipc.open_file(pa.BufferReader(mapped))
         batches = [reader.get_batch(i) for i in range(reader.num_record_batches)]
-        for batch in batches:
-            batch.validate()  # buffers as long as the rows need; the values themselves are checked when read
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"{path} is not a whole Arrow file ({error}); {_REMAKE}.") from None
     _check_schema(path, reader.schema, manifest)
@@ -141,7 +139,7 @@ def open_shard(path: str, entry: ShardEntry, manifest: Manifest) -> Shard:
         u16=words.view(np.uint16),
         u8=raw,
         tokens=words.view(np.uint32) if wide else words.view(np.uint16),
-        table=_places(batches, mapped.address),
+        table=_places(path, batches, mapped),
         vocab_size=manifest.vocab_size,
     )
 
@@ -167,21 +165,39 @@ def _check_schema(path: str, found: pa.Schema, manifest: Manifest) -> None:
     )
 
 
-def _places(batches: list[pa.RecordBatch], base: int) -> npt.NDArray[np.int64]:
-    columns = batches[0].num_columns if batches else 0
-    table = np.zeros((len(batches), columns, 3), np.int64)
+def _places(path: str, batches: list[pa.RecordBatch], mapped: pa.Buffer) -> npt.NDArray[np.int64]:
+    """The `table` of a shard.
+
+    Only lengths are looked at, not the buffers (`RecordBatch.validate` would read offsets of every column of every
+    batch: a hundred places of the file for the sake of the one row that is wanted); values are checked when read.
+
+    Raises:
+        DataError: a buffer does not lie in the file, or is shorter than the rows need.
+    """
+    kinds = [(pa.types.is_list(kind), _width(kind)) for kind in (batches[0].schema.types if batches else [])]
+    table = np.zeros((len(batches), len(kinds), 3), np.int64)
+    base, end = mapped.address, mapped.address + mapped.size
     for b, batch in enumerate(batches):
-        for c, column in enumerate(batch.columns):
-            ragged = pa.types.is_list(column.type)
-            width = (column.type.value_type if ragged else column.type).bit_width // 8
-            buffers = column.buffers()
-            offsets, values = (buffers[1], buffers[3]) if ragged else (None, buffers[1])
-            if offsets is not None:
-                table[b, c, 0] = (offsets.address - base) // 4
-            if values is not None and values.size:
+        rows = batch.num_rows
+        for c, (ragged, width) in enumerate(kinds):
+            buffers = batch.column(c).buffers()
+            needed, values = buffers[1], buffers[3 if ragged else 1]
+            size = 4 * (rows + 1) if ragged else width * rows
+            whole = needed is not None and needed.size >= size and base <= needed.address <= end - needed.size
+            if whole and ragged:
+                table[b, c, 0] = (needed.address - base) // 4
+            if whole and values is not None and values.size:
+                whole = base <= values.address <= end - values.size
                 table[b, c, 1] = (values.address - base) // width
                 table[b, c, 2] = values.size // width
+            if not whole:
+                raise DataError(f"{path}, record batch {b}: the shard is damaged; {_REMAKE}.")
     return table
+
+
+def _width(kind: pa.DataType) -> int:
+    """Bytes of a value."""
+    return (kind.value_type if pa.types.is_list(kind) else kind).bit_width // 8
 
 
 @numba.njit(cache=True, nogil=True)

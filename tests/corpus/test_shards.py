@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from oracles.made_blocks import SIZES, VIEWS, build, made_of, part, save, views_of, writer
 
 from pmlm_core.corpus.blocks import BATCH_ROWS, BlockSet, Manifest, ShardEntry
+from pmlm_core.corpus.shard_reader import _places
 from pmlm_core.errors import DataError
 
 
@@ -103,6 +104,17 @@ def test_damaged_bytes_give_an_error_or_other_tokens_but_never_a_crash(tmp_path:
             opened.verify()
     assert len(complaints) > 20
     assert all("2.arrow" in complaint for complaint in complaints)
+
+
+def test_buffers_outside_the_file_are_refused(tmp_path: Path) -> None:
+    build(tmp_path)
+    with pa.memory_map(str(tmp_path / "2.arrow")) as source:
+        mapped = source.read_buffer()
+    batches = [pa.ipc.open_file(pa.BufferReader(mapped)).get_batch(0)]
+    assert _places("2.arrow", batches, mapped)[0, 0, 2] > 0
+    for other in (mapped.slice(0, 600), mapped.slice(mapped.size // 2), pa.allocate_buffer(mapped.size)):
+        with pytest.raises(DataError, match=r"2\.arrow, record batch 0: the shard is damaged"):
+            _places("2.arrow", batches, other)
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,22 @@ def test_workers_get_the_memory_settings(ray_session):
     assert {name: found[name] for name in cluster.worker_environment()} == cluster.worker_environment()
 
 
+def test_a_ray_of_ours_needs_no_runtime_environment_and_this_process_keeps_its_own(ray_session):
+    import ray
+
+    assert not ray.get_runtime_context().runtime_env.get("env_vars")  # or workers started in advance were of no use
+    assert not [name for name in cluster._WORKER_ENVIRONMENT if name in os.environ]
+
+
+def test_variables_are_set_for_a_while(monkeypatch):
+    monkeypatch.setenv("PMLM_SET", "before")
+    monkeypatch.delenv("PMLM_UNSET", raising=False)
+    with cluster._environment({"PMLM_SET": "now", "PMLM_UNSET": "now"}):
+        assert (os.environ["PMLM_SET"], os.environ["PMLM_UNSET"]) == ("now", "now")
+    assert os.environ["PMLM_SET"] == "before"
+    assert "PMLM_UNSET" not in os.environ
+
+
 def test_what_the_user_has_set_wins(monkeypatch):
     name = next(iter(cluster.worker_environment()))
     monkeypatch.setenv(name, "12345")

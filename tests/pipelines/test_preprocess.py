@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipelines.cli import main
+from pipelines.preprocess import ray_stage
 from pipelines.preprocess.config import PreprocessConfig
 from pipelines.preprocess.job import _check_apart, prepare
 from pipelines.preprocess.ray_stage import do_piece
@@ -417,3 +418,20 @@ def test_the_command_line_refuses_unknown_options(capsys):
         main(["preprocess", "--view", "3"])
     assert stopped.value.code == 2
     assert "did you mean 'views'" in capsys.readouterr().err
+
+
+def test_the_largest_pieces_are_begun_first(config, monkeypatch):
+    job = prepare(config())
+    assert len({piece.weight for piece in job.pieces}) > 1
+    begun: list[int] = []
+
+    def over_ray(task, items, **_):
+        begun.extend(item["number"] for item in items)
+        return iter(())
+
+    monkeypatch.setattr(ray_stage, "over_ray", over_ray)
+    pieces = dict(enumerate(job.pieces))
+    told = {"tokenizer_fingerprint": "", "strict": False, "num_workers": 2}
+    assert not list(ray_stage.run_pieces(pieces, job.options, "", "", **told))
+    assert sorted(begun) == sorted(pieces)
+    assert [pieces[number].weight for number in begun] == sorted((p.weight for p in job.pieces), reverse=True)
