@@ -4,12 +4,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: help demo test test-slow lint format figures clean clean-caches
+.PHONY: help demo test test-slow cluster-test lint format figures clean clean-caches
 
 help:
 	@echo "make demo       set-up, then the main job on embedded samples: tokenizer, preprocessing, pre-training, sweeps, comparison"
 	@echo "make test       set-up, then the tests"
 	@echo "make test-slow  the tests that take minutes too"
+	@echo "make cluster-test  ray up on three hosts made on this machine, one killed while training (ten minutes; needs root)"
 	@echo "make lint       style, types, import direction"
 	@echo "make figures    draw the figures of the documentation anew"
 	@echo "make clean      remove the environment, the demo's output and all caches"
@@ -36,6 +37,10 @@ test: $(VENV)/.dev
 
 test-slow: $(VENV)/.dev
 	$(BIN)/python -m pytest -m "slow or not slow"
+
+# Root on Linux, and Debian's openssh-server, rsync and iproute2.
+cluster-test: $(VENV)/.dev
+	$(BIN)/python deploy/testbed/trial.py
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

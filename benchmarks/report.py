@@ -50,15 +50,15 @@ class Report:
         self._console.print(text)
         self._blocks.append(text)
 
-    def finish(self, save: bool) -> None:
-        """Say how the figures were made, and with `save` write the file."""
+    def finish(self, save: str | None) -> None:
+        """Say how the figures were made, and unless `save` is None write the file, with `save` after its name."""
         made = f"Made with `{command()}` on {machine()}; commit {commit()}; {versions()}."
         self._blocks.append(made)
-        if not save:
+        if save is None:
             return
         folder = HERE / "results"
         folder.mkdir(exist_ok=True)
-        path = folder / f"{datetime.date.today()}-{self._name}.md"
+        path = folder / f"{datetime.date.today()}-{self._name}{f'-{save}' if save else ''}.md"
         path.write_text("\n\n".join(self._blocks) + "\n")
         self._console.print(f"saved: {path}")
 
@@ -66,7 +66,13 @@ class Report:
 def options(doc: str | None) -> argparse.ArgumentParser:
     """A command line with the module's text as help, and `--save`."""
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--save", action="store_true", help="keep the tables in benchmarks/results/")
+    parser.add_argument(
+        "--save",
+        nargs="?",
+        const="",
+        metavar="SUFFIX",
+        help="keep the tables in benchmarks/results/, under the date, the benchmark's name and this suffix",
+    )
     return parser
 
 
