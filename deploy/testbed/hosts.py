@@ -52,7 +52,6 @@ hostname {name}
 mkdir -p /tmp/ray
 mount --bind {own}/ray /tmp/ray
 mount --bind {own}/hosts /etc/hosts
-mkdir -p {own}/home/.keep
 {keep_python}
 mount --rbind {own}/home {home}
 mount -t tmpfs -o size=1g tmpfs /dev/shm
@@ -76,7 +75,8 @@ def up() -> None:
     """Start the hosts and wait until each answers."""
     refuse_what_cannot_work()
     down()
-    (ROOT / "shared").mkdir(parents=True)
+    ROOT.mkdir(mode=0o700)
+    (ROOT / "shared").mkdir()
     for key in ("key", "host_key"):
         run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(ROOT / key))
     run("ip", "link", "add", BRIDGE, "type", "bridge")
@@ -101,7 +101,7 @@ def start(name: str) -> None:
     (own / "hosts").write_text("127.0.0.1 localhost\n" + "".join(f"{a} {n}\n" for n, a in HOSTS.items()))
     sshd = shutil.which("sshd", path=search_path())
     assert sshd is not None
-    (own / "sshd_config").write_text(SSHD.format(address=address, root=ROOT, path=search_path()))
+    (own / "sshd_config").write_text(SSHD.format(address=address, root=ROOT))
     token = home / ".ray" / "auth_token"
     if token.exists():
         shutil.copy(token, own / "home" / ".ray" / "auth_token")
@@ -157,9 +157,12 @@ def wait_for(name: str, seconds: float = 20) -> None:
 def kill(name: str) -> None:
     """End all processes of a host at once, as a lost machine does; its address goes silent too."""
     pid = int((ROOT / name / "pid").read_text())
-    # `ip netns exec` becomes unshare, whose child is the host's first process: with it the kernel ends all others.
-    for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
-        os.kill(int(child), signal.SIGKILL)
+    command = Path(f"/proc/{pid}/cmdline")
+    # The number may have gone to another process since.
+    if command.exists() and f"hostname {name}" in command.read_text():
+        # `ip netns exec` becomes unshare, whose child is the host's first process: with it the kernel ends all others.
+        for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+            os.kill(int(child), signal.SIGKILL)
     run("ip", "link", "set", f"v{name}", "down", check=False)
 
 
@@ -172,6 +175,8 @@ def down() -> None:
         run("ip", "netns", "del", name, check=False)
         run("ip", "link", "del", f"v{name}", check=False)
     run("ip", "link", "del", BRIDGE, check=False)
+    if ROOT.exists() and (ROOT.is_symlink() or ROOT.stat().st_uid != os.geteuid()):
+        raise SystemExit(f"error: {ROOT} is somebody else's; remove it first")
     shutil.rmtree(ROOT, ignore_errors=True)
 
 

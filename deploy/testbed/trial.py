@@ -173,8 +173,6 @@ def try_everything(given: argparse.Namespace) -> None:
             "--output_dir", f"{SHARED}/sweep",
         )  # fmt: skip
         finish("sweep", 1200)
-    command("ray", "down", "--yes", str(CLUSTER))
-    say("ray down: done")
 
 
 def main() -> None:
@@ -191,12 +189,13 @@ def main() -> None:
         token.parent.mkdir(exist_ok=True)
         token.write_text(os.urandom(32).hex())
         token.chmod(0o600)
-    hosts.up()
     try:
+        hosts.up()
         try_everything(given)
         say("all is well")
     finally:
         if not given.keep:
+            subprocess.run(["ray", "down", "--yes", str(CLUSTER)], env=CLIENT, capture_output=True)
             hosts.down()
             say("hosts removed")
 

@@ -11,8 +11,9 @@ from pipelines.cli import COMMANDS
 from pipelines.doctor.config import DoctorConfig
 from pipelines.doctor.finding import Finding, error
 from pipelines.doctor.pretraining import Weight, weigh
+from pipelines.tracking.patience import Attempt
 from pmlm_core import storage
-from pmlm_core.errors import ConfigError, PmlmError
+from pmlm_core.errors import ConfigError
 
 _WRITTEN = ("output_dir", "upload_dir")
 _READ = ("inputs", "data_dir", "tokenizer", "model", "init_checkpoint")
@@ -71,7 +72,7 @@ def settle(config: DoctorConfig) -> Demands:
     jobs, findings = [], []
     for stage, each in found:
         places += _places(stage, each, given=config.recipe is None)
-        job, finding = _job(stage, each)
+        job, finding = _job(stage, each, config.timeout)
         jobs += [job] if job else []
         findings += [finding] if finding else []
     uri = next((each.tracking_uri for _, each in found if getattr(each, "tracking_uri", None)), None)
@@ -127,16 +128,17 @@ def _each_once(places: list[Place]) -> tuple[Place, ...]:
     return tuple(found.values())
 
 
-def _job(stage: str, config: Any) -> tuple[Job | None, Finding | None]:
+def _job(stage: str, config: Any, timeout: float) -> tuple[Job | None, Finding | None]:
     if stage in ("pretrain", "finetune"):
         threads = cluster.threads_per_worker(config.cpus_per_worker, config.num_workers)
         job = Job(stage, config.num_workers, threads, float(config.use_gpu), config.num_workers > 1, config.output_dir)
         if stage == "finetune":
             return job, None
-        try:
-            return dataclasses.replace(job, weight=weigh(config)), None
-        except (PmlmError, OSError) as met:
-            return job, error(f"memory of pretrain cannot be told: {met}", "Mend the option or file that it names.")
+        attempt = Attempt(lambda: weigh(config), timeout, "doctor-weigh")  # it reads data_dir, which may hang
+        if attempt.result is None:
+            why = f"memory of pretrain cannot be told: {attempt.failure}"
+            return job, error(why, "Mend the option or file that it names, or the storage that does not answer.")
+        return dataclasses.replace(job, weight=attempt.result), None
     if stage == "sweep":
         cpus, gpus = config.cpus_per_trial, config.gpus_per_trial
         return Job(stage, config.num_workers, cpus, gpus, config.num_workers > 1, config.output_dir), None

@@ -7,7 +7,7 @@ from typing import Any
 
 from pipelines.console import console
 from pipelines.doctor.finding import Check, Finding, Severity, count
-from pipelines.tracking.redact import redacted
+from pipelines.tracking.redact import redact, redacted
 from pmlm_core import __version__, storage
 
 _STYLES = {Severity.OK: "green", Severity.WARNING: "yellow", Severity.ERROR: "red"}
@@ -16,7 +16,7 @@ _STYLES = {Severity.OK: "green", Severity.WARNING: "yellow", Severity.ERROR: "re
 def show_check(check: Check) -> None:
     """One line: mark, name, summary."""
     console().print(f"{check.severity:<8}", style=_STYLES[check.severity], end="", markup=False)
-    console().print(f"{check.name:<12} {check.summary}", markup=False)
+    console().print(redact(f"{check.name:<12} {check.summary}"), markup=False)
 
 
 def show_findings(checks: Sequence[Check]) -> None:
@@ -32,9 +32,11 @@ def _show(check: Check, finding: Finding) -> None:
     console().print()
     where = f" [{finding.where}]" if finding.where else ""
     console().print(
-        f"{finding.severity}: {check.name}{where}: {finding.what}", style=_STYLES[finding.severity], markup=False
+        redact(f"{finding.severity}: {check.name}{where}: {finding.what}"),
+        style=_STYLES[finding.severity],
+        markup=False,
     )
-    console().print(f"  {finding.remedy}", markup=False)
+    console().print(f"  {redact(finding.remedy)}", markup=False)
 
 
 def numbers(checks: Sequence[Check]) -> tuple[int, int]:

@@ -2,7 +2,7 @@
 
 from pipelines.doctor.demands import Job
 from pipelines.doctor.examined import Examined
-from pipelines.doctor.finding import Check, Finding, error, gigabytes, named, odd_ones, warning
+from pipelines.doctor.finding import Check, Finding, error, gigabytes, named, warning
 from pipelines.doctor.places import Seen, Touched
 from pipelines.doctor.secrets import cleaned
 from pipelines.tracking.redact import redact
@@ -126,8 +126,8 @@ def _read(each: Examined, what: str, made: tuple[str, ...]) -> list[Finding]:
         if answer.failure is not None
     ]
     values = {label: answer.value for label, answer in each.seen.items() if answer.failure is None}
-    for label, seen in odd_ones({"": here, **values}).items() if values else ():
-        if label and seen != here:
+    for label, seen in values.items():
+        if seen != here:
             why = seen.failure or ("it is not there" if seen.kind == "missing" else "files or their sizes differ")
             findings.append(
                 error(f"{what} is not what this command sees: {cleaned(why, each.place.path)}", _SHARE, label)

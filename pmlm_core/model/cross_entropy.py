@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from pmlm_core.model.cross_entropy_rows import cross_entropy_
@@ -88,7 +89,8 @@ class _CrossEntropySums(torch.autograd.Function):
         return losses_R.view(parts, -1).sum(1), correct_P
 
     @staticmethod
-    def backward(ctx: Any, *output_gradients: Tensor) -> tuple[Any, ...]:
+    @once_differentiable
+    def backward(ctx: Any, *output_gradients: Tensor) -> tuple[Any, ...]:  # type: ignore[override]
         scale_P = output_gradients[0]
         if ctx.gradients is None:
             raise RuntimeError("the gradient of cross_entropy_sum is made once; for another backward, call it again")

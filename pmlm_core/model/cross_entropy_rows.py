@@ -26,18 +26,19 @@ def cross_entropy_(
     """
     rows, classes = logits_RV.shape
     logits, labels = numbers(logits_RV), labels_R.contiguous().numpy()
+    if len(labels) != rows:
+        raise IndexError(f"{rows} rows of logits have {len(labels)} labels")
     if wrong := labels[((labels < 0) | (labels >= classes)) & (labels != ignored)].tolist():
         raise IndexError(f"label {wrong[0]} is not in the vocabulary of {classes}")
     losses, right = np.zeros(rows), np.zeros(rows, np.int64)
     precise = np.float64 if logits_RV.dtype is torch.float64 else np.float32
-    sums: list[np.ndarray] = []
 
-    def work(start: int, stop: int) -> None:
+    def work(start: int, stop: int) -> np.ndarray:
         added = np.zeros(classes, precise)
         _cross_entropy(logits, labels, start, stop, classes, ignored, precise(smoothing), losses, right, added)
-        sums.append(added)
+        return added
 
-    share_rows(work, rows, classes)
+    sums = share_rows(work, rows, classes)
     if scale_R is not None:
         logits_RV.mul_(scale_R[:, None])
         return (
@@ -52,6 +53,7 @@ def cross_entropy_(
 @compiled
 def _cross_entropy(logits, labels, start, stop, classes, ignored, smoothing, losses, right, added):  # type: ignore[no-untyped-def]
     zero = smoothing - smoothing
+    one = np.exp(zero)  # a literal would make float64 of it
     even = smoothing / added.dtype.type(classes)
     weights = np.empty_like(added)
     for r in range(start, stop):
@@ -77,7 +79,7 @@ def _cross_entropy(logits, labels, start, stop, classes, ignored, smoothing, los
                 if get(row, j) >= top:
                     right[r] = 0
                     break
-        share = 1 / total
+        share = one / total
         for j in range(len(row)):
             weights[j] = weights[j] * share - even
         weights[label] -= 1 - smoothing

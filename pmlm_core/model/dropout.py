@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from pmlm_core.model.device import eager_on_cpu
-from pmlm_core.model.loops import compiled, get, numbers, put, random_words, share_rows
+from pmlm_core.model.loops import compiled, get, number, numbers, put, random_words, share_rows, threshold
 
 _BLOCK = 1024
 """Values whose random bits are drawn at a time; they stay in the cache."""
@@ -33,10 +34,9 @@ def drop(x: Tensor, p: float, seed: int) -> Tensor:
     x = x.contiguous()
     out = torch.empty_like(x)
     given, made = numbers(x), numbers(out)
-    scale = np.float64(1 / (1 - p)) if x.dtype is torch.float64 else np.float32(1 / (1 - p))
-    which = np.uint32(round(p * 65536)), np.uint64(seed)
+    how = number(x.dtype, 1 / (1 - p)), threshold(p), np.uint64(seed)
     blocks = -(-len(given) // _BLOCK)
-    share_rows(lambda start, stop: _drop(given, made, start, stop, scale, *which), blocks, _BLOCK)
+    share_rows(lambda start, stop: _drop(given, made, start, stop, *how), blocks, _BLOCK)
     return out
 
 
@@ -47,7 +47,8 @@ class _CpuDropout(torch.autograd.Function):
         return drop(x, p, ctx.seed)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
         return drop(gradients[0], ctx.p, ctx.seed), None
 
 
@@ -61,7 +62,7 @@ def dropout(x: Tensor, p: float, training: bool) -> Tensor:
 
 
 @compiled
-def _drop(given, made, start, stop, scale, threshold, seed):  # type: ignore[no-untyped-def]
+def _drop(given, made, start, stop, scale, limit, seed):  # type: ignore[no-untyped-def]
     words = np.empty(_BLOCK // 4, np.uint64)
     drawn = words.view(np.uint16)
     zero = scale - scale
@@ -70,5 +71,5 @@ def _drop(given, made, start, stop, scale, threshold, seed):  # type: ignore[no-
         out = made[block * _BLOCK : (block + 1) * _BLOCK]
         random_words(words, seed, np.uint64(block * len(words)))
         for i in range(len(values)):
-            factor = zero if np.uint32(drawn[i]) < threshold else scale
+            factor = zero if np.uint32(drawn[i]) < limit else scale
             put(out, i, get(values, i) * factor)

@@ -4,6 +4,7 @@ torch makes a pass over memory for each operation, and widens bf16 and bool thro
 makes one pass for a chain of operations, with vector instructions for as long as its body is plain arithmetic.
 """
 
+import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
@@ -41,22 +42,34 @@ def numbers(x: Tensor) -> npt.NDArray[Any]:
     return flat.numpy()
 
 
-def share_rows(work: Callable[[int, int], object], rows: int, width: int) -> None:
-    """Call `work(start, stop)` so that all `rows` are done, by as many threads as torch has here."""
+def number(dtype: torch.dtype, x: float) -> np.float32 | np.float64:
+    """`x` in the type that loops over numbers of `dtype` compute in."""
+    return np.float64(x) if dtype is torch.float64 else np.float32(x)
+
+
+def threshold(p: float) -> np.uint32:
+    """Below it, 16 random bits leave a value out with probability `p`: 0 for p = 0 alone, so that no p is lost."""
+    return np.uint32(max(1, round(p * 65536)) if p else 0)
+
+
+def share_rows(work: Callable[[int, int], Any], rows: int, width: int) -> list[Any]:
+    """What `work(start, stop)` gives for each part of the rows, in their order; the parts are computed by as many
+    threads as torch has here, and are the same ones whenever the number of threads is."""
     threads = min(torch.get_num_threads(), rows, max(1, rows * width // _LEAST))
     if threads <= 1:
-        work(0, rows)
-        return
+        return [work(0, rows)]
     edges = [rows * part // threads for part in range(threads + 1)]
-    others = [_pool(threads - 1).submit(work, a, b) for a, b in pairwise(edges[1:])]
-    work(edges[0], edges[1])
-    for other in others:
-        other.result()
+    pool = _pool(torch.get_num_threads() - 1)
+    others = [pool.submit(work, a, b) for a, b in pairwise(edges[1:])]
+    return [work(edges[0], edges[1]), *(other.result() for other in others)]
 
 
 @lru_cache(maxsize=1)
 def _pool(threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads, thread_name_prefix="pmlm-loop")
+
+
+os.register_at_fork(after_in_child=_pool.cache_clear)  # a child process has none of the threads
 
 
 def get(values, i):  # type: ignore[no-untyped-def]

@@ -5,10 +5,11 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from pmlm_core.model.device import eager_on_cpu
 from pmlm_core.model.dropout import draw_seed, dropout
-from pmlm_core.model.loops import compiled, get, numbers, put, random_words, share_rows
+from pmlm_core.model.loops import compiled, get, number, numbers, put, random_words, share_rows, threshold
 
 
 def add_and_norm(x_BTD: Tensor, residual_BTD: Tensor, norm: nn.LayerNorm, p: float, training: bool) -> Tensor:
@@ -25,6 +26,8 @@ class _AddAndNorm(torch.autograd.Function):
     def forward(
         ctx: Any, x_BTD: Tensor, residual_BTD: Tensor, weight_D: Tensor, bias_D: Tensor, epsilon: float, p: float
     ) -> Tensor:
+        if x_BTD.shape != residual_BTD.shape:
+            raise ValueError(f"x is {tuple(x_BTD.shape)} and its residual {tuple(residual_BTD.shape)}; they are added")
         width, dtype = weight_D.shape[0], torch.promote_types(x_BTD.dtype, residual_BTD.dtype)
         x_BTD, residual_BTD = x_BTD.contiguous(), residual_BTD.contiguous()
         out_BTD = torch.empty(x_BTD.shape, dtype=dtype)
@@ -32,29 +35,29 @@ class _AddAndNorm(torch.autograd.Function):
         ctx.p, ctx.seed = p, draw_seed() if p else 0
         given = (numbers(x_BTD), numbers(residual_BTD), numbers(weight_D), numbers(bias_D))
         made = (numbers(out_BTD), numbers(normal_BTD), numbers(scales_BT))
-        how = (_number(dtype, epsilon), *_mask(dtype, ctx.p, ctx.seed))
+        how = (number(dtype, 1 / width), number(dtype, epsilon), *_mask(dtype, ctx.p, ctx.seed))
         share_rows(lambda a, b: _forward(*given, *made, a, b, width, *how), scales_BT.numel(), width)
         ctx.save_for_backward(normal_BTD, scales_BT, weight_D)
         ctx.dtypes = x_BTD.dtype, residual_BTD.dtype
         return out_BTD
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Any, ...]:
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Any, ...]:  # type: ignore[override]
         gradient_BTD = gradients[0].contiguous()
         normal_BTD, scales_BT, weight_D = ctx.saved_tensors
         width, dtype = weight_D.shape[0], gradient_BTD.dtype
         x_grad_BTD, residual_grad_BTD = (torch.empty(gradient_BTD.shape, dtype=each) for each in ctx.dtypes)
         given = (numbers(gradient_BTD), numbers(normal_BTD), numbers(scales_BT), numbers(weight_D))
         made = (numbers(x_grad_BTD), numbers(residual_grad_BTD))
-        how = _mask(dtype, ctx.p, ctx.seed)
-        sums: list[np.ndarray] = []
+        how = (number(dtype, 1 / width), *_mask(dtype, ctx.p, ctx.seed))
 
-        def work(start: int, stop: int) -> None:
+        def work(start: int, stop: int) -> np.ndarray:
             of_part = np.zeros((2, width), numbers(scales_BT).dtype)
             _backward(*given, *made, of_part[0], of_part[1], start, stop, width, *how)
-            sums.append(of_part)
+            return of_part
 
-        share_rows(work, scales_BT.numel(), width)
+        sums = share_rows(work, scales_BT.numel(), width)
         weight_grad_D, bias_grad_D = torch.from_numpy(np.sum(sums, axis=0)).to(weight_D.dtype).unbind()
         return x_grad_BTD, residual_grad_BTD, weight_grad_D, bias_grad_D, None, None
 
@@ -63,30 +66,25 @@ def _precise(dtype: torch.dtype) -> torch.dtype:
     return torch.promote_types(dtype, torch.float32)
 
 
-def _number(dtype: torch.dtype, x: float) -> np.float32 | np.float64:
-    return np.float64(x) if dtype is torch.float64 else np.float32(x)
-
-
 def _mask(dtype: torch.dtype, p: float, seed: int) -> tuple[Any, ...]:
-    return _number(dtype, 1 / (1 - p)), np.uint32(round(p * 65536)), np.uint64(seed)
+    return number(dtype, 1 / (1 - p)), threshold(p), np.uint64(seed)
 
 
 @compiled
 def _forward(  # type: ignore[no-untyped-def]
-    x, residual, weight, bias, out, normal, scales, start, stop, width, epsilon, kept, threshold, seed
+    x, residual, weight, bias, out, normal, scales, start, stop, width, part, epsilon, kept, limit, seed
 ):
     words = np.empty((width + 3) // 4, np.uint64)
     drawn = words.view(np.uint16)
-    zero = kept - kept
-    one = zero + 1
+    zero, one = kept - kept, kept / kept
     sums = np.full(width, zero)
     for r in range(start, stop):
         row, other = x[r * width : (r + 1) * width], residual[r * width : (r + 1) * width]
         total = zero
-        if threshold:
+        if limit:
             random_words(words, seed, np.uint64(r * len(words)))
             for j in range(len(row)):
-                factor = zero if np.uint32(drawn[j]) < threshold else kept
+                factor = zero if np.uint32(drawn[j]) < limit else kept
                 both = get(other, j) + get(row, j) * factor
                 sums[j] = both
                 total += both
@@ -95,12 +93,12 @@ def _forward(  # type: ignore[no-untyped-def]
                 both = get(other, j) + get(row, j)
                 sums[j] = both
                 total += both
-        mean = total / width
+        mean = total * part
         squares = zero
         for j in range(len(row)):
             away = sums[j] - mean
             squares += away * away
-        scale = one / np.sqrt(squares / width + epsilon)
+        scale = one / np.sqrt(squares * part + epsilon)
         scales[r] = scale
         made, kept_row = out[r * width : (r + 1) * width], normal[r * width : (r + 1) * width]
         for j in range(len(row)):
@@ -111,8 +109,8 @@ def _forward(  # type: ignore[no-untyped-def]
 
 @compiled
 def _backward(  # type: ignore[no-untyped-def]
-    gradient, normal, scales, weight, x_grad, residual_grad, weight_sum, bias_sum, start, stop, width, kept,
-    threshold, seed,
+    gradient, normal, scales, weight, x_grad, residual_grad, weight_sum, bias_sum, start, stop, width, part, kept,
+    limit, seed,
 ):  # fmt: skip
     words = np.empty((width + 3) // 4, np.uint64)
     drawn = words.view(np.uint16)
@@ -129,16 +127,16 @@ def _backward(  # type: ignore[no-untyped-def]
             sums[j] = scaled
             total += scaled
             along += scaled * value
-        mean, slope, scale = total / width, along / width, scales[r]
+        mean, slope, scale = total * part, along * part, scales[r]
         into_x, into_residual = x_grad[r * width : (r + 1) * width], residual_grad[r * width : (r + 1) * width]
         for j in range(len(row)):
             change = (sums[j] - mean - get(values, j) * slope) * scale
             sums[j] = change
             put(into_residual, j, change)
-        if threshold:
+        if limit:
             random_words(words, seed, np.uint64(r * len(words)))
             for j in range(len(row)):
-                factor = zero if np.uint32(drawn[j]) < threshold else kept
+                factor = zero if np.uint32(drawn[j]) < limit else kept
                 put(into_x, j, sums[j] * factor)
         else:
             for j in range(len(row)):

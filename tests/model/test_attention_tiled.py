@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from packaging.version import Version
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from pmlm_core.errors import ConfigError
@@ -21,7 +22,7 @@ from pmlm_core.model.pseudo import lay_out
 if find_spec("triton") is None:
     pytest.skip("triton is not installed", allow_module_level=True)
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-if DEVICE == "cpu" and version("triton") < "3.7" and np.__version__ >= "2.4":
+if DEVICE == "cpu" and Version(version("triton")) < Version("3.7") and Version(np.__version__) >= Version("2.4"):
     pytest.skip("the interpreter of Triton before 3.7 does not know numpy 2.4", allow_module_level=True)
 # The interpreter is chosen when a kernel is read, as it was for Triton's own (tests/conftest.py).
 with pytest.MonkeyPatch.context() as patch:

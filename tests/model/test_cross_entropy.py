@@ -79,6 +79,27 @@ def test_parts_have_the_losses_and_gradients_of_each_alone(weights):
         torch.testing.assert_close(got, expected, rtol=1e-12, atol=1e-12)
 
 
+def test_a_step_repeats_bit_by_bit_whatever_thread_ends_first():
+    torch.manual_seed(0)
+    values, labels = [torch.randn(60, 32), torch.randn(2000, 32), torch.randn(2000)], torch.randint(0, 2000, (60,))
+    before = torch.get_num_threads()
+    torch.set_num_threads(5)
+    try:
+        made = []
+        for _ in range(20):
+            states, weight, bias = (x.clone().requires_grad_() for x in values)
+            cross_entropy_sum(states, weight, bias, labels)[0].backward()
+            made.append(bias.grad)
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(each, made[0]) for each in made)
+
+
+def test_labels_of_another_number_are_refused():
+    with pytest.raises(IndexError, match="2 rows of logits have 1 labels"):
+        cross_entropy_sum(torch.zeros(2, 6), torch.zeros(13, 6), torch.zeros(13), torch.tensor([1]))
+
+
 def test_a_second_backward_is_refused_and_not_wrong():
     states = torch.randn(4, 6, requires_grad=True)
     loss, _ = cross_entropy_sum(states, torch.randn(13, 6), torch.zeros(13), torch.tensor([1, 2, 3, 4]))

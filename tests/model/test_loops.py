@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pmlm_core.model.attention.softmax import softmax_, softmax_backward_
-from pmlm_core.model.loops import compiled, exp, get, largest, numbers, put, random_words, share_rows
+from pmlm_core.model.loops import compiled, exp, get, largest, numbers, put, random_words, share_rows, threshold
 
 FLOATS = st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), min_size=1, max_size=40)
 
@@ -94,6 +94,21 @@ def test_rows_are_shared_without_gap_or_overlap(rows):
     finally:
         torch.set_num_threads(before)
     assert sorted(row for start, stop in parts for row in range(start, stop)) == list(range(rows))
+
+
+def test_the_least_dropout_still_drops_and_none_does_not():
+    assert [int(threshold(p)) for p in (0.0, 1e-9, 0.25)] == [0, 1, 16384]
+    scores, kept = torch.randn(2, 300, 64), torch.full((2, 300, 64), 7.0)
+    softmax_(scores, kept, None, scale=1.0, dropout_p=1e-9, seed=0, row=0)
+    torch.testing.assert_close(kept, scores.clamp(min=0))
+
+
+def test_not_a_number_is_not_dropped_out_of_sight():
+    scores, kept = torch.zeros(1, 2, 8), torch.empty(1, 2, 8)
+    scores[0, 0, 3] = math.nan
+    softmax_(scores, kept, None, scale=1.0, dropout_p=0.25, seed=0, row=0)
+    assert kept[0, 0].isnan().any()
+    assert kept[0, 1].isfinite().all()
 
 
 @pytest.mark.parametrize("threads", [1, 3])

@@ -18,6 +18,13 @@ def _inputs(dtype, residual_dtype, width=37):
     return x, residual, norm
 
 
+@pytest.fixture
+def threads_back():
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.mark.parametrize("threads", [1, 3])
 def test_values_and_gradients_are_torchs(threads):
     results = []
@@ -66,6 +73,22 @@ def test_dropout_is_that_of_the_same_rate_and_its_gradient_that_of_its_own_mask(
     again = _inputs(torch.float64, torch.float64)
     again[2](again[1] + again[0] * kept / 0.7).square().sum().backward()
     torch.testing.assert_close(x.grad, again[0].grad, rtol=1e-9, atol=1e-9)
+
+
+def test_a_step_repeats_bit_by_bit_whatever_thread_ends_first(threads_back):
+    torch.set_num_threads(5)
+    made = []
+    for _ in range(20):
+        x, residual, norm = _inputs(torch.float32, torch.float32, width=600)
+        add_and_norm(x, residual, norm, 0.0, training=True).square().sum().backward()
+        made.append(norm.weight.grad)
+    assert all(torch.equal(each, made[0]) for each in made)
+
+
+def test_a_residual_of_another_shape_is_refused():
+    x, residual, norm = _inputs(torch.float32, torch.float32)
+    with pytest.raises(ValueError, match="they are added"):
+        add_and_norm(x, residual[:1], norm, 0.0, training=True)
 
 
 def test_other_devices_take_torchs_way(monkeypatch):

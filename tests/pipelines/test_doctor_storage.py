@@ -154,6 +154,8 @@ def test_what_is_only_read_has_to_be_the_same(tmp_path):
     assert "files or their sizes differ" in finding.what
     (finding,) = found(place, Prober(), Elsewhere(tmp_path / "none"))
     assert "it is not there" in finding.what
+    everywhere_else = found(place, Elsewhere(tmp_path / "none"), Elsewhere(tmp_path / "none"))
+    assert [finding.where for finding in everywhere_else] == ["node1", "node2"], "though they agree among themselves"
 
 
 def test_what_does_not_exist_yet(tmp_path):

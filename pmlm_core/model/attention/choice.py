@@ -32,6 +32,8 @@ def kernel_for(x: Tensor, dtype: torch.dtype, width: int) -> str:
     if wanted == "triton":
         _refuse_what_triton_lacks(x, dtype, width)
         return wanted
+    if wanted == "plain" and x.device.type != "cpu":
+        raise ConfigError(f"{VARIABLE}=plain computes on a CPU, and the model is on {x.device.type}.")
     if wanted != "auto":
         return wanted
     if eager_on_cpu(x):

@@ -55,7 +55,7 @@ class Call:
     """Queries `start:stop` attend to the first `keys` keys.
 
     Attributes:
-        bias: dense: added to the scaled scores, broadcastable to [B, H, stop - start, keys] with its first two
+        bias: dense: added to the scaled scores, broadcastable to [B, H, stop - start, keys] with its first three
             dimensions possibly 1; None adds nothing.
         rule: the same in structure, instead of `bias`. The calls of a layer are all dense or all structured.
     """

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from pmlm_core.model.attention.interface import Call
 from pmlm_core.model.attention.softmax import softmax_, softmax_backward_
@@ -91,7 +92,8 @@ class _Attention(torch.autograd.Function):
         return out_BQHE
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Any, ...]:
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Any, ...]:  # type: ignore[override]
         (out_grad_BQHE,) = gradients
         q_BQHE, k_BSHE, v_BSHE, *weights = ctx.saved_tensors
         rows, _, heads, width = q_BQHE.shape

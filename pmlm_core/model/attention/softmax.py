@@ -5,10 +5,20 @@ mask; the mask is never stored, read or widened by itself.
 """
 
 import numpy as np
-import torch
 from torch import Tensor
 
-from pmlm_core.model.loops import compiled, exp, get, largest, numbers, put, random_words, share_rows
+from pmlm_core.model.loops import (
+    compiled,
+    exp,
+    get,
+    largest,
+    number,
+    numbers,
+    put,
+    random_words,
+    share_rows,
+    threshold,
+)
 
 
 def softmax_(
@@ -32,10 +42,14 @@ def softmax_(
     heads, queries, keys = scores_HQS.shape
     first = row * heads * queries * words_of(keys)
     scores, kept = numbers(scores_HQS), numbers(kept_HQS)
-    bias = scores if bias_HQS is None else numbers(bias_HQS.contiguous())
-    bias_rows = 0 if bias_HQS is None else len(bias) // keys
-    which = np.uint32(round(dropout_p * 65536)), np.uint64(seed), np.uint64(first)
-    scaled = _number(scores_HQS.dtype, scale)
+    bias, bias_rows = scores, 0
+    if bias_HQS is not None:
+        bias_HQS = bias_HQS.expand(bias_HQS.shape[0], queries, keys)
+        if bias_HQS.shape[0] not in (1, heads):
+            raise ValueError(f"a bias of {bias_HQS.shape[0]} heads is added to the scores of {heads}")
+        bias, bias_rows = numbers(bias_HQS.contiguous()), bias_HQS.shape[0] * queries
+    which = threshold(dropout_p), np.uint64(seed), np.uint64(first)
+    scaled = number(scores_HQS.dtype, scale)
 
     def work(start: int, stop: int) -> None:
         _softmax(scores, kept, bias, bias_rows, start, stop, keys, scaled, *which)
@@ -56,7 +70,7 @@ def softmax_backward_(
     heads, queries, keys = grad_HQS.shape
     arrays = numbers(grad_HQS), numbers(signed_HQS), numbers(kept_HQS)
     sums = numbers(grad_HQS if bias_grad_HQS is None else bias_grad_HQS)
-    scale = _number(grad_HQS.dtype, 1 / (1 - dropout_p))
+    scale = number(grad_HQS.dtype, 1 / (1 - dropout_p))
     flags = dropout_p > 0, bias_grad_HQS is not None
     share_rows(lambda start, stop: _backward(*arrays, sums, start, stop, keys, scale, *flags), heads * queries, keys)
 
@@ -66,15 +80,11 @@ def words_of(keys: int) -> int:
     return -(-keys // 4)
 
 
-def _number(dtype: torch.dtype, x: float) -> np.float32 | np.float64:
-    return np.float64(x) if dtype is torch.float64 else np.float32(x)
-
-
 @compiled
-def _softmax(scores, kept, bias, bias_rows, start, stop, keys, scale, threshold, seed, first):  # type: ignore[no-untyped-def]
+def _softmax(scores, kept, bias, bias_rows, start, stop, keys, scale, limit, seed, first):  # type: ignore[no-untyped-def]
     words = np.empty((keys + 3) // 4, np.uint64)
     drawn = words.view(np.uint16)
-    zero = scale - scale
+    zero, one = scale - scale, scale / scale
     weights = np.full(keys, zero)
     for r in range(start, stop):
         row = scores[r * keys : (r + 1) * keys]
@@ -92,8 +102,8 @@ def _softmax(scores, kept, bias, bias_rows, start, stop, keys, scale, threshold,
             weight = exp(weights[j] - top)
             weights[j] = weight
             total += weight
-        share = 1 / total
-        if threshold == 0:
+        share = one / total
+        if limit == 0:
             for j in range(len(row)):
                 put(row, j, weights[j] * share)
             continue
@@ -101,9 +111,9 @@ def _softmax(scores, kept, bias, bias_rows, start, stop, keys, scale, threshold,
         random_words(words, seed, first + np.uint64(r * len(words)))
         for j in range(len(row)):
             weight = weights[j] * share
-            left_out = np.uint32(drawn[j]) < threshold
+            left_out = np.uint32(drawn[j]) < limit
             signed = -weight if left_out else weight
-            stays = weight if signed > zero else zero
+            stays = zero if left_out else weight
             put(row, j, signed)
             put(out, j, stays)
 
@@ -116,16 +126,16 @@ def _backward(grad, signed, kept, sums, start, stop, keys, scale, drops, adds): 
         total = zero
         for j in range(len(row)):
             weight = get(weights, j)
-            total += (weight if weight > zero else zero) * get(row, j)
+            total += (zero if weight < zero else weight) * get(row, j)
         if drops:
             out = kept[r * keys : (r + 1) * keys]
             for j in range(len(row)):
                 weight = get(weights, j)
-                stays = weight if weight > zero else zero
+                stays = zero if weight < zero else weight
                 put(out, j, stays)
         for j in range(len(row)):
             weight = get(weights, j)
-            kept_grad = get(row, j) if weight > zero else zero
+            kept_grad = zero if weight < zero else get(row, j)
             put(row, j, abs(weight) * (kept_grad - total) * scale)
         if adds:
             added = sums[r * keys : (r + 1) * keys]

@@ -96,7 +96,7 @@ class PmlmForConditionalGeneration(PmlmPreTrainedModel, LengthPenalty, Generatio
             encoder_outputs: from `get_encoder()`; with it a decoding step is made, without gradient, whose rows may be
                 several to a source.
             past_key_values: from the step before; only the tokens after it are computed.
-            label_smoothing: see `pmlm_core.model.head.cross_entropy_sum`.
+            label_smoothing: see `pmlm_core.model.cross_entropy.cross_entropy_sum`.
 
         Raises:
             ValueError: source and target need more positions than the model has, or an input is missing.
