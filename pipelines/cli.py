@@ -21,7 +21,7 @@ class Command:
 
 COMMANDS = {
     "tokenizer": Command("TokenizerConfig", "Train a SentencePiece tokenizer on a seeded sample of the corpus."),
-    "preprocess": Command("PreprocessConfig", "Turn raw text into packed, masked Arrow blocks with Ray Data."),
+    "preprocess": Command("PreprocessConfig", "Turn raw text into packed, masked Arrow blocks, in parallel with Ray."),
     "pretrain": Command("PretrainConfig", "Pre-train a pseudo-masked language model on blocks, with Ray Train."),
     "finetune": Command("FinetuneConfig", "Fine-tune a checkpoint for a benchmark or a task of your own."),
     "sweep": Command("SweepConfig", "Search the options of fine-tuning per benchmark, with Ray Tune."),

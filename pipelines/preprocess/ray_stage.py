@@ -1,4 +1,4 @@
-"""The only part of preprocessing that knows Ray: each Ray Data task does a whole piece and returns one small row.
+"""The only part of preprocessing that knows Ray: each Ray task does a whole piece and returns one small row.
 
 Token blocks never pass through the object store: moving them would cost more than making them.
 """

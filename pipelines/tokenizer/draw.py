@@ -1,4 +1,4 @@
-"""Drawing the sample: over Ray Data where the input is large, in this process where Ray would take longer to start."""
+"""Drawing the sample: over Ray where the input is large, in this process where Ray would take longer to start."""
 
 import pickle
 from functools import partial
