@@ -83,6 +83,7 @@ def test_a_recipe_that_wants_gpus_is_told_on_a_machine_without(capsys, monkeypat
     [("127.0.0.1:1", "no connection to 127.0.0.1:1"), ("http://127.0.0.1:8265", "for `ray job submit`")],
 )
 def test_a_cluster_that_is_away_is_a_finding(address, said, capsys, monkeypatch):
+    monkeypatch.setattr("ray.is_initialized", lambda: False)  # other tests' Ray may be there, and would be asked
     monkeypatch.setenv("RAY_ADDRESS", address)
     assert doctor() == 1
     assert said in capsys.readouterr().out
@@ -95,6 +96,7 @@ def test_an_address_that_ray_knows_itself_is_left_to_it():
 
 @pytest.mark.slow
 def test_something_that_listens_and_is_no_ray_is_a_finding_in_time(capsys, monkeypatch):
+    monkeypatch.setattr("ray.is_initialized", lambda: False)
     with socket.create_server(("127.0.0.1", 0)) as server:
         monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{server.getsockname()[1]}")
         start = time.monotonic()
