@@ -5,6 +5,7 @@ from typing import Any
 
 from pipelines.doctor.demands import Job
 from pipelines.doctor.finding import Check, Finding, count, error, gigabytes, named, odd_ones, warning
+from pipelines.doctor.gpus import Gpus
 from pipelines.doctor.machine import Machine
 from pipelines.doctor.nodes import Node
 from pipelines.doctor.pretraining import LIBRARIES
@@ -112,7 +113,7 @@ def _memory(job: Job, nodes: Sequence[Node], machines: Mapping[str, Machine]) ->
     findings, one = [], job.weight.worker
     if job.gpus:
         for node in nodes:
-            for gpu in (machines[node.label].gpus or _NO_GPUS).gpus:
+            for gpu in (machines[node.label].gpus or Gpus()).gpus:
                 if gpu.memory_free < one:
                     hard = gpu.memory < one
                     has = f"{gigabytes(gpu.memory)}" if hard else f"{gigabytes(gpu.memory_free)} free now"
@@ -141,7 +142,3 @@ def _memory(job: Job, nodes: Sequence[Node], machines: Mapping[str, Machine]) ->
 def _own(machines: Mapping[str, Machine]) -> dict[str, int]:
     """Memory by machine: several nodes on one machine share it."""
     return {each.identity: each.memory for each in machines.values()}
-
-
-class _NO_GPUS:
-    gpus: Sequence[Any] = ()

@@ -1,6 +1,8 @@
-"""Rows of blocks made on the spot."""
+"""Rows of blocks and batches made on the spot."""
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from pmlm_core.corpus.masking import mask_windows
 from pmlm_core.corpus.packing import Windows
@@ -40,3 +42,13 @@ def random_rows(lengths: list[int], vocab_size: int = 60, seed: int = 0, mask_pr
         view.step_lengths,
         view.step_offsets,
     )
+
+
+def unpadded_batch(rows: int, n: int, k: int, vocab_size: int) -> dict[str, Tensor]:
+    """Random tokens of which the first `k` of `n` are predicted, one a step."""
+    return {
+        "input_ids": torch.randint(6, vocab_size, (rows, n)),
+        "pseudo_position_ids": torch.arange(k).expand(rows, k),
+        "pseudo_steps": torch.arange(1, k + 1).expand(rows, k),
+        "labels": torch.randint(6, vocab_size, (rows, k)),
+    }

@@ -8,6 +8,7 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
+from model_makers import unpadded_batch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import pmlm_core.model as room
@@ -72,12 +73,7 @@ def operations_counted(layers: int, objective: str) -> int:
         objective=objective,
     )
     model = PmlmForPreTraining(config).train()
-    batch = {
-        "input_ids": torch.randint(6, vocab, (rows, n)),
-        "pseudo_position_ids": torch.arange(k).expand(rows, k),
-        "pseudo_steps": torch.arange(1, k + 1).expand(rows, k),
-        "labels": torch.randint(6, vocab, (rows, k)),
-    }
+    batch = unpadded_batch(rows, n, k, vocab)
     with _as_on_a_gpu(), _Count() as count:
         with torch.autocast("cpu", dtype=torch.bfloat16):
             loss = model(**batch).loss

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from model_makers import unpadded_batch
 from torch.utils.flop_counter import FlopCounterMode
 
 from pmlm_core.errors import ConfigError
@@ -43,12 +44,7 @@ def test_operations_are_those_torch_counts(objective, layers):
         objective=objective,
     )
     model = PmlmForPreTraining(config)
-    batch = {
-        "input_ids": torch.randint(6, vocab, (rows, n)),
-        "pseudo_position_ids": torch.arange(k).expand(rows, k),
-        "pseudo_steps": torch.arange(1, k + 1).expand(rows, k),
-        "labels": torch.randint(6, vocab, (rows, k)),
-    }
+    batch = unpadded_batch(rows, n, k, vocab)
     counter = FlopCounterMode(display=False)
     with counter:
         model(**batch).loss.backward()
@@ -67,12 +63,7 @@ def test_activation_estimate_is_what_autograd_keeps():
         vocab_size=vocab, hidden_size=64, num_hidden_layers=4, num_attention_heads=4, intermediate_size=256
     )
     model = PmlmForPreTraining(config).train()
-    batch = {
-        "input_ids": torch.randint(6, vocab, (rows, n)),
-        "pseudo_position_ids": torch.arange(k).expand(rows, k),
-        "pseudo_steps": torch.arange(1, k + 1).expand(rows, k),
-        "labels": torch.randint(6, vocab, (rows, k)),
-    }
+    batch = unpadded_batch(rows, n, k, vocab)
     kept: dict[int, int] = {}
     weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
 

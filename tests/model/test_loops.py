@@ -86,13 +86,9 @@ def test_other_types_are_refused_with_a_sentence():
 
 @pytest.mark.parametrize("rows", [0, 1, 2, 7, 1000])
 def test_rows_are_shared_without_gap_or_overlap(rows):
-    before = torch.get_num_threads()
     torch.set_num_threads(3)
-    try:
-        parts = []
-        share_rows(lambda start, stop: parts.append((start, stop)), rows, width=100_000)
-    finally:
-        torch.set_num_threads(before)
+    parts = []
+    share_rows(lambda start, stop: parts.append((start, stop)), rows, width=100_000)
     assert sorted(row for start, stop in parts for row in range(start, stop)) == list(range(rows))
 
 
@@ -119,14 +115,10 @@ def test_softmax_and_its_gradient_are_torchs(heads_of_bias, dropout_p, threads):
     scores = torch.randn(2, 60, 401, dtype=torch.float64, requires_grad=True)
     signed, kept, sums = scores.detach().clone(), torch.empty_like(scores), torch.ones_like(scores)
     gradient, bias = torch.randn_like(scores), torch.randn(heads_of_bias, 60, 401, dtype=torch.float64)
-    before = torch.get_num_threads()
     torch.set_num_threads(threads)
-    try:
-        softmax_(signed, kept, bias, scale=0.5, dropout_p=dropout_p, seed=3, row=5)
-        scores_grad = gradient.clone()
-        softmax_backward_(scores_grad, signed, kept_again := torch.empty_like(kept), sums, dropout_p)
-    finally:
-        torch.set_num_threads(before)
+    softmax_(signed, kept, bias, scale=0.5, dropout_p=dropout_p, seed=3, row=5)
+    scores_grad = gradient.clone()
+    softmax_backward_(scores_grad, signed, kept_again := torch.empty_like(kept), sums, dropout_p)
     keep = (signed > 0).double() if dropout_p else torch.ones_like(signed)
     assert (1 - keep).mean().item() == pytest.approx(dropout_p, abs=0.01)
     products = scores * 0.5 + bias

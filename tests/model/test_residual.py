@@ -18,26 +18,15 @@ def _inputs(dtype, residual_dtype, width=37):
     return x, residual, norm
 
 
-@pytest.fixture
-def threads_back():
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.mark.parametrize("threads", [1, 3])
 def test_values_and_gradients_are_torchs(threads):
     results = []
-    before = torch.get_num_threads()
     torch.set_num_threads(threads)
-    try:
-        for ours in (True, False):
-            x, residual, norm = _inputs(torch.float64, torch.float64, width=400)
-            out = add_and_norm(x, residual, norm, 0.1, training=False) if ours else norm(x + residual)
-            (out * torch.arange(out.numel()).view_as(out).cos()).sum().backward()
-            results.append([out.detach(), x.grad, residual.grad, norm.weight.grad, norm.bias.grad])
-    finally:
-        torch.set_num_threads(before)
+    for ours in (True, False):
+        x, residual, norm = _inputs(torch.float64, torch.float64, width=400)
+        out = add_and_norm(x, residual, norm, 0.1, training=False) if ours else norm(x + residual)
+        (out * torch.arange(out.numel()).view_as(out).cos()).sum().backward()
+        results.append([out.detach(), x.grad, residual.grad, norm.weight.grad, norm.bias.grad])
     for got, expected in zip(*results, strict=True):
         torch.testing.assert_close(got, expected, rtol=1e-10, atol=1e-10)
 
@@ -75,7 +64,7 @@ def test_dropout_is_that_of_the_same_rate_and_its_gradient_that_of_its_own_mask(
     torch.testing.assert_close(x.grad, again[0].grad, rtol=1e-9, atol=1e-9)
 
 
-def test_a_step_repeats_bit_by_bit_whatever_thread_ends_first(threads_back):
+def test_a_step_repeats_bit_by_bit_whatever_thread_ends_first():
     torch.set_num_threads(5)
     made = []
     for _ in range(20):
