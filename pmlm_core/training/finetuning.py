@@ -3,12 +3,12 @@
 import torch
 from torch import Tensor, nn
 
+from pmlm_core.model.cross_entropy import IGNORED
 from pmlm_core.training.step import Batch, Task
 
 BLANK = "blank"
 """Marks a micro-batch that only keeps a worker in step with the others: it counts nothing and its loss weighs zero."""
 _PER_EXAMPLE = ("start_positions", "labels")
-IGNORED = -100
 
 
 def finetuning_task(kind: str, label_smoothing: float = 0.0) -> Task:

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
+from pmlm_core.model.cross_entropy import IGNORED
 from pmlm_core.model.objectives import Objective
 from pmlm_core.training.reduce import all_sum
 from pmlm_core.training.step import Batch, Precision, Task
@@ -29,7 +30,7 @@ def pretraining_task(objective: Objective) -> Task:
 
 def count_predictions(batch: Batch) -> int:
     """Predicted tokens of a micro-batch; AE and PAR predict the same ones."""
-    return int((batch["labels"] != -100).sum())
+    return int((batch["labels"] != IGNORED).sum())
 
 
 def count_tokens(batch: Batch) -> int:
