@@ -1,6 +1,7 @@
 """Kernels against the reference, in values and gradients; the relative bias against T5's."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from oracles.pseudo_mask import t5_bucket
 from pmlm_core.errors import ConfigError
 from pmlm_core.model.attention import choice, plain, reference, sdpa
 from pmlm_core.model.attention.interface import Call, attend, kernels
+from pmlm_core.model.attention.layer_sums import summed_over_layers
 from pmlm_core.model.attention.plan import make_plan
 from pmlm_core.model.attention.relbias import RelativeBias, bucket
 from pmlm_core.model.pseudo import lay_out
@@ -81,6 +83,31 @@ def test_plain_gradient_with_dropout_is_that_of_its_own_forward():
 
     assert torch.autograd.gradcheck(run, (*qkv, *biases), fast_mode=True)
     assert not torch.allclose(run(*qkv, *biases), plain.attend(*qkv, calls, 0.0))
+
+
+@pytest.mark.parametrize("bias", ["shared", "per row"])
+def test_gradient_of_a_bias_summed_over_layers_in_one_place_is_that_of_autograd(bias):
+    gradients = []
+    for sum_in_one_place in (False, True):
+        qkv, calls = _inputs(bias)
+        biases = [call.bias for call in calls]
+        if sum_in_one_place:
+            read = [summed_over_layers(bias) for bias in biases]
+            calls = [replace(call, bias=x, sums=sums) for call, (x, sums) in zip(calls, read, strict=True)]
+        q, k, v = qkv
+        for attended in (plain.attend, plain.attend, reference.attend):  # the last returns a gradient all the same
+            q = attended(q, k, v, calls, 0.0)
+        q.square().sum().backward()
+        gradients.append([x.grad for x in (*qkv, *biases)])
+    for expected, got in zip(*gradients, strict=True):
+        torch.testing.assert_close(got, expected, rtol=1e-10, atol=1e-12)
+
+
+def test_a_bias_that_needs_no_gradient_is_not_summed():
+    bias = torch.zeros(1, H, N, N, requires_grad=True)
+    assert summed_over_layers(bias.detach())[1] is None
+    with torch.no_grad():
+        assert summed_over_layers(bias)[1] is None
 
 
 def test_plain_dropout_keeps_the_mean():

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from pmlm_core.model.attention.layer_sums import LayerSums
 from pmlm_core.model.attention.relbias import ByDistance
 from pmlm_core.model.pseudo import Codes
 
@@ -57,6 +58,7 @@ class Call:
     Attributes:
         bias: dense: added to the scaled scores, broadcastable to [B, H, stop - start, keys] with its first three
             dimensions possibly 1; None adds nothing.
+        sums: where the gradient of `bias` may be added instead of being returned, for a bias of many layers.
         rule: the same in structure, instead of `bias`. The calls of a layer are all dense or all structured.
     """
 
@@ -64,6 +66,7 @@ class Call:
     stop: int
     keys: int
     bias: Tensor | None = None
+    sums: LayerSums | None = None
     rule: Rule | None = None
 
 

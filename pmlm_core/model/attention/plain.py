@@ -2,7 +2,7 @@
 
 Why by hand: the scores of one row stay in the cache through product, bias, softmax and product, and again in backward;
 the products get operands in order, where torch would transpose views of the fused projection number by number; the
-gradient of a shared bias is summed as it arises, in fp32, instead of being kept for the whole batch; and bias, softmax,
+gradient of a shared bias is summed as it arises, over rows in fp32 and over layers in one place; and bias, softmax,
 dropout and their gradients are single passes (`softmax`). `benchmarks/attention.py` holds it against the alternatives.
 """
 
@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from pmlm_core.model.attention.interface import Call
+from pmlm_core.model.attention.layer_sums import LayerSums
 from pmlm_core.model.attention.softmax import softmax_, softmax_backward_
 from pmlm_core.model.dropout import draw_seed
 
@@ -21,8 +22,8 @@ from pmlm_core.model.dropout import draw_seed
 def attend(q_BQHE: Tensor, k_BSHE: Tensor, v_BSHE: Tensor, calls: Sequence[Call], dropout_p: float) -> Tensor:
     """See `interface.Kernel`."""
     spans = tuple((call.start, call.stop, call.keys) for call in calls)
-    biases = [call.bias for call in calls]
-    return _Attention.apply(q_BQHE, k_BSHE, v_BSHE, spans, dropout_p, *biases)
+    biases, sums = [call.bias for call in calls], tuple(call.sums for call in calls)
+    return _Attention.apply(q_BQHE, k_BSHE, v_BSHE, spans, sums, dropout_p, *biases)
 
 
 def _rows(x_BLHE: Tensor, start: int, stop: int) -> tuple[Tensor, ...]:
@@ -49,6 +50,7 @@ class _Attention(torch.autograd.Function):
         k_BSHE: Tensor,
         v_BSHE: Tensor,
         spans: tuple[tuple[int, int, int], ...],
+        sums: tuple[LayerSums | None, ...],
         dropout_p: float,
         *biases: Tensor | None,
     ) -> Tensor:
@@ -87,7 +89,7 @@ class _Attention(torch.autograd.Function):
         if dropout_p:
             out_BQHE.mul_(1 / (1 - dropout_p))
         ctx.save_for_backward(q_BQHE, k_BSHE, v_BSHE, *weights)
-        ctx.spans, ctx.dropout_p = spans, dropout_p
+        ctx.spans, ctx.sums, ctx.dropout_p = spans, sums, dropout_p
         ctx.biases = [None if bias is None else (bias.shape, bias.dtype) for bias in biases]
         return out_BQHE
 
@@ -108,7 +110,9 @@ class _Attention(torch.autograd.Function):
         for call in order:
             start, stop, keys = ctx.spans[call]
             first = call == order[0]
-            bias_grad = _bias_sums(ctx.biases[call], rows, heads) if ctx.needs_input_grad[5 + call] else None
+            bias_grad, of_layers = None, ctx.sums[call]
+            if ctx.needs_input_grad[6 + call]:
+                bias_grad = (of_layers or LayerSums()).total(*_sums_form(ctx.biases[call], rows, heads))
             scores_grad_HQS = q_BQHE.new_empty(heads, stop - start, keys)
             scratch_HQS = torch.empty_like(scores_grad_HQS) if ctx.dropout_p else None
             for q_HQE, k_HSE, v_HSE, g_HQE, weights_HQS, q_grad_HQE, k_grad_HSE, v_grad_HSE, bias_grad_HQS in zip(
@@ -129,17 +133,17 @@ class _Attention(torch.autograd.Function):
                 _product(v_grad_HSE, kept_HQS.transpose(1, 2), g_HQE, kept_scale, None if first else v_grad_HSE)
                 _product(q_grad_HQE, scores_grad_HQS, k_HSE, scale)
                 _product(k_grad_HSE, scores_grad_HQS.transpose(1, 2), q_HQE, scale, None if first else k_grad_HSE)
-            if bias_grad is not None:
+            if bias_grad is not None and of_layers is None:
                 shape, dtype = ctx.biases[call]
                 bias_grads[call] = bias_grad.sum_to_size(shape).to(dtype)
-        return q_grad_BQHE, k_grad_BSHE, v_grad_BSHE, None, None, *bias_grads
+        return q_grad_BQHE, k_grad_BSHE, v_grad_BSHE, None, None, None, *bias_grads
 
 
-def _bias_sums(bias: tuple[torch.Size, torch.dtype], rows: int, heads: int) -> Tensor:
-    """Zeros to add the gradient of a bias to; a bias that all rows share has it summed in fp32 at least."""
+def _sums_form(bias: tuple[torch.Size, torch.dtype], rows: int, heads: int) -> tuple[torch.Size, torch.dtype]:
+    """Form of the sums for a bias' gradient; a bias that all rows share has it summed in fp32 at least."""
     (of_rows, _, queries, keys), dtype = bias
-    sums = dtype if of_rows == rows else torch.promote_types(dtype, torch.float32)
-    return torch.zeros(of_rows, heads, queries, keys, dtype=sums)
+    dtype = dtype if of_rows == rows else torch.promote_types(dtype, torch.float32)
+    return torch.Size((of_rows, heads, queries, keys)), dtype
 
 
 def _product(out: Tensor, left: Tensor, right: Tensor, scale: float, added: Tensor | None = None) -> None:

@@ -1,12 +1,13 @@
 """From a layout to the calls of a layer: which queries over which keys, with which bias and which of them hidden. Made
 once a step, for all layers: dense, or in structure where the kernel wants it so."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from pmlm_core.model.attention.interface import Call, Places, Rule
+from pmlm_core.model.attention.layer_sums import summed_over_layers
 from pmlm_core.model.attention.relbias import ByDistance, RelativeBias
 from pmlm_core.model.pseudo import CONTEXT, Codes, Layout, codes
 
@@ -52,7 +53,16 @@ def make_plan(
         bias = None if relative is None else relative.in_order(reach)
         return _structured(layout, padded, bias, position_ids_BN, slot_positions_BK, read_ae)
     square_HPP = None if relative is None else relative.square(reach).to(dtype)
-    return _dense(layout, padded, square_HPP, position_ids_BN, slot_positions_BK, read_ae, dtype)
+    plan = _dense(layout, padded, square_HPP, position_ids_BN, slot_positions_BK, read_ae, dtype)
+    return Plan(tuple(map(_summing, plan.full)), plan.read) if kernel == "plain" else plan
+
+
+def _summing(call: Call) -> Call:
+    """The call of a full layer, of which there are many."""
+    if call.bias is None:
+        return call
+    bias, sums = summed_over_layers(call.bias)
+    return replace(call, bias=bias, sums=sums)
 
 
 def _structured(

@@ -1,0 +1,56 @@
+"""The gradient of a bias that all layers share, summed in one place as it arises.
+
+Autograd would have each layer give a gradient of its own, of the size of all scores, and add it to the others': on a CPU
+that is several passes over memory for each layer.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+
+class LayerSums:
+    """What the layers' backward passes have added so far; empty before the first and after it was taken."""
+
+    def __init__(self) -> None:
+        self._total: Tensor | None = None
+
+    def total(self, shape: torch.Size, dtype: torch.dtype) -> Tensor:
+        """Where a layer adds its gradient, all in the same form; zeros for the first."""
+        if self._total is None:
+            self._total = torch.zeros(shape, dtype=dtype)
+        return self._total
+
+    def take(self) -> Tensor | None:
+        total, self._total = self._total, None
+        return total
+
+
+def summed_over_layers(bias: Tensor) -> tuple[Tensor, LayerSums | None]:
+    """The bias as layers are to read it, and where they add its gradient, instead of returning it; None without one."""
+    if not (torch.is_grad_enabled() and bias.requires_grad):
+        return bias, None
+    sums = LayerSums()
+    return _Shared.apply(bias, sums), sums
+
+
+class _Shared(torch.autograd.Function):
+    """Autograd runs this backward after those of all layers, whether or not they return a gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, bias: Tensor, sums: LayerSums) -> Tensor:
+        ctx.set_materialize_grads(False)
+        ctx.sums, ctx.shape, ctx.dtype = sums, bias.shape, bias.dtype
+        return bias.view_as(bias)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Any, ...]:  # type: ignore[override]
+        (returned,) = gradients  # by a kernel that knows nothing of sums
+        total = ctx.sums.take()
+        if total is None:
+            return returned, None
+        total = total.sum_to_size(ctx.shape).to(ctx.dtype)
+        return total if returned is None else total + returned, None
