@@ -36,6 +36,8 @@ _WORKER_ENVIRONMENT = {
     # glibc gives freed activations back to the kernel and faults them in again at every step, unless told not to.
     "MALLOC_MMAP_THRESHOLD_": "4294967296",
     "MALLOC_TRIM_THRESHOLD_": "8589934592",
+    # Ray Train calls the loop in a thread, to which glibc would give a heap in pieces of 64 MB, heeding neither.
+    "MALLOC_ARENA_MAX": "1",
 }
 
 # Where workers keep shards of an object store, and how much of them (pmlm_core.corpus.shard_cache); if the user set it.
