@@ -1,7 +1,7 @@
 """The gradient of a bias that all layers share, summed in one place as it arises.
 
-Autograd would have each layer give a gradient of its own, of the size of all scores, and add it to the others': on a CPU
-that is several passes over memory for each layer.
+Autograd would have each layer give a gradient of its own, of the size of all scores, and add it to the others': on a
+CPU that is several passes over memory for each layer.
 """
 
 from typing import Any
