@@ -61,7 +61,15 @@ def test_a_job_runs_the_code_that_was_sent_and_is_followed_and_found_again(head,
 
 
 def test_the_exit_code_is_that_of_the_job(head, tmp_path):
-    words = ["pretrain", "--data_dir", str(tmp_path / "none"), "--output_dir", str(tmp_path / "out")]
+    words = [
+        "pretrain",
+        "--preset",
+        "tiny",
+        "--data_dir",
+        str(tmp_path / "none"),
+        "--output_dir",
+        str(tmp_path / "out"),
+    ]
     done = _submit(head, "--", *words)
     assert done.returncode == 1
     assert f"error: {tmp_path / 'none'}" in done.stdout
