@@ -25,11 +25,30 @@ def head() -> Iterator[Head]:
         yield started
 
 
+@pytest.fixture(scope="module")
+def failing(head, tmp_path_factory) -> "subprocess.Popen[str]":
+    """A submission whose job will fail for want of blocks, running beside the first test."""
+    folder = tmp_path_factory.mktemp("failing")
+    words = ["pretrain", "--preset", "tiny", "--data_dir", str(folder / "none"), "--output_dir", str(folder / "out")]
+    return _begin(head, "--", *words)
+
+
 def _submit(
     head: Head, *words: str, cwd: Path = ROOT, env: Mapping[str, str] | None = None
 ) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
         [*PMLM, *words], cwd=cwd, env=head.environment() | dict(env or {}), capture_output=True, text=True, timeout=240
+    )
+
+
+def _begin(head: Head, *words: str, env: Mapping[str, str] | None = None) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        [*PMLM, *words],
+        cwd=ROOT,
+        env=head.environment() | dict(env or {}),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
     )
 
 
@@ -39,7 +58,7 @@ def _id_in(text: str) -> str:
     return found[1]
 
 
-def test_a_job_runs_the_code_that_was_sent_and_is_followed_and_found_again(head, tmp_path):
+def test_a_job_runs_the_code_that_was_sent_and_is_followed_and_found_again(head, failing, tmp_path):
     for package in ("pipelines", "pmlm_core", "tune_spaces", "recipes"):
         shutil.copytree(ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
     with (tmp_path / "pipelines" / "plan" / "run.py").open("a") as file:
@@ -60,29 +79,17 @@ def test_a_job_runs_the_code_that_was_sent_and_is_followed_and_found_again(head,
     assert printed.stdout.count("this file was sent") == 1
 
 
-def test_the_exit_code_is_that_of_the_job(head, tmp_path):
-    words = [
-        "pretrain",
-        "--preset",
-        "tiny",
-        "--data_dir",
-        str(tmp_path / "none"),
-        "--output_dir",
-        str(tmp_path / "out"),
-    ]
-    done = _submit(head, "--", *words)
-    assert done.returncode == 1
-    assert f"error: {tmp_path / 'none'}" in done.stdout
-    assert "failed with exit code 1" in done.stdout
-    assert "the same command goes on" in done.stdout
+def test_the_exit_code_is_that_of_the_job(failing):
+    said, _ = failing.communicate(timeout=120)
+    assert failing.returncode == 1
+    assert re.search(r"^error: \S+/none holds no manifest.json", said, re.M), said
+    assert "failed with exit code 1" in said
+    assert "the same command goes on" in said
 
 
 def test_an_interrupt_leaves_the_job_running_until_it_is_stopped(head, tmp_path):
     Record("http://127.0.0.1:9", "e", "run").save(tmp_path)  # MLflow is away: the job tries for ten minutes
-    command = [*PMLM, "--", "sync", "--run_dir", str(tmp_path)]
-    process = subprocess.Popen(
-        command, cwd=ROOT, env=head.environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
+    process = _begin(head, "--", "sync", "--run_dir", str(tmp_path))
     assert process.stdout is not None
     said = ""
     while "Running entrypoint" not in said:
@@ -135,10 +142,7 @@ def test_a_killed_job_is_submitted_again_goes_on_and_its_run_is_found_under_both
 
     numbers = ["--max_steps", "400", "--save_steps", "50", "--eval_steps", "400", "--num_workers", "1"]
     words = ["pretrain", *recipe, "--data_dir", blocks, "--output_dir", str(tmp_path / "out"), *numbers]
-    command = [*PMLM, "--retries", "1", "--", *words]
-    process = subprocess.Popen(
-        command, cwd=ROOT, env=head.environment() | env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
+    process = _begin(head, "--retries", "1", "--", *words, env=env)
     assert process.stdout is not None
     said = ""
     for line in process.stdout:
