@@ -9,7 +9,7 @@ has it call this instead, by RAY_AUTOSCALER_UTILIZATION_SCORER. Only the autosca
 from typing import Any
 
 
-def score(node_resources: dict[str, float], resources: list[dict[str, float]], node_type: str, **more: Any) -> Any:
+def score(node_resources: dict[str, Any], resources: list[dict[str, Any]], node_type: str, **more: Any) -> Any:
     """Ray's own score of a type of node (greater is better, None: nothing fits), type by type that can be had first.
 
     Args:
