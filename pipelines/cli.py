@@ -29,6 +29,7 @@ COMMANDS = {
     "predict": Command("PredictConfig", "Predict files of any size with a fine-tuned model, with Ray Data."),
     "fill": Command("FillConfig", "Fill the [MASK]s of a sentence with a pre-trained checkpoint."),
     "doctor": Command("DoctorConfig", "Check a machine or a cluster, and what a recipe asks of it, before a long run."),
+    "submit": Command("SubmitConfig", "Run a command as a job of a Ray cluster; follow, find, list and stop jobs."),
     "sync": Command("SyncConfig", "Send what MLflow has not received yet of a run or a sweep."),
     "plan": Command("PlanConfig", "Say what a recipe would take on any cluster: hours, dollars, the bottleneck."),
 }
@@ -87,8 +88,7 @@ def _dispatch(arguments: list[str]) -> int:
             raise ConfigError(f"pmlm {name} has no dry run: it takes seconds")
         stage.dry_run(request.config)
         return 0
-    stage.run(request.config)
-    return 0
+    return stage.run(request.config) or 0
 
 
 def _overview() -> str:

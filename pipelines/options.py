@@ -34,10 +34,11 @@ class _KeepEpilog(DefaultHelpFormatter, RawDescriptionHelpFormatter):
 
 @dataclasses.dataclass(frozen=True)
 class Request:
-    """What the user asked of a command: its configuration and whether to run it."""
+    """What the user asked of a command: its configuration, whether to run it, and the recipe that was read."""
 
     config: Any
     action: str  # "run", "print_config" or "dry_run"
+    recipe: str | None = None
 
 
 def parser_for(command: str, config_class: type, summary: str) -> ArgumentParser:
@@ -67,7 +68,7 @@ def parse(command: str, config_class: type, summary: str, argv: Sequence[str], c
     config = config_class(**{name: getattr(namespace, name) for name in fields})
     if hasattr(config, "validate"):
         config.validate()
-    return Request(config, action)
+    return Request(config, action, recipe)
 
 
 def converted(where: str, config_class: type, values: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,7 +1,6 @@
 """What a recipe or a command asks of the machines: places to read and write, workers, memory, disk."""
 
 import dataclasses
-import importlib
 import re
 from dataclasses import dataclass
 from typing import Any
@@ -11,9 +10,9 @@ from pipelines.cli import COMMANDS
 from pipelines.doctor.config import DoctorConfig
 from pipelines.doctor.finding import Finding, error
 from pipelines.doctor.pretraining import Weight, weigh
+from pipelines.inner_command import class_of, parse
 from pipelines.tracking.patience import Attempt
 from pmlm_core import storage
-from pmlm_core.errors import ConfigError
 
 _WRITTEN = ("output_dir", "upload_dir")
 _READ = ("inputs", "data_dir", "tokenizer", "model", "init_checkpoint")
@@ -67,7 +66,8 @@ def settle(config: DoctorConfig) -> Demands:
     if config.recipe is not None:
         found = [_lenient(config.recipe, name) for name in options.sections(config.recipe, tuple(COMMANDS))]
     elif config.command:
-        found = [_strict(config.command)]
+        stage, request = parse(config.command, purpose="be made ready for", never=("doctor", "submit"))
+        found = [(stage, request.config)]
     places = [Place(_absolute(path), "--paths", written=True) for path in config.paths]
     jobs, findings = [], []
     for stage, each in found:
@@ -79,27 +79,15 @@ def settle(config: DoctorConfig) -> Demands:
     return Demands(_each_once(places), tuple(jobs), config.tracking_uri or uri, tuple(findings))
 
 
-def _strict(command: list[str]) -> tuple[str, Any]:
-    """The configuration that the command would run with."""
-    stage, *rest = command[1:] if command[0] == "pmlm" else command
-    if stage not in COMMANDS or stage == "doctor":
-        raise ConfigError(f"'{stage}' after -- is no command to be made ready for; commands: {', '.join(COMMANDS)}")
-    return stage, options.parse(stage, _class_of(stage), COMMANDS[stage].summary, rest, tuple(COMMANDS)).config
-
-
 def _lenient(recipe: str, stage: str) -> tuple[str, Any]:
     """A section of a recipe; what it leaves to the command line stays empty."""
-    config_class = _class_of(stage)
+    config_class = class_of(stage)
     values = options.section(recipe, stage, config_class, tuple(COMMANDS))
     missing = dataclasses.MISSING
     for field in dataclasses.fields(config_class):
         if field.default is missing and field.default_factory is missing:
             values.setdefault(field.name, "")
     return stage, config_class(**values)
-
-
-def _class_of(stage: str) -> Any:
-    return getattr(importlib.import_module(f"pipelines.{stage}.config"), COMMANDS[stage].config_class)
 
 
 def _places(stage: str, config: Any, *, given: bool) -> list[Place]:

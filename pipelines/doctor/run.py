@@ -17,6 +17,7 @@ from pipelines.doctor.finding import Check, error
 from pipelines.doctor.joining import join
 from pipelines.doctor.nodes import Nodes
 from pipelines.doctor.ray_nodes import nodes_of_ray
+from pipelines.inner_command import words_of
 from pipelines.tracking.patience import Attempt
 from pipelines.tracking.redact import redact
 from pmlm_core import storage
@@ -72,7 +73,7 @@ def _nodes(config: DoctorConfig) -> Iterator[tuple[Nodes, list[Check]]]:
 def _next(config: DoctorConfig) -> str:
     """The command that was asked about, or the first of the recipe whose output is not there yet."""
     if config.command:
-        return redact(shlex.join(["pmlm", *(config.command[1:] if config.command[0] == "pmlm" else config.command)]))
+        return redact(shlex.join(["pmlm", *words_of(config.command)]))
     if config.recipe is None:
         return "pmlm doctor -- pretrain --config RECIPE.yaml"
     found = options.sections(config.recipe, tuple(COMMANDS))

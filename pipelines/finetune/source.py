@@ -14,11 +14,12 @@ from pipelines.model_here import local_copy
 from pmlm_core import storage
 from pmlm_core.corpus.tokenizer import TextTokenizer
 from pmlm_core.errors import CheckpointError, ConfigError, DataError, PmlmError
+from pmlm_core.model.weights import INDEX, files_in
 from pmlm_core.randomness import key
 from pmlm_core.tasks.base import Recipe, Task
 from pmlm_core.training import checkpoint
 
-WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
+WEIGHTS = ("model.safetensors", INDEX)
 
 
 @dataclass(frozen=True)
@@ -105,11 +106,7 @@ def _weights_digest(model: str, folder: Path, weights: Path) -> str:
     """SHA-256 (hex) of the weights: of the one file, or of the digests of the index and all files that it names."""
     files = [weights]
     if weights.name != WEIGHTS[0]:
-        try:
-            shards = sorted(set(json.loads(weights.read_text(encoding="utf-8"))["weight_map"].values()))
-            files += [folder / name for name in shards]
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ConfigError(f"{weights} cannot be read: {error!r}") from None
+        files += [folder / name for name in files_in(weights)]
         if lacking := [path.name for path in files if not path.is_file()]:
             raise CheckpointError(f"model {model} is damaged: {', '.join(lacking)} of {weights.name} is not there")
     digests = {path.name: checkpoint.sha256(path) for path in files}

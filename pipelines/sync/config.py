@@ -1,7 +1,6 @@
 """Options of `pmlm sync`."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import ClassVar
 
 from pmlm_core.errors import ConfigError
@@ -21,13 +20,8 @@ class SyncConfig:
     """Seconds to try for, with each run."""
 
     def validate(self) -> None:
-        """Raises ConfigError if the folder is not that of a run, and holds none."""
+        """Raises ConfigError where options cannot be followed; nothing is read from disk."""
         if not self.run_dir:
             raise ConfigError("pmlm sync needs --run_dir, the folder of the run whose figures are to be sent")
-        if next(Path(self.run_dir).rglob("mlflow.json"), None) is None:
-            raise ConfigError(
-                f"{self.run_dir} holds no mlflow.json, so it is not the folder of a tracked run or of a sweep; "
-                f"give the folder that pmlm pretrain, finetune or sweep printed"
-            )
         if self.timeout <= 0:
             raise ConfigError(f"timeout must be above 0 seconds, not {self.timeout}")

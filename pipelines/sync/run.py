@@ -19,7 +19,7 @@ from pipelines.tracking.record import FILE_NAME, Record
 from pipelines.tracking.redact import redact
 from pipelines.tracking.sink import EVERYTHING
 from pipelines.tracking.store import resolve
-from pmlm_core.errors import DataError, PmlmError
+from pmlm_core.errors import ConfigError, DataError, PmlmError
 
 
 @dataclass(frozen=True)
@@ -38,9 +38,14 @@ def run(config: SyncConfig) -> None:
     Raises:
         DataError: a run's record is damaged; nothing has been sent then.
         PmlmError: the store did not take a run within `timeout` seconds.
-        ConfigError: a run is being trained, which sends its figures by itself.
+        ConfigError: the folder holds no run, or one that is being trained, which sends its figures by itself.
     """
     top = Path(config.run_dir).absolute()
+    if next(top.rglob(FILE_NAME), None) is None:
+        raise ConfigError(
+            f"{config.run_dir} holds no {FILE_NAME}, so it is not the folder of a tracked run or of a sweep; "
+            f"give the folder that pmlm pretrain, finetune or sweep printed"
+        )
     with locked(top, "pmlm sync"):
         folders = runs_below(top)
         sent = [_send(config, folder, top) for folder in folders]

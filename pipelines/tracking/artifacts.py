@@ -8,6 +8,7 @@ from pipelines.console import warn as console_warn
 from pipelines.tracking.patience import Attempt
 from pipelines.tracking.record import Record
 from pipelines.tracking.store import NONE, resolve, set_client_defaults
+from pmlm_core.inside import leads_outside
 
 
 def log_artifacts(
@@ -55,6 +56,8 @@ def send_pending(
         set_client_defaults()
         from mlflow import MlflowClient
 
+        if (outside := leads_outside(wanted)) is not None:  # the record of a run that somebody else made
+            raise RuntimeError(f"{run_dir} asks for a file {outside!r}, which is none of this run")
         client = MlflowClient(tracking_uri=uri)
         for name in wanted:
             folder = os.path.dirname(name)

@@ -82,6 +82,8 @@ def register_pending(
     wanted = record.pending_model
 
     def work() -> str:
+        if not (Path(wanted["checkpoint"]) / "config.json").is_file():
+            raise RuntimeError(f"{wanted['checkpoint']} holds no model (no config.json)")
         if not record.run_id:
             raise RuntimeError("the run itself has not reached MLflow yet")
         return _once(Path(run_dir), record, Path(wanted["checkpoint"]), wanted["name"], uri, wanted.get("alias"))

@@ -15,6 +15,7 @@ from typing import Any
 from pipelines.console import say
 from pipelines.console import warn as console_warn
 from pipelines.tracking.delivery import Delivery, WaitsForParent
+from pipelines.tracking.ray_job import job_tags
 from pipelines.tracking.record import Record
 from pipelines.tracking.redact import flatten, redact
 from pipelines.tracking.store import NONE, resolve
@@ -146,6 +147,7 @@ class MlflowSink:
             fresh.tags, fresh.run_tags = {**known.tags, **fresh.tags}, known.run_tags
             fresh.pending_model, fresh.registered = known.pending_model, known.registered
             fresh.pending_artifacts = known.pending_artifacts
+        fresh.tags |= job_tags(fresh.tags)
         fresh.save(self._run_dir)
         return fresh
 

@@ -71,7 +71,7 @@ class LedgerRow:
     @classmethod
     def from_json(cls, text: str | bytes) -> "LedgerRow":
         raw = json.loads(text)
-        raw["shards"] = {split: ShardEntry(**entry) for split, entry in raw["shards"].items()}
+        raw["shards"] = {split: ShardEntry.read(entry) for split, entry in raw["shards"].items()}
         return cls(**raw)
 
 

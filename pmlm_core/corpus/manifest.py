@@ -1,6 +1,7 @@
 """The manifest of a set of blocks: what made it, what it holds, what was refused. Opening blocks reads nothing else."""
 
 import json
+import re
 from dataclasses import asdict, dataclass, field, fields
 from hashlib import sha256
 from typing import Any
@@ -8,9 +9,11 @@ from typing import Any
 from pmlm_core import storage
 from pmlm_core.corpus.special import SpecialIds
 from pmlm_core.errors import DataError
+from pmlm_core.inside import leads_outside
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
+_DIGEST = re.compile("[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,19 @@ class ShardEntry:
     masked_tokens: int
     bytes: int
     sha256: str
+
+    @classmethod
+    def read(cls, raw: dict[str, Any]) -> "ShardEntry":
+        """An entry of a file, which may come from elsewhere.
+
+        Raises:
+            DataError: its path or digest, by which files are named, leads out of the folder.
+            TypeError: it lacks a field.
+        """
+        entry = cls(**raw)
+        if leads_outside([entry.path]) is not None or not _DIGEST.fullmatch(str(entry.sha256)):
+            raise DataError(f"a shard is named {entry.path!r} with digest {entry.sha256!r}: none of this folder's")
+        return entry
 
 
 @dataclass(frozen=True)
@@ -107,9 +123,11 @@ class Manifest:
             )
         try:
             raw["special_ids"] = SpecialIds(**raw["special_ids"])
-            raw["splits"] = {split: [ShardEntry(**e) for e in entries] for split, entries in raw["splits"].items()}
+            raw["splits"] = {split: [ShardEntry.read(e) for e in entries] for split, entries in raw["splits"].items()}
             known = {f.name for f in fields(cls)}
             return cls(**{name: value for name, value in raw.items() if name in known})
+        except DataError as error:
+            raise DataError(f"{where}: {error}; do not use these blocks, run `pmlm preprocess` again.") from None
         except (KeyError, TypeError, AttributeError) as error:
             raise DataError(
                 f"{where} lacks a field or holds a wrong one: {error}; run `pmlm preprocess` again."

@@ -1,7 +1,8 @@
 """The encoder over a pseudo-mask layout (METHOD sections 3 and 4) and the base class of all models here."""
 
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +18,7 @@ from pmlm_core.model.device import eager_on_cpu
 from pmlm_core.model.head import LanguageModelHead
 from pmlm_core.model.layer import Embeddings, Layer
 from pmlm_core.model.pseudo import lay_out
+from pmlm_core.model.weights import INDEX, files_in
 
 
 class PmlmPreTrainedModel(PreTrainedModel):
@@ -26,6 +28,17 @@ class PmlmPreTrainedModel(PreTrainedModel):
     base_model_prefix = "pmlm"
     supports_gradient_checkpointing = False
     _no_split_modules = ["Layer"]  # noqa: RUF012 - read by transformers as a class attribute
+
+    @classmethod
+    def from_pretrained(cls, path: Any, *args: Any, **kwargs: Any) -> Self:  # type: ignore[override]
+        """As of every transformers model, but weights are taken from safetensors files in `path`, never from a pickle.
+
+        Raises:
+            CheckpointError: an index of weights names files elsewhere.
+        """
+        if (index := Path(path) / INDEX).is_file():
+            files_in(index)
+        return super().from_pretrained(path, *args, **{**kwargs, "use_safetensors": True})
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:

@@ -24,6 +24,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from pmlm_core.errors import CheckpointError
+from pmlm_core.inside import leads_outside
 
 MANIFEST, STATE, OPTIMIZER = "checkpoint.json", "training_state.json", "optimizer.safetensors"
 TRAINING_FILES = frozenset({MANIFEST, STATE, OPTIMIZER})
@@ -167,6 +168,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         )
     if its is None or not isinstance(manifest.get("files"), dict):
         raise Damaged(f"{path} is not the manifest of a checkpoint")
+    if (name := leads_outside(manifest["files"])) is not None:
+        raise Damaged(f"{path} names a file {name!r}, which is none of this folder")
     return manifest
 
 

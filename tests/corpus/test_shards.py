@@ -62,7 +62,7 @@ def test_an_unfinished_shard_is_refused(tmp_path: Path) -> None:
         out.write(windows, views)
         raise KeyboardInterrupt
     size = (tmp_path / "a.arrow").stat().st_size
-    save(str(tmp_path), [ShardEntry("a.arrow", 10, 0, 0, size, "")])
+    save(str(tmp_path), [ShardEntry("a.arrow", 10, 0, 0, size, "0" * 64)])
     with pytest.raises(DataError, match="not a whole Arrow file"):
         BlockSet.open(str(tmp_path)).rows([0], 0)
 

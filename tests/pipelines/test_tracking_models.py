@@ -145,7 +145,7 @@ def test_sync_says_what_is_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     with pytest.raises(ConfigError, match="--run_dir"):
         SyncConfig().validate()
     with pytest.raises(ConfigError, match=r"no mlflow\.json"):
-        SyncConfig(run_dir=str(tmp_path)).validate()
+        sync(SyncConfig(run_dir=str(tmp_path)))
     Record("http://***@127.0.0.1:9", "pmlm", "r").save(tmp_path)
     with pytest.raises(PmlmError, match="MLFLOW_TRACKING_URI"):
         sync(SyncConfig(run_dir=str(tmp_path)))

@@ -1,0 +1,1 @@
+"""`pmlm submit`: any command as a job of a Ray cluster, by Ray's job interface."""

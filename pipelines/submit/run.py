@@ -1,0 +1,168 @@
+"""`pmlm submit`: check a command, send it with the code of this folder, follow it; or look after earlier jobs."""
+
+import tempfile
+import time
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipelines.console import next_command, say, warn
+from pipelines.inner_command import parse, words_of
+from pipelines.submit import tell
+from pipelines.submit.client import connect, plainly, settled_address
+from pipelines.submit.config import SubmitConfig
+from pipelines.submit.environment import environment, refuse_secrets
+from pipelines.submit.follow import follow
+from pipelines.submit.package import Package, collect
+from pipelines.submit.paths import NEVER, PURPOSE, files_named
+from pipelines.tracking.redact import redact
+
+INTERRUPTED = 130
+
+
+@dataclass(frozen=True)
+class Job:
+    """All that a cluster is told of a command."""
+
+    stage: str
+    words: list[str]
+    package: Package
+    variables: dict[str, str]
+    metadata: dict[str, str]
+
+    @property
+    def entrypoint(self) -> str:
+        return tell.command_line(self.words)
+
+
+def run(config: SubmitConfig) -> int:
+    """Do what the options ask for; the exit code is that of the job where one was followed.
+
+    Raises:
+        ConfigError: the command is wrong, would write to a place that is removed, is too large or holds a secret;
+            nothing has been sent.
+        PmlmError: the cluster is away or refuses.
+    """
+    job = prepare(config) if config.command else None
+    client = connect(config.address)
+    address = client.get_address()
+    if job is not None:
+        return _submit(config, job, client)
+    if config.list:
+        with plainly(address):
+            tell.show_list(client.list_jobs())
+        return 0
+    if config.logs is not None:
+        return _logs(config, client, config.logs)
+    named = config.status or config.stop
+    assert named is not None, "the configuration was validated"
+    with plainly(address, named):
+        stopped = client.stop_job(named) if config.stop is not None else None
+        info = client.get_job_info(named)
+    if config.status is not None:
+        tell.show_status(info, named, config.tracking_uri)
+    elif stopped:
+        say(f"job {named} is being stopped; what it has finished is kept, the same command goes on from there")
+        next_command(f"pmlm submit --status {named}")
+    else:
+        say(f"job {named} has ended before: {info.status}")
+    return 0
+
+
+def dry_run(config: SubmitConfig) -> None:
+    """Say what would be sent, and where; nothing is.
+
+    Raises:
+        ConfigError: as `run`.
+    """
+    if not config.command:
+        say("nothing would be sent; leave out --dry_run")
+        return
+    job = prepare(config)
+    say(f"would run at {redact(settled_address(config.address))}: {job.entrypoint}")
+    say(f"would send {job.package}; the largest:")
+    for name, size in job.package.largest(5):
+        say(f"  {name}  {size / 1e6:,.2f} MB")
+    for name, value in job.variables.items():
+        say(f"with {name}={value}")
+
+
+def prepare(config: SubmitConfig) -> Job:
+    """Settle what is sent, having checked all that can be checked here.
+
+    Raises:
+        ConfigError: as `run`.
+    """
+    root = Path.cwd().resolve()
+    words = words_of(config.command)
+    stage, request = parse(words, purpose=PURPOSE, never=NEVER)
+    named = files_named(stage, request, root)
+    recipes = {root / name for name in named if name.endswith((".yaml", ".yml"))}
+    refuse_secrets(words, sorted(recipes | ({Path(request.recipe)} if request.recipe else set())))
+    package = collect(root, config.exclude, named)
+    package.check()
+    variables, metadata = environment(root, request.config)
+    return Job(stage, words, package, variables, metadata)
+
+
+def _submit(config: SubmitConfig, job: Job, client: Any) -> int:
+    for left in range(config.retries, -1, -1):
+        name = _send(config, job, client)
+        if config.no_wait:
+            next_command(f"pmlm submit --logs {name}")
+            return 0
+        try:
+            info = follow(client, name)
+        except KeyboardInterrupt:
+            return _left_running(name)
+        if not left or not was_lost(info):
+            return tell.show_end(info, name)
+        warn(f"job {name} lost its process or its node; it is submitted again ({left} more times at most)")
+    raise AssertionError("the last attempt returns")
+
+
+def _send(config: SubmitConfig, job: Job, client: Any) -> str:
+    name = f"{job.stage}-{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:4]}"
+    say(f"sending {job.package}")
+    with tempfile.TemporaryDirectory() as folder, plainly(client.get_address()):
+        archive = Path(folder) / "code.zip"
+        job.package.write(archive)
+        client.submit_job(
+            entrypoint=job.entrypoint,
+            submission_id=name,
+            runtime_env={"working_dir": str(archive), "env_vars": job.variables},
+            metadata=job.metadata,
+            entrypoint_resources=config.entrypoint_resources,
+        )
+    say(f"job {name}: {job.entrypoint}")
+    return name
+
+
+def _logs(config: SubmitConfig, client: Any, name: str) -> int:
+    if config.no_wait:
+        with plainly(client.get_address(), name):
+            print(client.get_job_logs(name), end="")
+        return 0
+    try:
+        return tell.show_end(follow(client, name), name)
+    except KeyboardInterrupt:
+        return _left_running(name)
+
+
+def _left_running(name: str) -> int:
+    print()
+    say(f"job {name} goes on without this terminal")
+    say(f"stop it: pmlm submit --stop {name}")
+    next_command(f"pmlm submit --logs {name}")
+    return INTERRUPTED
+
+
+def was_lost(info: Any) -> bool:
+    """Whether a failed job ended for a reason outside of it: its process was killed, or its node or supervisor died."""
+    if str(info.status) != "FAILED":
+        return False
+    code = info.driver_exit_code
+    if code is not None:
+        return code < 0 or code == 128 + 9  # a shell between tells a signal so; the kernel's for want of memory
+    return info.error_type in ("JOB_SUPERVISOR_ACTOR_DIED", "JOB_SUPERVISOR_ACTOR_UNKNOWN_FAILURE")

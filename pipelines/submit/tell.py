@@ -1,0 +1,81 @@
+"""What the user reads about jobs."""
+
+import shlex
+import time
+from typing import Any
+
+from pipelines.console import next_command, say, warn
+from pipelines.submit.runs import runs_of
+from pipelines.tracking.redact import redact
+
+
+def show_list(jobs: list[Any]) -> None:
+    """One line a job, the newest first."""
+    jobs = sorted((job for job in jobs if job.submission_id), key=lambda job: job.start_time or 0, reverse=True)
+    if not jobs:
+        say("the cluster knows no jobs")
+        return
+    width = max(len(job.submission_id) for job in jobs)
+    for job in jobs:
+        say(f"{job.submission_id:<{width}}  {job.status!s:<9}  {_when(job):<28}  {redact(job.entrypoint)}")
+    next_command(f"pmlm submit --status {jobs[0].submission_id}")
+
+
+def show_status(info: Any, job: str, tracking_uri: str | None) -> None:
+    """State, command and runs of one job."""
+    say(f"job {job}: {info.status}, {_when(info)}")
+    say(f"  {redact(info.entrypoint)}")
+    if str(info.status) in ("PENDING", "FAILED") and info.message:
+        say(f"  {redact(info.message.splitlines()[0])}")
+    runs = runs_of(job, info.metadata or {}, tracking_uri)
+    for line in runs.lines:
+        say(f"  {line}")
+    if runs.failure:
+        say(f"  {runs.failure}")
+    if str(info.status) in ("FAILED", "STOPPED"):
+        next_command(f"pmlm submit -- {_inner(info)}   (the same command goes on)")
+    else:
+        next_command(f"pmlm submit --logs {job}")
+
+
+def show_end(info: Any, job: str) -> int:
+    """Say how a followed job ended; the exit code that tells it."""
+    status = str(info.status)
+    if status == "SUCCEEDED":
+        say(f"job {job} succeeded, {_when(info)}")
+        next_command(f"pmlm submit --status {job}")
+        return 0
+    code = info.driver_exit_code
+    if status == "STOPPED":
+        warn(f"job {job} was stopped")
+    elif code is None:
+        warn(f"job {job} was lost ({_first_line(info)})")
+    else:
+        warn(f"job {job} failed with exit code {code}")
+    say("what it has finished is kept; the same command goes on from there")
+    next_command(f"pmlm submit -- {_inner(info)}")
+    return 1 if not code else 128 - code if code < 0 else code
+
+
+def _inner(info: Any) -> str:
+    return redact(info.entrypoint).removeprefix("pmlm ")
+
+
+def _first_line(info: Any) -> str:
+    return redact((info.message or str(info.error_type)).splitlines()[0])[:300]
+
+
+def _when(info: Any) -> str:
+    if not info.start_time:
+        return "not started"
+    seconds = (info.end_time / 1000 if info.end_time else time.time()) - info.start_time / 1000
+    length = f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
+    if seconds >= 7200:
+        length = f"{seconds / 3600:.1f} h"
+    begun = time.strftime("%Y-%m-%d %H:%M", time.localtime(info.start_time / 1000))
+    return f"from {begun}, {'' if info.end_time else 'so far '}{length}"
+
+
+def command_line(words: list[str]) -> str:
+    """The command as a shell takes it."""
+    return shlex.join(["pmlm", *words])

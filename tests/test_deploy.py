@@ -1,0 +1,266 @@
+"""The files of deploy/ and cluster.yaml have the form that those who read them accept, and keep their doors shut."""
+
+import importlib
+import json
+import re
+import time
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import botocore.session
+import botocore.validate
+import pytest
+import yaml
+from ray.autoscaler._private.node_provider_availability_tracker import NodeProviderAvailabilityTracker
+from ray.autoscaler._private.resource_demand_scheduler import _default_utilization_scorer, get_nodes_for
+from ray.autoscaler._private.util import prepare_config, validate_config
+from ray.autoscaler.node_launch_exception import NodeLaunchException
+from ray.autoscaler.v2.instance_manager.subscribers.cloud_resource_monitor import CloudResourceMonitor
+from ray.core.generated.instance_manager_pb2 import Instance, InstanceUpdateEvent
+
+from pipelines.spot_fallback import score
+
+ROOT = Path(__file__).parent.parent
+CLUSTERS = ["cluster.yaml", "deploy/gcp.yaml", "deploy/on-premise.yaml"]
+KUBERNETES = ["deploy/kuberay/raycluster.yaml", "deploy/kuberay/rayjob.yaml"]
+
+
+def _read(path: str) -> dict[str, Any]:
+    return yaml.safe_load((ROOT / path).read_text())
+
+
+@pytest.mark.parametrize("path", CLUSTERS)
+def test_ray_up_accepts_it(path):
+    prepared = prepare_config(_read(path))
+    validate_config(prepared)
+    assert set(prepared["available_node_types"]) >= set(_read(path).get("available_node_types", {}))
+    with pytest.raises(Exception, match="Additional properties"):
+        validate_config(prepared | {"max_worker": 3})
+
+
+@pytest.mark.parametrize("path", CLUSTERS)
+def test_the_token_is_asked_for_the_dashboard_is_not_open_and_versions_are_pinned(path):
+    cluster = _read(path)
+    starts = [c for key in ("head", "worker") for c in cluster[f"{key}_start_ray_commands"] if "ray start" in c]
+    assert len(starts) == 2
+    assert all("RAY_AUTH_MODE=token" in command for command in starts)
+    assert "--dashboard-host=127.0.0.1" in starts[0]
+    assert any("auth_token" in target for target in cluster["file_mounts"])
+    assert any("--constraint constraints.txt" in command for command in cluster["setup_commands"])
+
+
+@pytest.mark.parametrize("path", CLUSTERS[:2])
+def test_head_without_gpu_cpu_nodes_spot_gpu_nodes_and_the_same_on_demand(path):
+    nodes = _read(path)["available_node_types"]
+    assert nodes["head"]["resources"] == {"CPU": 0}
+    assert "GPU" not in nodes["cpu"]["resources"]
+    spot, on_demand = nodes["gpu_spot"], nodes["gpu_on_demand"]
+    assert spot["resources"] == on_demand["resources"]
+    assert spot["resources"]["GPU"]
+    kinds = [node["node_config"].get("InstanceType", node["node_config"].get("machineType")) for node in nodes.values()]
+    assert kinds[-1] == kinds[-2]
+    marks = ["spot" in json.dumps(node["node_config"]).lower() for node in nodes.values()]
+    assert marks == [False, True, True, False]
+    assert all(node["min_workers"] == 0 for name, node in nodes.items() if name != "head")
+
+
+def _asked_of_ray(resources: dict[str, float], scorer: Any, *refused: str) -> dict[str, int]:
+    """What Ray's autoscaler starts for these demands, after the cloud has refused nodes of some types."""
+    types_there = prepare_config(_read("cluster.yaml"))["available_node_types"]
+    tracker = NodeProviderAvailabilityTracker()
+    for name in refused:
+        refusal = NodeLaunchException("InsufficientInstanceCapacity", "no capacity", None)
+        tracker.update_node_availability(name, int(time.time()), refusal)
+    summary = tracker.summary()
+    asked, _ = get_nodes_for(
+        types_there, {}, "head", 16, [resources], lambda *words: scorer(*words, node_availability_summary=summary)
+    )
+    return dict(asked)
+
+
+def test_spot_comes_first_and_on_demand_where_the_cloud_refused_spot():
+    worker = {"CPU": 1, "GPU": 1}
+    assert _asked_of_ray(worker, score) == {"gpu_spot": 1}
+    assert _asked_of_ray(worker, score, "gpu_spot") == {"gpu_on_demand": 1}
+    assert _asked_of_ray(worker, score, "gpu_spot", "gpu_on_demand") == {"gpu_spot": 1}
+    assert _asked_of_ray({"CPU": 1}, score) == {"cpu": 1}
+    assert _asked_of_ray({"CPU": 1}, score, "cpu") == {"cpu": 1}  # not a GPU node instead
+    # What it is for: by itself Ray asks for the refused type again.
+    assert _asked_of_ray(worker, _default_utilization_scorer, "gpu_spot") == {"gpu_spot": 1}
+
+
+def test_ray_s_second_autoscaler_takes_no_note_of_nodes_that_were_refused():
+    """Why cluster.yaml asks for the first one; should this fail with a new Ray, the second may have learned it."""
+    refused = InstanceUpdateEvent(instance_type="gpu_spot", new_instance_status=Instance.ALLOCATION_FAILED)
+    monitor = CloudResourceMonitor()
+    monitor.notify([refused])
+    assert monitor.get_recoverable_resource_availabilities() == {}
+
+
+def test_the_head_is_told_who_scores():
+    (start,) = (c for c in _read("cluster.yaml")["head_start_ray_commands"] if "ray start" in c)
+    named = re.search(r"RAY_AUTOSCALER_UTILIZATION_SCORER=(\S+)\.(\w+)", start)
+    assert named is not None
+    assert getattr(importlib.import_module(named[1]), named[2]) is score
+
+
+def test_aws_takes_every_node():
+    model = botocore.session.get_session().get_service_model("ec2").operation_model("RunInstances").input_shape
+
+    def wrong(node_config: dict[str, Any]) -> str:
+        request = node_config | {"MinCount": 1, "MaxCount": 1}
+        return botocore.validate.ParamValidator().validate(request, model).generate_report()
+
+    for name, node in _read("cluster.yaml")["available_node_types"].items():
+        assert not wrong(node["node_config"]), name
+    assert "Unknown" in wrong({"InstanceMarketOptions": {"Type": "spot"}})
+    assert "Invalid type" in wrong({"InstanceType": 5})
+
+
+def _discovery(name: str) -> dict[str, Any]:
+    """Google's description of an interface, from google-api-python-client."""
+    spec = find_spec("googleapiclient")
+    if spec is None or spec.origin is None:
+        pytest.skip("google-api-python-client is not installed")
+    path = Path(spec.origin).parent / "discovery_cache" / "documents" / f"{name}.json"
+    return json.loads(path.read_text())
+
+
+def _wrong_for_google(value: Any, schema: dict[str, Any], schemas: dict[str, Any], where: str) -> list[str]:
+    """Fields of a request that the interface does not have, and values of another type or not among those it takes."""
+    schema = schemas[schema["$ref"]] if "$ref" in schema else schema
+    if "properties" in schema:
+        if not isinstance(value, dict):
+            return [f"{where} is no object"]
+        known = schema["properties"]
+        wrong = [f"{where}.{name} is unknown" for name in value if name not in known]
+        inner = ((name, each) for name, each in value.items() if name in known)
+        return wrong + [w for n, each in inner for w in _wrong_for_google(each, known[n], schemas, f"{where}.{n}")]
+    if schema.get("type") == "array":
+        if not isinstance(value, list):
+            return [f"{where} is no list"]
+        return [w for each in value for w in _wrong_for_google(each, schema["items"], schemas, f"{where}[]")]
+    if "enum" in schema and value not in schema["enum"]:
+        return [f"{where} is {value}"]
+    kinds = {"string": (str, int), "boolean": bool, "integer": int, "number": (int, float)}
+    return [] if isinstance(value, kinds.get(schema.get("type", ""), object)) else [f"{where} is a {type(value)}"]
+
+
+def test_google_takes_every_node():
+    schemas = _discovery("compute.v1")["schemas"]
+    for name, node in _read("deploy/gcp.yaml")["available_node_types"].items():
+        assert not _wrong_for_google(node["node_config"], schemas["Instance"], schemas, name)
+    bad = {"machineTyp": "n2", "disks": [{"boot": "yes"}], "scheduling": {"provisioningModel": "CHEAP"}}
+    assert len(_wrong_for_google(bad, schemas["Instance"], schemas, "bad")) == 3
+
+
+def _cluster_of(document: dict[str, Any]) -> dict[str, Any]:
+    return document["spec"] if document["kind"] == "RayCluster" else document["spec"]["rayClusterSpec"]
+
+
+def _pods(path: str) -> list[dict[str, Any]]:
+    cluster = _cluster_of(_read(path))
+    return [cluster["headGroupSpec"]["template"], *(group["template"] for group in cluster["workerGroupSpecs"])]
+
+
+def _wrong_for_kubernetes(value: Any, kind: str) -> list[str]:
+    """What the Kubernetes interface does not have, or has in another type, in an object of this kind."""
+    models = pytest.importorskip("lightkube.models.core_v1")
+    msgspec = pytest.importorskip("msgspec")
+    try:
+        read = msgspec.to_builtins(msgspec.convert(value, getattr(models, kind)))
+    except msgspec.ValidationError as error:
+        return [str(error)]
+    return _lost(value, read, kind)
+
+
+def _lost(given: Any, read: Any, where: str) -> list[str]:
+    """Fields that were passed over when an object was read."""
+    if isinstance(given, dict):
+        lost = [f"{where}.{name} is unknown" for name in given if name not in read]
+        return lost + [w for name in given if name in read for w in _lost(given[name], read[name], f"{where}.{name}")]
+    if isinstance(given, list):
+        return [w for one, other in zip(given, read, strict=True) for w in _lost(one, other, f"{where}[]")]
+    return []
+
+
+@pytest.mark.parametrize("path", KUBERNETES)
+def test_kubernetes_takes_every_pod(path):
+    for pod in _pods(path):
+        assert not _wrong_for_kubernetes(pod, "PodTemplateSpec")
+    assert not _wrong_for_kubernetes(_read("deploy/kuberay/storage.yaml"), "PersistentVolumeClaim")
+    good = {"name": "c", "image": "x"}
+    assert _wrong_for_kubernetes({"spec": {"containers": [good], "toleration": []}}, "PodTemplateSpec")
+    assert _wrong_for_kubernetes(
+        {"spec": {"containers": [good | {"ports": [{"containerPort": "x"}]}]}}, "PodTemplateSpec"
+    )
+    assert _wrong_for_kubernetes({"spec": {"containers": [{"image": "x"}]}}, "PodTemplateSpec")
+
+
+# KubeRay's reference, version 1.6.2: the fields that are used here.
+_FIELDS = {
+    "job": {"backoffLimit", "shutdownAfterJobFinishes", "ttlSecondsAfterFinished", "entrypoint", "rayClusterSpec"},
+    "cluster": {
+        *("rayVersion", "authOptions", "enableInTreeAutoscaling", "autoscalerOptions"),
+        *("headGroupSpec", "workerGroupSpecs"),
+    },
+    "auth": {"mode", "secretName"},
+    "autoscaler": {"idleTimeoutSeconds"},
+    "head": {"serviceType", "rayStartParams", "template"},
+    "group": {"groupName", "replicas", "minReplicas", "maxReplicas", "rayStartParams", "template"},
+}
+
+
+@pytest.mark.parametrize("path", KUBERNETES)
+def test_ray_s_own_fields_on_kubernetes_are_those_of_its_reference(path):
+    document = _read(path)
+    cluster = _cluster_of(document)
+    assert document["apiVersion"] == "ray.io/v1"
+    if document["kind"] == "RayJob":
+        assert set(document["spec"]) <= _FIELDS["job"]
+    assert set(cluster) <= _FIELDS["cluster"]
+    assert set(cluster["autoscalerOptions"]) <= _FIELDS["autoscaler"]
+    assert set(cluster["headGroupSpec"]) <= _FIELDS["head"]
+    groups = cluster["workerGroupSpecs"]
+    assert all(set(group) <= _FIELDS["group"] for group in groups)
+    params = [cluster["headGroupSpec"]["rayStartParams"], *(group["rayStartParams"] for group in groups)]
+    assert all(isinstance(value, str) for each in params for value in each.values())
+    assert json.loads(json.loads(groups[1]["rayStartParams"]["resources"])) == {"train_node": 1}
+
+
+@pytest.mark.parametrize("path", KUBERNETES)
+def test_kubernetes_asks_for_the_token_keeps_the_dashboard_inside_and_shares_a_folder(path):
+    cluster, pods = _cluster_of(_read(path)), _pods(path)
+    assert cluster["authOptions"] == {"mode": "token", "secretName": "pmlm-ray-token"}
+    assert cluster["headGroupSpec"]["serviceType"] == "ClusterIP"
+    assert cluster["enableInTreeAutoscaling"] is True
+    assert cluster["headGroupSpec"]["rayStartParams"]["num-cpus"] == "0"
+    claim = _read("deploy/kuberay/storage.yaml")
+    assert claim["spec"]["accessModes"] == ["ReadWriteMany"]
+    for pod in pods:
+        (container,) = pod["spec"]["containers"]
+        assert {"name": "shared", "mountPath": "/shared"} in container["volumeMounts"]
+        claims = [v["persistentVolumeClaim"]["claimName"] for v in pod["spec"]["volumes"] if v["name"] == "shared"]
+        assert claims == [claim["metadata"]["name"]]
+        assert "env" not in container, "secrets come from a secret"
+    gpus = [pod["spec"]["containers"][0]["resources"].get("limits", {}).get("nvidia.com/gpu") for pod in pods]
+    assert gpus == [None, None, "8"]
+
+
+def test_the_job_on_kubernetes_runs_the_cluster_that_is_described_beside_it_and_a_command_that_exists():
+    job, cluster = _read("deploy/kuberay/rayjob.yaml"), _read("deploy/kuberay/raycluster.yaml")
+    assert _cluster_of(job) == _cluster_of(cluster)
+    from pipelines.inner_command import parse
+
+    words = job["spec"]["entrypoint"].replace("/home/ray/pmlm/", f"{ROOT}/").split()
+    stage, request = parse(words, purpose="run", never=())
+    assert stage == "pretrain"
+    assert request.config.output_dir.startswith("/shared/")
+
+
+def test_the_image_has_the_tested_ray():
+    pinned = re.search(r"^ray==(\S+)$", (ROOT / "constraints.txt").read_text(), re.M)
+    assert pinned is not None
+    assert f"rayproject/ray:{pinned[1]}-" in (ROOT / "deploy/kuberay/Dockerfile").read_text()
+    assert _cluster_of(_read("deploy/kuberay/raycluster.yaml"))["rayVersion"] == pinned[1]
