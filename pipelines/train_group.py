@@ -90,6 +90,7 @@ def _trainer(group: Group, number: int, worker: Callable[[dict[str, Any]], None]
 
     workers: dict[str, Any] = {"num_workers": group.num_workers}
     if group.min_workers is not None:
+        cluster.look_again_soon()
         workers["num_workers"] = (group.min_workers, group.num_workers)
         workers["elastic_resize_monitor_interval_s"] = 60 * group.resize_minutes
     return TorchTrainer(

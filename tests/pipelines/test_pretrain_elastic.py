@@ -45,9 +45,7 @@ def cluster() -> Iterator[Cluster]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
 def test_a_lost_node_and_one_that_comes_back_change_no_step(
-    parallel: str,
     tmp_path: Path,
     sample_texts: list[str],
     sample_tokenizer_dir: str,
@@ -57,7 +55,7 @@ def test_a_lost_node_and_one_that_comes_back_change_no_step(
     blocks = make_blocks(tmp_path / "blocks", sample_texts, sample_tokenizer_dir)
     monkeypatch.setenv("RAY_ADDRESS", cluster.address)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
-    options = config_for(blocks, tmp_path / "out", **OPTIONS, parallel=parallel)
+    options = config_for(blocks, tmp_path / "out", **OPTIONS)
     arguments = [f"--{name}={value}" for name, value in options.items()]
     log = tmp_path / "log.txt"
     with log.open("wb") as file:
@@ -67,7 +65,7 @@ def test_a_lost_node_and_one_that_comes_back_change_no_step(
     run = RunDir(tmp_path / "out" / "run")
 
     def until(what: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + 240
+        deadline = time.monotonic() + 300
         while not what():
             assert driver.poll() is None, log.read_text()
             assert time.monotonic() < deadline, log.read_text()

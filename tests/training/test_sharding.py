@@ -1,5 +1,6 @@
 """FSDP in two processes: each holds half, and gradients, norms, copies and optimizer state are those of the whole."""
 
+import copy
 import multiprocessing
 from pathlib import Path
 from typing import Any
@@ -83,7 +84,7 @@ def worker(rank: int, folder: Path) -> None:
     if rank:
         said["empty"] = not any(t.numel() for name, t in (weights | moments).items() if not name.startswith("step."))
     # A second one takes over what the first has saved, on every worker.
-    box = [(weights, moments)]
+    box = [copy.deepcopy((weights, moments))]
     dist.broadcast_object_list(box, src=0)
     other = model()
     other.load_state_dict(box[0][0])
