@@ -10,12 +10,14 @@ from typing import Any
 from pipelines.console import say, warn
 from pmlm_core.errors import ConfigError
 
+_START_TIMEOUT = "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"
+
 # Ray Train reads these in the driver and hands them on to its controller and workers.
 _DRIVER_ENVIRONMENT = {
     # The controller asks its workers how they are every 2 s by default; a report waits for that question.
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
     # On a busy machine importing torch in a worker alone can take longer than the 60 s it is given by default.
-    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "300",
+    _START_TIMEOUT: "300",
     # Without it a killed Tune driver loses finished trials.
     "TUNE_GLOBAL_CHECKPOINT_S": "1",
     # Workers stay in the directory of the command, so that relative paths mean the same everywhere.
@@ -103,6 +105,15 @@ def _environment(variables: Mapping[str, str]) -> Iterator[None]:
                 del os.environ[name]
             else:
                 os.environ[name] = value
+
+
+def look_again_soon() -> None:
+    """For an elastic group: wait for no more workers than fit, unless the user has said how long.
+
+    Ray counts nodes every 20 s. Until then it may plan with one that is lost, and wait for it as long as for slow ones.
+    """
+    if os.environ.get(_START_TIMEOUT) == _DRIVER_ENVIRONMENT[_START_TIMEOUT]:
+        os.environ[_START_TIMEOUT] = "20"
 
 
 def verbose() -> bool:

@@ -5,6 +5,7 @@ folder, restarted workers of the same attempt end at once, and the driver raises
 """
 
 import contextlib
+import itertools
 import json
 import os
 import socket
@@ -28,7 +29,9 @@ class Group:
     Attributes:
         attempt: names this start of the command; a worker group that Ray restarts is still the same attempt.
         threads: CPU threads of a worker.
-        max_failures: how often a lost worker may be replaced.
+        max_failures: how often lost workers may be replaced before there is another checkpoint; -1 for no limit.
+        min_workers: with how many to start and go on while nodes are missing; None for num_workers.
+        resize_minutes: how often to look whether more than those fit.
     """
 
     run: RunDir
@@ -37,6 +40,13 @@ class Group:
     threads: int
     use_gpu: bool
     max_failures: int
+    min_workers: int | None = None
+    resize_minutes: float = 5.0
+
+    @property
+    def fewest(self) -> int:
+        """The workers without which nothing runs."""
+        return self.min_workers or self.num_workers
 
 
 def fit(
@@ -56,33 +66,51 @@ def fit(
     """
     needed = None if cluster.is_remote() else cluster.cpus_to_start(group.num_workers * group.threads)
     with cluster.connected(needed):
-        from ray.train import FailureConfig, RunConfig, ScalingConfig
-        from ray.train.torch import TorchConfig, TorchTrainer
-
-        cluster.require(group.num_workers, group.threads, group.use_gpu)
-        trainer = TorchTrainer(
-            worker,
-            train_loop_config=told,
-            torch_config=TorchConfig(backend="nccl" if group.use_gpu else "gloo"),
-            scaling_config=ScalingConfig(
-                num_workers=group.num_workers,
-                use_gpu=group.use_gpu,
-                resources_per_worker={"CPU": group.threads, **({"GPU": 1} if group.use_gpu else {})},
-            ),
-            # Ray keeps no checkpoints here (docs/decisions/0006): it would resume from the newest entry of
-            # its list and knows no way back from a damaged one. A name for each attempt keeps it out of the way.
-            run_config=RunConfig(
-                name=group.attempt,
-                storage_path=str(group.run.path / "ray"),
-                failure_config=FailureConfig(max_failures=group.max_failures),
-            ),
-        )
-        try:
-            _in_background(trainer.fit, meanwhile)
-        except Exception as error:
-            _raise_failure(group)
-            raise given_up(group, error) from error
+        cluster.require(group.fewest, group.threads, group.use_gpu)
+        for number in itertools.count():
+            before = _checkpoints_reached(group.run)
+            try:
+                _in_background(_trainer(group, number, worker, told).fit, meanwhile)
+                break
+            except Exception as error:
+                _raise_failure(group)
+                if group.max_failures == 0 or _checkpoints_reached(group.run) <= before:
+                    raise given_up(group, error) from error
+                # Ray counts failures of the whole run, and one of weeks on machines that come and go has many. A run
+                # that gets on is not given up.
+                said = f"workers were lost {group.max_failures + 1} times, but the run got on; starting them again"
+                Events(group.run).add("warning", f"{said} (the last: {_innermost(error)})")
     _raise_failure(group)
+
+
+def _trainer(group: Group, number: int, worker: Callable[[dict[str, Any]], None], told: dict[str, Any]) -> Any:
+    """Ray's part in the `number`th run of the group."""
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    workers: dict[str, Any] = {"num_workers": group.num_workers}
+    if group.min_workers is not None:
+        cluster.look_again_soon()
+        workers["num_workers"] = (group.min_workers, group.num_workers)
+        workers["elastic_resize_monitor_interval_s"] = 60 * group.resize_minutes
+    return TorchTrainer(
+        worker,
+        train_loop_config=told,
+        torch_config=TorchConfig(backend="nccl" if group.use_gpu else "gloo"),
+        scaling_config=ScalingConfig(
+            **workers,
+            use_gpu=group.use_gpu,
+            resources_per_worker={"CPU": group.threads, **({"GPU": 1} if group.use_gpu else {})},
+        ),
+        # Ray keeps no checkpoints here (docs/decisions/0006): it would resume from the newest entry of
+        # its list and knows no way back from a damaged one. A name for each attempt keeps it out of the way.
+        # Machines that are taken away with notice are not counted as failures, and waiting for new ones is none.
+        run_config=RunConfig(
+            name=f"{group.attempt}-{number}",
+            storage_path=str(group.run.path / "ray"),
+            failure_config=FailureConfig(max_failures=group.max_failures),
+        ),
+    )
 
 
 def release(run: RunDir) -> None:
@@ -155,6 +183,13 @@ def given_up(group: Group, error: BaseException) -> TrainingError:
         f"{often} with: {_innermost(error)}. "
         f"The same command goes on from the last checkpoint in {group.run.checkpoints}"
     )
+
+
+def _checkpoints_reached(run: RunDir) -> int:
+    """The step of the newest checkpoint, 0 without one."""
+    from pmlm_core.training.checkpoint import all_steps, step_of
+
+    return max((step_of(folder.name) or 0 for folder in all_steps(run.checkpoints)), default=0)
 
 
 def _in_background(work: Callable[[], object], meanwhile: Callable[[], None]) -> None:

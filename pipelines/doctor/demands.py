@@ -119,7 +119,8 @@ def _each_once(places: list[Place]) -> tuple[Place, ...]:
 def _job(stage: str, config: Any, timeout: float) -> tuple[Job | None, Finding | None]:
     if stage in ("pretrain", "finetune"):
         threads = cluster.threads_per_worker(config.cpus_per_worker, config.num_workers)
-        job = Job(stage, config.num_workers, threads, float(config.use_gpu), config.num_workers > 1, config.output_dir)
+        needed = getattr(config, "min_workers", None) or config.num_workers
+        job = Job(stage, needed, threads, float(config.use_gpu), config.num_workers > 1, config.output_dir)
         if stage == "finetune":
             return job, None
         attempt = Attempt(lambda: weigh(config), timeout, "doctor-weigh")  # it reads data_dir, which may hang

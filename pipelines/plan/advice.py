@@ -31,8 +31,9 @@ def advice(planned: Planned, cluster: Cluster, step: Step) -> str:
         parts.append(f"{step.products / step.seconds:.0%} of a step are products")
     elif word == NETWORK:
         parts.append(
-            f"{lost}: summing gradients takes {step.all_reduce * 1e3:,.1f} ms, of which {step.exposed * 1e3:,.1f} ms "
-            f"come after backward; a faster network, {_fewer(step)}"
+            f"{lost}: {'gathering weights and ' * planned.sharded}summing gradients takes "
+            f"{step.all_reduce * 1e3:,.1f} ms, of which {step.exposed * 1e3:,.1f} ms "
+            f"{'hide behind nothing' if planned.sharded else 'come after backward'}; a faster network, {_fewer(step)}"
         )
     elif word == SENDING:
         parts.append(
@@ -64,8 +65,7 @@ def _fewer(step: Step) -> str:
 
 
 def _bigger_passes(planned: Planned, cluster: Cluster, step: Step) -> str:
-    share = step.micro_batch * step.accumulation
-    rows = largest_fitting(planned, cluster, share)
-    compiled = "" if planned.pretrain.torch_compile else "torch_compile: true"
+    rows = largest_fitting(planned, cluster, step.gpus)
+    compiled = "" if planned.pretrain.torch_compile or planned.sharded else "torch_compile: true"
     larger = f"micro_batch_size {rows}" if rows > step.micro_batch else ""
     return " and ".join(text for text in (larger, compiled) if text) or "a smaller launch_us, if it was set for eager"

@@ -54,11 +54,23 @@ class Planned:
         return traffic.block_bytes(self.blocks.max_length, self.blocks.slots, self.blocks.vocab_size, views=1)
 
     @property
+    def sharded(self) -> bool:
+        return self.pretrain.parallel == "fsdp"
+
+    @property
+    def work(self) -> float:
+        """Forward passes that a forward and backward pass amounts to, as a multiple of the usual three."""
+        return 4 / 3 if self.pretrain.gradient_checkpointing else 1.0
+
+    @property
     def bf16(self) -> bool:
         return self.pretrain.precision != "fp32"
 
-    def memory(self, rows: int) -> float:
-        """Bytes a GPU needs for micro-batches of `rows`: the state, copies of the weights in bf16, activations."""
+    def memory(self, rows: int, gpus: int) -> float:
+        """Bytes each of `gpus` needs for micro-batches of `rows`: state, copies of the weights in bf16, activations.
+
+        The copies are whole, sharded or not: autograd keeps them from forward to backward.
+        """
         activations = cost.activation_bytes(
             self.size,
             rows=rows,
@@ -67,8 +79,13 @@ class Planned:
             vocab_size=self.blocks.vocab_size,
             objective=self.pretrain.objective,
             bytes_per_value=2 if self.bf16 else 4,
+            recomputed=self.pretrain.gradient_checkpointing,
         )
-        return cost.state_bytes(self.parameters) + 2 * self.parameters * self.bf16 + activations
+        state = cost.state_bytes(self.parameters)
+        if self.sharded:
+            passes = max(1, self.pretrain.batch_size // gpus // rows)
+            state = cost.sharded_state_bytes(self.size, self.parameters, gpus, passes)
+        return state + 2 * self.parameters * self.bf16 + activations
 
 
 def read_recipe(config: PlanConfig) -> Planned:

@@ -66,19 +66,23 @@ def step_on(planned: Planned, cluster: Cluster, gpus: int) -> Step:
     micro, fits = _micro_batch(planned, cluster, gpus)
     share = run.batch_size // gpus
     accumulation = share // micro
-    pass_products = micro * planned.flops_per_row / cluster.rate
-    pass_sending = traffic.operations_sent(planned.size, run.objective) * cluster.launch
+    pass_products = planned.work * micro * planned.flops_per_row / cluster.rate
+    pass_sending = planned.work * traffic.operations_sent(planned.size, run.objective) * cluster.launch
     nbytes = traffic.gradient_bytes(planned.parameters)
     positions = max(512, planned.blocks.max_length)
     late = traffic.late_gradient_bytes(planned.size, planned.blocks.vocab_size, positions) / nbytes
+    behind = _BACKWARD * max(pass_products, pass_sending)
     sent = traffic.all_reduce_bytes(nbytes, gpus)
+    if planned.sharded:  # weights are gathered in every pass, forward too
+        behind = accumulation * max(pass_products, pass_sending)
+        sent = traffic.sharded_bytes(nbytes, gpus, accumulation)
     all_reduce = sent / cluster.ring(gpus)
-    hidden = min((1 - late) * all_reduce, _BACKWARD * max(pass_products, pass_sending))
+    hidden = min((1 - late) * all_reduce, behind)
     step = Step(
         gpus=gpus,
         micro_batch=micro,
         accumulation=accumulation,
-        memory_bytes=planned.memory(micro),
+        memory_bytes=planned.memory(micro, gpus),
         products=accumulation * pass_products,
         sending=accumulation * pass_sending,
         network_bytes=sent,
@@ -111,9 +115,10 @@ def evaluation_seconds(planned: Planned, cluster: Cluster, gpus: int) -> float:
     return times * run.eval_rows * planned.flops_per_row / 3 / cluster.rate / gpus
 
 
-def largest_fitting(planned: Planned, cluster: Cluster, share: int) -> int:
-    """The most rows of a forward pass that divide `share` and fit the memory; 0 if not even one fits."""
-    fitting = [rows for rows in divisors(share) if planned.memory(rows) <= cluster.usable_memory]
+def largest_fitting(planned: Planned, cluster: Cluster, gpus: int) -> int:
+    """The most rows of a forward pass that divide a GPU's share of the batch and fit the memory; 0 if not one fits."""
+    share = planned.pretrain.batch_size // gpus
+    fitting = [rows for rows in divisors(share) if planned.memory(rows, gpus) <= cluster.usable_memory]
     return max(fitting, default=0)
 
 
@@ -126,13 +131,18 @@ def _micro_batch(planned: Planned, cluster: Cluster, gpus: int) -> tuple[int, bo
         )
     config = replace(run, num_workers=gpus, use_gpu=True)
     settled = settled_micro_batch(config, planned.blocks.max_length, planned.blocks.most_slots)
-    if planned.memory(settled) <= cluster.usable_memory:
+    if planned.memory(settled, gpus) <= cluster.usable_memory:
         return settled, True
-    rows = min(settled, largest_fitting(planned, cluster, run.batch_size // gpus))
+    rows = min(settled, largest_fitting(planned, cluster, gpus))
     if not rows:
+        ways = [
+            *([] if planned.sharded else ["parallel: fsdp (every GPU holds the whole model now)"]),
+            *([] if run.gradient_checkpointing else ["gradient_checkpointing: true"]),
+            *("a GPU with more memory", "a smaller preset"),
+        ]
         raise ConfigError(
-            f"one row needs {planned.memory(1) / 1e9:.1f} GB and a GPU of this kind has "
-            f"{cluster.usable_memory / 1e9:.1f} GB for it: every GPU holds the whole model (it is not sharded). Take a "
-            "GPU with more memory, a smaller preset, or a smaller max_length when preprocessing"
+            f"one row needs {planned.memory(1, gpus) / 1e9:.1f} GB and a GPU of this kind has "
+            f"{cluster.usable_memory / 1e9:.1f} GB for it. Take {', '.join(ways)}, or a smaller max_length when "
+            "preprocessing"
         )
     return rows, False

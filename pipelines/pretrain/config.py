@@ -26,6 +26,10 @@ _OPERATIONAL = frozenset(
         "save_minutes",
         "keep_checkpoints",
         "num_workers",
+        "min_workers",
+        "resize_minutes",
+        "parallel",
+        "gradient_checkpointing",
         "cpus_per_worker",
         "use_gpu",
         "max_failures",
@@ -109,6 +113,8 @@ class PretrainConfig:
     """Clip the gradient's norm to this; left out, it is only measured."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Type of the matrix products; auto takes bf16 where the processor computes in it, weights stay fp32."""
+    gradient_checkpointing: bool = False
+    """Keep less for backward and compute layers twice: much less memory, about a third more work, same results."""
     torch_compile: bool = False
     """Compile the model with torch.compile; worth it on GPUs."""
     seed: int = 0
@@ -129,12 +135,18 @@ class PretrainConfig:
 
     num_workers: int = 1
     """Worker processes that share each batch; a run may be resumed with another number."""
+    min_workers: int | None = None
+    """Start and go on with as few while nodes are missing, num_workers being the most; the batches stay the same."""
+    resize_minutes: float = 5.0
+    """With min_workers: look so often whether more workers fit; growing goes on from the last checkpoint."""
+    parallel: Literal["ddp", "fsdp"] = "ddp"
+    """ddp: every worker holds the whole model; fsdp: its share of weights, gradients and Adam, for less memory."""
     cpus_per_worker: int | None = None
     """CPU threads of a worker; left out, an even share of this machine, and 1 on a cluster that is joined."""
     use_gpu: bool = False
     """One GPU for each worker."""
     max_failures: int = 3
-    """How often a lost worker may be replaced before the run gives up."""
+    """How often lost workers may be replaced before the run gives up; counted anew where it got to a checkpoint."""
 
     tracking_uri: str | None = None
     """MLflow store; left out, MLFLOW_TRACKING_URI or sqlite:///mlflow.db; "none" switches tracking off."""
@@ -187,6 +199,13 @@ class PretrainConfig:
             raise ConfigError("give warmup_steps or warmup_ratio, not both")
         if self.warmup() > self.max_steps:
             raise ConfigError(f"warmup_steps {self.warmup()} is more than max_steps {self.max_steps}")
+        if self.min_workers is not None and self.min_workers > self.num_workers:
+            raise ConfigError(
+                f"min_workers {self.min_workers} is more than num_workers {self.num_workers}, which is the most there "
+                "will be: lower min_workers, or raise num_workers"
+            )
+        if self.parallel == "fsdp" and self.torch_compile:
+            raise ConfigError("parallel fsdp and torch_compile do not go together: leave out one of them")
         check_run_place(self.output_dir, self.run_name, more=". For copies in an object store give upload_dir as well")
         if self.upload_dir is not None and os.path.abspath(self.upload_dir) == os.path.abspath(self.output_dir):
             raise ConfigError("upload_dir is output_dir: give another place, or leave it out")
@@ -199,6 +218,8 @@ class PretrainConfig:
             *positive,
             *optional,
             "num_workers",
+            "min_workers",
+            "resize_minutes",
             "cpus_per_worker",
             "adam_epsilon",
             "initializer_range",

@@ -112,7 +112,12 @@ def make_plan(config: PretrainConfig, blocks: Blocks, micro_batch: int, *, bf16:
         vocab_size=blocks.vocab_size,
         objective=config.objective,
         bytes_per_value=2 if bf16 else 4,
+        recomputed=config.gradient_checkpointing,
     )
+    state = cost.state_bytes(count)
+    if config.parallel == "fsdp":
+        passes = config.batch_size // config.num_workers // micro_batch
+        state = cost.sharded_state_bytes(size, count, config.num_workers, passes)
     rows_seen = config.batch_size * config.max_steps
     aim = Objective(config.objective)
     return Plan(
@@ -123,7 +128,7 @@ def make_plan(config: PretrainConfig, blocks: Blocks, micro_batch: int, *, bf16:
         epochs=rows_seen / blocks.rows if blocks.rows else None,
         flops_per_step=per_step,
         flops=per_step * config.max_steps,
-        state_bytes=cost.state_bytes(count),
+        state_bytes=state,
         activation_bytes=activations,
         checkpoint_bytes=cost.checkpoint_bytes(count),
         micro_batch=micro_batch,
@@ -151,13 +156,20 @@ def describe(config: PretrainConfig, micro_batch: int, *, bf16: bool) -> str:
         f"one step     {count_text(plan.flops_per_step)} FLOP over {config.num_workers} worker(s), each in "
         f"{config.batch_size // config.num_workers // plan.micro_batch} forward pass(es) of {plan.micro_batch} rows",
         f"memory       {_bytes(plan.state_bytes + plan.activation_bytes)} a worker: "
-        f"{_bytes(plan.state_bytes)} weights, gradients and Adam, {_bytes(plan.activation_bytes)} activations "
+        f"{_bytes(plan.state_bytes)} weights, gradients and Adam{_sharded(config)}, "
+        f"{_bytes(plan.activation_bytes)} activations "
         f"({'bf16' if bf16 else 'fp32'}); the libraries come on top (0.5 to 1 GB)",
         f"disk         {_bytes(plan.checkpoint_bytes)} a checkpoint, up to {config.keep_checkpoints + 1} kept",
         f"operations   {plan.flops:.2e} FLOP in all (matrix products, forward and backward)",
         *_hours(config, plan, bf16=bf16),
     ]
     return "\n".join(lines)
+
+
+def _sharded(config: PretrainConfig) -> str:
+    if config.parallel == "ddp" or config.num_workers == 1:
+        return ""
+    return f" (shared by {config.num_workers} workers)"
 
 
 def _sizes(config: PretrainConfig) -> str:

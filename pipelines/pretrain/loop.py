@@ -53,7 +53,7 @@ def train(plan: WorkPlan, team: Team) -> None:
     """
     config, events = plan.config, Events(plan.run)
     precision = hardware.set_up(use_gpu=config.use_gpu, threads=plan.threads, precision=config.precision)
-    trained = trainee(plan, precision, _start(plan, team, events))
+    trained = trainee(plan, precision, _start(plan, team, events), team.world)
     journal = Journal(plan.run.path, say=lambda text: events.add("warning", text))
     if team.leads:
         dropped = journal.truncate_after(trained.step)
@@ -75,6 +75,7 @@ def train(plan: WorkPlan, team: Team) -> None:
         keep=config.keep_checkpoints,
         say=lambda text: events.add("warning", text),
         published=published,
+        writes=team.leads,
     )
     meter = Meter(plan, precision, trained.model.config, team.world)
     if trained.step < config.max_steps:
@@ -123,8 +124,7 @@ def train(plan: WorkPlan, team: Team) -> None:
                     journal.append(done, {f"eval/{name}": value for name, value in scores.items()})
             save = done % config.save_steps == 0 or last or result.shared[1] > 0
             if save:
-                if team.leads:
-                    writer.save(trained.model, _contents(plan, team, trained, scores, precision.name))
+                writer.save(trained.model, _contents(plan, team, trained, scores, precision.name))
                 saved_at = time.monotonic()
             if save or scores:
                 team.report(finite({"step": done, **(scores or {})}))
@@ -165,7 +165,7 @@ def _contents(
     return checkpoint.Contents(
         step=trained.step,
         state=state,
-        optimizer=optimizer_tensors(trained.optimizer, trained.model),
+        optimizer=optimizer_tensors(trained.optimizer, trained.model, wanted=team.leads),
         score=finite(scores).get("loss") if scores else None,
     )
 
@@ -179,6 +179,7 @@ def _computed_by(plan: WorkPlan, team: Team, precision: str) -> dict[str, Any]:
         "precision": precision,
         "use_gpu": plan.config.use_gpu,
         "torch_compile": plan.config.torch_compile,
+        "parallel": plan.config.parallel,
     }
 
 

@@ -114,7 +114,16 @@ def _fit(plan: WorkPlan) -> None:
     from pipelines.pretrain.loop import ray_worker
 
     config = plan.config
-    group = Group(plan.run, plan.attempt, config.num_workers, plan.threads, config.use_gpu, config.max_failures)
+    group = Group(
+        plan.run,
+        plan.attempt,
+        config.num_workers,
+        plan.threads,
+        config.use_gpu,
+        config.max_failures,
+        config.min_workers,
+        config.resize_minutes,
+    )
     fit(group, ray_worker, {"plan": plan})
 
 
@@ -193,8 +202,9 @@ def _say_what(plan: WorkPlan, manifest: Manifest, known: bool) -> None:
         f"{config.batch_size} rows, {tokens / 1e6:.1f} million tokens, "
         f"{config.max_steps * config.batch_size / rows:.2f} passes over {rows:,} rows"
     )
+    fewer = "" if config.min_workers in (None, config.num_workers) else f"{config.min_workers} to "
     say(
-        f"{config.num_workers} worker{'s' * (config.num_workers != 1)} of {plan.threads} "
+        f"{fewer}{config.num_workers} worker{'s' * (config.num_workers != 1)} of {plan.threads} "
         f"thread{'s' * (plan.threads != 1)}{' and a GPU' * config.use_gpu}, micro-batches of {plan.micro_batch_size} "
         f"rows; everything in {plan.run.path}"
     )

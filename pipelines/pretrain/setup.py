@@ -26,9 +26,10 @@ from pmlm_core.randomness import key
 from pmlm_core.training import checkpoint
 from pmlm_core.training.loader import Batch, Loader, Share
 from pmlm_core.training.optimizer import build_adamw, load_optimizer_tensors
-from pmlm_core.training.pretraining import measure
+from pmlm_core.training.pretraining import blank, measure
+from pmlm_core.training.sharding import shard
 from pmlm_core.training.step import Precision
-from pmlm_core.training.together import together
+from pmlm_core.training.together import recompute_layers, together
 from pmlm_core.training.window import Window
 
 
@@ -44,8 +45,10 @@ class Trainee:
     """The checkpoint's JSON state; empty at the start."""
 
 
-def trainee(plan: WorkPlan, precision: Precision, folder: Path | None) -> Trainee:
+def trainee(plan: WorkPlan, precision: Precision, folder: Path | None, world: int = 1) -> Trainee:
     """Build the model; take weights, moments and step from the checkpoint in `folder`, if there is one.
+
+    Every one of `world` workers reads the same; where the run is sharded, it then keeps its shards of it.
 
     Raises:
         CheckpointError: the checkpoint is of other blocks or of another architecture.
@@ -61,6 +64,10 @@ def trainee(plan: WorkPlan, precision: Precision, folder: Path | None) -> Traine
     else:
         torch.manual_seed(key(config.seed, "initial weights") >> 1)
         model = PmlmForPreTraining(_model_config(plan))
+    if config.gradient_checkpointing:
+        recompute_layers(model)
+    if config.parallel == "fsdp" and world > 1:
+        shard(model, precision.device, world)
     model.to(precision.device).train()  # type: ignore[arg-type]
     optimizer = build_adamw(
         model,
@@ -163,7 +170,7 @@ def _refuse_other_tokenizer(plan: WorkPlan, folder: Path) -> None:
 
 
 def distribute(model: nn.Module, plan: WorkPlan, precision: Precision, world: int) -> nn.Module:
-    """Wrap for training together: compiled if asked for, DDP if there are several workers."""
+    """Wrap for training together: compiled if asked for, DDP if there are several workers and it is not sharded."""
     if plan.config.torch_compile:
         model = cast(nn.Module, torch.compile(model, dynamic=False))
     return together(model, precision, world)
@@ -172,13 +179,15 @@ def distribute(model: nn.Module, plan: WorkPlan, precision: Precision, world: in
 def batch_maker(
     blocks: BlockSet, plan: WorkPlan, *, all_masked: bool = False
 ) -> Callable[[np.ndarray, np.ndarray], Batch]:
-    """Rows by index -> tensors of fixed shape, no `attention_mask` if all rows are full.
+    """Rows by index -> tensors of fixed shape, no `attention_mask` if all rows are full; of no rows, a blank.
 
     `all_masked` puts [MASK] at every predicted position.
     """
     objective = Objective(plan.config.objective)
 
     def make(rows: np.ndarray, views: np.ndarray) -> Batch:
+        if not len(rows):
+            return blank(make(np.zeros(1, np.int64), np.zeros(1, np.int64)))
         wanted = blocks.rows(rows, views)
         if all_masked:
             wanted = wanted.all_shown_as(blocks.manifest.special_ids.mask)
@@ -234,8 +243,9 @@ class HeldOut:
         self._size, self._rank, self._world = plan.micro_batch_size, rank, world
 
     def __iter__(self) -> Iterator[Batch]:
-        for start in range(self._rank * self._size, self.rows, self._world * self._size):
-            rows = self._chosen[start : min(start + self._size, self.rows)]
+        mine = self._rank * self._size
+        for start in range(0, self.rows, self._world * self._size):
+            rows = self._chosen[start + mine : start + mine + self._size]  # none, where only others have some left
             batch = self._make(rows, np.zeros(len(rows), np.int64))
             yield {name: tensor.to(self._device) for name, tensor in batch.items()}
 

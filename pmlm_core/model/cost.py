@@ -51,13 +51,18 @@ def parameters(
     >>> round(parameters(preset("base"), 30522) / 1e6)
     110
     """
-    d, f = size.hidden_size, size.intermediate_size
+    d = size.hidden_size
     embeddings = (vocab_size + max_position_embeddings + type_vocab_size) * d + 2 * d
+    head = d * d + d + 2 * d + vocab_size
+    layers = size.num_hidden_layers * _layer_parameters(size)
+    return embeddings + layers + size.num_attention_heads * rel_pos_bins + head
+
+
+def _layer_parameters(size: Size) -> int:
+    d, f = size.hidden_size, size.intermediate_size
     attention = 4 * d * d + 3 * d  # query, key, value, output; the key has no bias
     feed_forward = 2 * d * f + f + d
-    layer = attention + feed_forward + 4 * d  # two LayerNorms
-    head = d * d + d + 2 * d + vocab_size
-    return embeddings + size.num_hidden_layers * layer + size.num_attention_heads * rel_pos_bins + head
+    return attention + feed_forward + 4 * d  # two LayerNorms
 
 
 def forward_flops(size: Size, *, vocab_size: int, context: int, slots: int, objective: str) -> int:
@@ -101,6 +106,25 @@ def state_bytes(parameter_count: int) -> int:
     return 16 * parameter_count
 
 
+def sharded_state_bytes(size: Size, parameter_count: int, workers: int, passes: int) -> int:
+    """The same for one of `workers` that share them (FSDP), with what is gathered at a time, in bytes.
+
+    Gathered are the weights outside the layers, and of two layers: the one that computes and the next. Gradients are
+    whole while they add up over several `passes`; in a single one they are reduced layer by layer.
+
+    >>> from pmlm_core.model.presets import preset
+    >>> large, count = preset("large"), parameters(preset("large"), 30522)
+    >>> [f"{sharded_state_bytes(large, count, workers, passes=1) / 1e9:.1f}" for workers in (8, 64)]
+    ['1.1', '0.5']
+    """
+    if workers == 1:
+        return state_bytes(parameter_count)
+    in_layers = size.num_hidden_layers * _layer_parameters(size)
+    gathered = parameter_count - in_layers + min(2, size.num_hidden_layers) * _layer_parameters(size)
+    gradients = gathered if passes == 1 else parameter_count
+    return 16 * parameter_count // workers + 4 * gathered + 4 * gradients
+
+
 def activation_bytes(
     size: Size,
     *,
@@ -110,11 +134,15 @@ def activation_bytes(
     vocab_size: int,
     objective: str = "AE+PAR",
     bytes_per_value: int = 4,
+    recomputed: bool = False,
 ) -> int:
     """Estimate of what a micro-batch of `rows` keeps for backward on a CPU, in bytes.
 
     Per layer: the inputs of its products, of GELU and of LayerNorm, and the attention probabilities, whose signs are
     the dropout mask; once: the biases of both attention calls and one chunk of logits.
+
+    Args:
+        recomputed: with gradient checkpointing: the fp32 input of every layer, and one layer at a time as above.
     """
     aim = Objective(objective)
     n, d, f, heads = context, size.hidden_size, size.intermediate_size, size.num_attention_heads
@@ -124,7 +152,10 @@ def activation_bytes(
     per_layer = (total * (7 * d + 2 * f) + scores) * bytes_per_value
     logits = min(rows * slots, 1024) * vocab_size * bytes_per_value
     biases = heads * appended * total * bytes_per_value * 2
-    return rows * (size.num_hidden_layers * per_layer + biases) + logits
+    layers = size.num_hidden_layers * per_layer
+    if recomputed:
+        layers = size.num_hidden_layers * total * d * 4 + per_layer
+    return rows * (layers + biases) + logits
 
 
 def checkpoint_bytes(parameter_count: int) -> int:

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from pmlm_core.model.attention.interface import Call, attend
 from pmlm_core.model.config import PmlmConfig
@@ -28,7 +29,7 @@ class Embeddings(nn.Module):
         return dropout(self.norm(summed_BTD), self.dropout_p, self.training)
 
 
-class Layer(nn.Module):
+class Layer(GradientCheckpointingLayer):
     """One Transformer layer: attention and a feed-forward block, each with dropout, residual and LayerNorm after it.
 
     Query, key and value come from one fused weight [3D, D], as published checkpoints store it. The key has no bias:

@@ -33,7 +33,7 @@ class _AddAndNorm(torch.autograd.Function):
         out_BTD = torch.empty(x_BTD.shape, dtype=dtype)
         normal_BTD, scales_BT = torch.empty_like(x_BTD), torch.empty(x_BTD.shape[:-1], dtype=_precise(dtype))
         ctx.p, ctx.seed = p, draw_seed() if p else 0
-        given = (numbers(x_BTD), numbers(residual_BTD), numbers(weight_D), numbers(bias_D))
+        given = (numbers(x_BTD), numbers(residual_BTD), _of_parameter(weight_D), _of_parameter(bias_D))
         made = (numbers(out_BTD), numbers(normal_BTD), numbers(scales_BT))
         how = (number(dtype, 1 / width), number(dtype, epsilon), *_mask(dtype, ctx.p, ctx.seed))
         share_rows(lambda a, b: _forward(*given, *made, a, b, width, *how), scales_BT.numel(), width)
@@ -48,7 +48,7 @@ class _AddAndNorm(torch.autograd.Function):
         normal_BTD, scales_BT, weight_D = ctx.saved_tensors
         width, dtype = weight_D.shape[0], gradient_BTD.dtype
         x_grad_BTD, residual_grad_BTD = (torch.empty(gradient_BTD.shape, dtype=each) for each in ctx.dtypes)
-        given = (numbers(gradient_BTD), numbers(normal_BTD), numbers(scales_BT), numbers(weight_D))
+        given = (numbers(gradient_BTD), numbers(normal_BTD), numbers(scales_BT), _of_parameter(weight_D))
         made = (numbers(x_grad_BTD), numbers(residual_grad_BTD))
         how = (number(dtype, 1 / width), *_mask(dtype, ctx.p, ctx.seed))
 
@@ -60,6 +60,11 @@ class _AddAndNorm(torch.autograd.Function):
         sums = share_rows(work, scales_BT.numel(), width)
         weight_grad_D, bias_grad_D = torch.from_numpy(np.sum(sums, axis=0)).to(weight_D.dtype).unbind()
         return x_grad_BTD, residual_grad_BTD, weight_grad_D, bias_grad_D, None, None
+
+
+def _of_parameter(x_D: Tensor) -> np.ndarray:
+    """Of a copy: memory that numpy has seen can no longer be freed and had again, as FSDP does with parameters."""
+    return numbers(x_D.clone())
 
 
 def _precise(dtype: torch.dtype) -> torch.dtype:

@@ -78,6 +78,17 @@ def all_reduce_bytes(nbytes: float, workers: int) -> float:
     return 2 * (workers - 1) / workers * nbytes
 
 
+def sharded_bytes(nbytes: float, workers: int, passes: int) -> float:
+    """Bytes that each of `workers` sends, and receives, in a step of weights of `nbytes` that they share (FSDP).
+
+    In every one of `passes` the weights are gathered for forward and for backward; gradients are summed once.
+
+    >>> sharded_bytes(100, 1, 1), sharded_bytes(100, 2, 1), sharded_bytes(100, 2, 4)
+    (0.0, 150.0, 450.0)
+    """
+    return (workers - 1) / workers * nbytes * (2 * passes + 1)
+
+
 def operations_sent(size: Size, objective: str) -> int:
     """About how many operations (views of memory left out) forward and backward of a micro-batch send to a GPU.
 

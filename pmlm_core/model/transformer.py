@@ -26,7 +26,7 @@ class PmlmPreTrainedModel(PreTrainedModel):
 
     config_class = PmlmConfig
     base_model_prefix = "pmlm"
-    supports_gradient_checkpointing = False
+    supports_gradient_checkpointing = True
     _no_split_modules = ["Layer"]  # noqa: RUF012 - read by transformers as a class attribute
 
     @classmethod

@@ -27,8 +27,12 @@ class Share:
     micro_batch_size: int
 
     def micro_batches(self) -> range:
-        """Indices, in the global batch, of this worker's micro-batches."""
-        return range(self.rank, self.batch_size // self.micro_batch_size, self.world)
+        """Indices, in the global batch, of this worker's micro-batches; those beyond its end have no rows.
+
+        Every worker has equally many, for in each of them workers may wait for each other.
+        """
+        rounds = -(-(self.batch_size // self.micro_batch_size) // self.world)
+        return range(self.rank, rounds * self.world, self.world)
 
 
 class Loader:
@@ -36,7 +40,7 @@ class Loader:
 
     Args:
         rows_of_step: step -> (rows, views) of the global batch, `batch_size` long each.
-        make: (rows, views) -> tensors of a micro-batch, on the CPU.
+        make: (rows, views) -> tensors of a micro-batch, on the CPU; of no rows, a stand-in that weighs nothing.
         device: where to put them.
         ahead: steps prepared in advance.
         measure: numbers of a micro-batch, taken while it is on the CPU: asking a GPU for them would make it wait.

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from pmlm_core.errors import CheckpointError
+from pmlm_core.training.sharding import copy_to_cpu, like
 
 _MOMENTS = ("exp_avg", "exp_avg_sq")
 _LR_SCALE = "lr_scale"  # of a parameter group: its learning rate as a multiple of the run's
@@ -65,8 +66,12 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
         group["lr"] = rate * group.get(_LR_SCALE, 1.0)
 
 
-def optimizer_tensors(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[str, Tensor]:
-    """The optimizer's state as CPU copies named `<moment>.<parameter name>`, and `updates` as a number of updates."""
+def optimizer_tensors(optimizer: torch.optim.Optimizer, model: nn.Module, *, wanted: bool = True) -> dict[str, Tensor]:
+    """The optimizer's state as CPU copies named `<moment>.<parameter name>`, and `updates` as a number of updates.
+
+    Args:
+        wanted: whether this worker needs them. Those of a sharded model are whole only if all workers call this.
+    """
     tensors: dict[str, Tensor] = {}
     for name, parameter in model.named_parameters():
         state = optimizer.state.get(parameter)
@@ -74,7 +79,7 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer, model: nn.Module) -> dic
             tensors[f"step.{name}"] = torch.zeros(())  # no gradient yet: said, so that it is not taken for a loss
             continue
         for moment in _MOMENTS:
-            tensors[f"{moment}.{name}"] = state[moment].detach().to("cpu", copy=True).contiguous()
+            tensors[f"{moment}.{name}"] = copy_to_cpu(state[moment], wanted=wanted).contiguous()
         tensors[f"step.{name}"] = state["step"].detach().to("cpu", torch.float32, copy=True).reshape(())
     return tensors
 
@@ -111,7 +116,7 @@ def load_optimizer_tensors(
                     f"{where}: {moment} of '{name}' has shape {tuple(tensor.shape)}, "
                     f"the parameter has {tuple(parameter.shape)}; start a new run with another run_name"
                 )
-        moved = {moment: tensor.to(parameter.device, parameter.dtype) for moment, tensor in state.items()}
+        moved = {moment: like(parameter, tensor) for moment, tensor in state.items()}
         step = tensors[f"step.{name}"].to(torch.float32)
         fused_on_device = parameter.device.type == "cuda"
         optimizer.state[parameter] = {"step": step.to(parameter.device) if fused_on_device else step, **moved}

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from pmlm_core.model.cross_entropy import IGNORED
 from pmlm_core.model.objectives import Objective
 from pmlm_core.training.reduce import all_sum
+from pmlm_core.training.sharding import rest
 from pmlm_core.training.step import Batch, Precision, Task
 
 
@@ -40,6 +41,12 @@ def count_tokens(batch: Batch) -> int:
     return int(batch["attention_mask"].sum())
 
 
+def blank(batch: Batch) -> dict[str, Tensor]:
+    """The first row of `batch` with nothing to predict: it weighs nothing, and its worker stays in step with others."""
+    first = {name: tensor[:1] for name, tensor in batch.items()}
+    return first | {"labels": torch.full_like(first["labels"], IGNORED)}
+
+
 def measure(batch: Batch) -> tuple[int, int]:
     """What the loop must know of a micro-batch before it is on the device: predictions and tokens."""
     return count_predictions(batch), count_tokens(batch)
@@ -50,14 +57,14 @@ def evaluate(
 ) -> dict[str, float] | None:
     """Mean loss and accuracy over all workers' held-out micro-batches; None if they predict nothing.
 
-    Every worker calls it with its own share, which may be empty. Call it with the bare model, not with DDP's wrapper:
-    shares differ in length.
+    Every worker calls it with its own share, of equally many micro-batches if the model is sharded (`blank` ones fill
+    it up). Call it with the bare model, not with DDP's wrapper, which would only add to the work.
     """
     was_training = model.training
     model.eval()
     names = ("loss", *task.figures)
     count, sums = 0, [0.0] * len(names)
-    with torch.inference_mode():
+    with torch.no_grad():  # not inference_mode: what a sharded model gathers here, it uses again in training
         for batch in micro_batches:
             with precision.autocast():
                 loss_sum, figures = task.losses(model, batch)
@@ -65,6 +72,7 @@ def evaluate(
             added = torch.stack([named[name].double() for name in names]).tolist()
             sums = [total + value for total, value in zip(sums, added, strict=True)]
             count += task.count(batch)
+    rest(model)
     model.train(was_training)
     total_count, *totals = all_sum([count, *sums], precision.device)
     if not total_count:

@@ -10,15 +10,20 @@ from transformers import PreTrainedModel
 
 from pmlm_core.errors import CheckpointError, TrainingError
 from pmlm_core.training import checkpoint
+from pmlm_core.training.sharding import copy_to_cpu
 
 
-def copy_of(model: PreTrainedModel) -> dict[str, Tensor]:
-    """A CPU copy of the weights, in which tied weights are still one tensor."""
+def copy_of(model: PreTrainedModel, *, wanted: bool = True) -> dict[str, Tensor]:
+    """A CPU copy of the weights, in which tied weights are still one tensor.
+
+    Args:
+        wanted: whether this worker needs it. That of a sharded model is whole only if all workers call this.
+    """
     copies: dict[int, Tensor] = {}
     state = {}
     for name, tensor in model.state_dict(keep_vars=True).items():
         if id(tensor) not in copies:
-            copies[id(tensor)] = tensor.detach().to("cpu", copy=True)
+            copies[id(tensor)] = copy_to_cpu(tensor, wanted=wanted)
         state[name] = copies[id(tensor)]
     return state
 
@@ -28,6 +33,8 @@ class CheckpointWriter:
 
     A checkpoint that cannot be written is told to `say` and training goes on, for the next may succeed (a full disk is
     cleared); `close` raises if the last one failed. `extra_files` (the tokenizer's) go into every checkpoint.
+
+    Of several workers one has `writes`; the others call `save` as it does, for a sharded model is gathered from all.
     """
 
     def __init__(
@@ -38,9 +45,10 @@ class CheckpointWriter:
         keep: int,
         say: Callable[[str], None],
         published: Callable[[int, Path], None],
+        writes: bool = True,
     ) -> None:
         self._root, self._extra_files, self._keep = root, extra_files, keep
-        self._say, self._published = say, published
+        self._say, self._published, self._writes = say, published, writes
         self._thread: threading.Thread | None = None
         self._failure: Exception | None = None
 
@@ -51,7 +59,9 @@ class CheckpointWriter:
             TrainingError: a weight is not finite: the last update spoilt the model, and only the next loss would tell.
         """
         self.wait()
-        weights = copy_of(model)
+        weights = copy_of(model, wanted=self._writes)
+        if not self._writes:
+            return
         for name, tensor in weights.items():
             if not torch.isfinite(tensor).all():
                 raise TrainingError(

@@ -12,11 +12,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 from torch.nn.parallel import DistributedDataParallel
 
 from pmlm_core.errors import TrainingError
 from pmlm_core.randomness import key
 from pmlm_core.training.reduce import all_sum, world_size
+from pmlm_core.training.sharding import total_norm
 
 Batch = Mapping[str, Tensor]
 
@@ -78,7 +80,7 @@ def train_step(
     """Make one update from this worker's micro-batches of the global batch.
 
     Args:
-        model: the model, wrapped in DDP when there are several workers.
+        model: the model, wrapped in DDP or sharded when there are several workers.
         micro_batches: (index in the global batch, tensors) of each; every worker holds equally many.
         step: number of the step, from 0; it names the step in errors and seeds dropout.
         seed: dropout of micro-batch i of step s is a function of (seed, s, i), not of the worker that computes it.
@@ -97,13 +99,12 @@ def train_step(
         raise TrainingError(
             f"step {step}: the global batch holds no predicted token; the blocks have no masked position"
         )
-    # DDP averages over workers; the factor makes that a sum.
+    # DDP and FSDP average over workers; the factor makes that a sum.
     scale = world_size() / count
     optimizer.zero_grad(set_to_none=True)
     sums: dict[str, Tensor] = {}
     for position, (index, batch) in enumerate(micro_batches):
-        last = position == len(micro_batches) - 1
-        hold = model.no_sync() if isinstance(model, DistributedDataParallel) and not last else contextlib.nullcontext()
+        hold = _hold(model, last=position == len(micro_batches) - 1)
         torch.manual_seed(key(seed, "dropout", step, index) >> 1)
         with hold:
             with precision.autocast():
@@ -115,12 +116,21 @@ def train_step(
     names = ("loss", *task.figures)
     totals = dict(zip(names, all_sum(torch.stack([sums[n] for n in names]).tolist(), precision.device), strict=True))
     parameters = [p for p in model.parameters() if p.grad is not None]
-    norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+    norm = total_norm([p.grad for p in parameters if p.grad is not None])
     if max_grad_norm is not None:
         nn.utils.clip_grads_with_norm_(parameters, max_grad_norm, norm)
     _refuse_non_finite(step, totals["loss"] / count, float(norm))
     optimizer.step()
     return StepResult(int(count), totals, shared, float(norm))
+
+
+def _hold(model: nn.Module, *, last: bool) -> contextlib.AbstractContextManager[Any]:
+    """Gradients of all micro-batches but the last stay with their worker; the last brings their sum to the others."""
+    if isinstance(model, FSDPModule):
+        model.set_requires_gradient_sync(last)
+    if isinstance(model, DistributedDataParallel) and not last:
+        return model.no_sync()
+    return contextlib.nullcontext()
 
 
 def _refuse_non_finite(step: int, loss: float, norm: float) -> None:

@@ -1,17 +1,30 @@
-"""A model trained by several workers together."""
+"""How a model is trained: by several workers together, with or without its activations kept."""
 
 from torch import nn
+from torch.distributed.fsdp import FSDPModule
 from torch.nn.parallel import DistributedDataParallel
+from transformers import PreTrainedModel
 
 from pmlm_core.training.step import Batch, Precision, Task
 
 
 def together(model: nn.Module, precision: Precision, world: int) -> nn.Module:
-    """The model as `world` workers train it: wrapped in DDP if they are several."""
-    if world == 1:
+    """The model as `world` workers train it: wrapped in DDP if they are several, unless it is sharded already."""
+    if world == 1 or isinstance(model, FSDPModule):
         return model
     devices = [precision.device] if precision.device.type == "cuda" else None
     return DistributedDataParallel(model, device_ids=devices, gradient_as_bucket_view=True)
+
+
+def recompute_layers(model: PreTrainedModel) -> None:
+    """Keep only the input of every layer for backward, which computes the layer again, with the same dropout.
+
+    It costs a forward pass more. torch puts its random generators back for it, so losses and gradients are the same.
+    """
+    # One function of transformers, under its newer and its older name.
+    name = "activation_checkpointing_enable"
+    enable = getattr(model, name if hasattr(model, name) else "gradient_checkpointing_enable")
+    enable({"use_reentrant": False})
 
 
 def settle_buckets(model: nn.Module, batch: Batch, task: Task, precision: Precision) -> None:

@@ -7,7 +7,15 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from pmlm_core.errors import ConfigError
 from pmlm_core.model import PmlmConfig, PmlmForPreTraining
-from pmlm_core.model.cost import activation_bytes, flops_per_step, forward_flops, parameters, state_bytes
+from pmlm_core.model.cost import (
+    activation_bytes,
+    flops_per_step,
+    forward_flops,
+    parameters,
+    sharded_state_bytes,
+    state_bytes,
+)
+from pmlm_core.model.layer import Layer
 from pmlm_core.model.presets import PRESETS, preset
 
 
@@ -84,3 +92,15 @@ def test_state_is_four_numbers_a_parameter_and_unknown_presets_are_refused():
     assert state_bytes(10) == 160
     with pytest.raises(ConfigError, match="choose one of tiny, mini"):
         preset("huge")
+
+
+def test_what_workers_share_shrinks_with_their_number_down_to_what_is_gathered():
+    size = preset("large")
+    count = parameters(size, 30522)
+    of = [sharded_state_bytes(size, count, workers, passes=1) for workers in (1, 2, 8, 64, 10**9)]
+    assert of[0] == state_bytes(count)
+    assert of == sorted(of, reverse=True)
+    outside = count - 24 * sum(p.numel() for p in Layer(PmlmConfig(vocab_size=30522, **vars(size))).parameters())
+    assert outside < of[-1] / 8 < outside + count / 10
+    # Gradients that add up are whole.
+    assert sharded_state_bytes(size, count, 10**9, passes=2) == pytest.approx(of[-1] / 2 + 4 * count)

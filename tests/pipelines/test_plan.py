@@ -7,6 +7,7 @@ import sys
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -18,7 +19,7 @@ from pipelines.plan.config import PlanConfig
 from pipelines.plan.corpus import corpus_of
 from pipelines.plan.recipe import Planned, read_recipe
 from pipelines.plan.run import Line, make
-from pipelines.plan.step import step_on
+from pipelines.plan.step import Step, step_on
 from pmlm_core.errors import ConfigError
 
 ROOT = Path(__file__).parent.parent.parent
@@ -147,6 +148,28 @@ def test_a_smaller_micro_batch_where_the_usual_one_does_not_fit_and_a_refusal_wh
     assert none.step is None
     assert "one row needs" in none.advice
     assert "more memory" in none.advice
+
+
+def test_sharing_the_model_and_computing_layers_twice_leave_room_for_more_rows() -> None:
+    planned = read_recipe(replace(BASE, recipe=str(ROOT / "recipes/pretrain/large.yaml")))
+    cluster = cluster_of(replace(BASE, gpu_memory_gb=9), "bf16")
+
+    def step(**changes: Any) -> Step:
+        return step_on(replace(planned, pretrain=replace(planned.pretrain, **changes)), cluster, 64)
+
+    usual, shared, twice = step(), step(parallel="fsdp"), step(gradient_checkpointing=True)
+    assert usual.micro_batch < shared.micro_batch < twice.micro_batch
+    assert shared.products == pytest.approx(usual.products)
+    assert twice.products == pytest.approx(usual.products * 4 / 3)
+
+
+def test_traffic_of_a_shared_model_by_hand() -> None:
+    planned = planned_base()
+    shared = replace(planned, pretrain=replace(planned.pretrain, parallel="fsdp"))
+    step = step_on(shared, cluster_of(BASE, "bf16"), 8)
+    assert step.accumulation > 1
+    assert step.network_bytes == pytest.approx(4 * planned.parameters * 7 / 8 * (2 * step.accumulation + 1))
+    assert step.memory_bytes < step_on(planned, cluster_of(BASE, "bf16"), 8).memory_bytes
 
 
 def test_numbers_of_gpus_that_cannot_share_the_batch_are_refused_in_their_line() -> None:

@@ -30,6 +30,9 @@ def config(**options) -> PretrainConfig:
         ({"batch_size": 0}, "batch_size must be above 0, not 0"),
         ({"batch_size": 10, "num_workers": 4}, "num_workers may be 1, 2 or 5"),
         ({"batch_size": 8, "num_workers": 2, "micro_batch_size": 3}, "micro_batch_size may be 1, 2 or 4"),
+        ({"num_workers": 2, "min_workers": 3}, "min_workers 3 is more than num_workers 2"),
+        ({"min_workers": 0}, "min_workers must be above 0"),
+        ({"parallel": "fsdp", "torch_compile": True}, "leave out one of them"),
         ({"learning_rate": 0.0}, "learning_rate must be above 0"),
         ({"max_grad_norm": 0.0}, "leave it out to switch it off"),
         ({"hidden_dropout_prob": 1.0}, "from 0 to below 1"),
@@ -66,6 +69,8 @@ def test_checkpoints_that_fall_between_evaluations_are_said():
 
 def test_where_a_run_happens_does_not_rename_it():
     assert config().name_for("blocks") == config(num_workers=4, save_steps=7, tracking_uri="none").name_for("blocks")
+    elastic = config(num_workers=4, min_workers=2, resize_minutes=1.0, parallel="fsdp", gradient_checkpointing=True)
+    assert config().name_for("blocks") == elastic.name_for("blocks")
     assert config().name_for("blocks") != config().name_for("other blocks")
 
 

@@ -5,11 +5,12 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from pipelines.run_folder import Events, RunDir
-from pipelines.train_group import Group, _raise_failure, _write_failure, release
+from pipelines.train_group import Group, _raise_failure, _write_failure, fit, release
 from pmlm_core.errors import DataError, TrainingError
 
 
@@ -72,3 +73,29 @@ def test_what_workers_of_an_ended_process_hold_is_given_back(tmp_path: Path):
     while ray.available_resources().get("CPU", 0) < before + 2:
         assert time.monotonic() < deadline, ray.available_resources()
         time.sleep(0.1)
+
+
+def worker_that_gets_on(told: dict[str, Any]) -> None:
+    """Fails, and before that makes a checkpoint's folder, as often as it was told to."""
+    run: RunDir = told["run"]
+    with (run.path / "starts").open("a") as file:
+        file.write("x")
+    starts = len((run.path / "starts").read_text())
+    if starts <= told["gets_on"]:
+        (run.checkpoints / f"step-{starts:08d}").mkdir(parents=True)
+    if starts <= told["fails"]:
+        raise RuntimeError(f"lost at start {starts}")
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("ray_session")
+@pytest.mark.parametrize(("gets_on", "starts"), [(3, 4), (1, 4), (0, 2)])
+def test_a_group_is_given_up_only_if_it_does_not_get_on(tmp_path: Path, gets_on: int, starts: int):
+    of = Group(RunDir(tmp_path), "test", 1, 1, False, max_failures=1)
+    told = {"run": of.run, "fails": 3 if gets_on == 3 else 9, "gets_on": gets_on}
+    if gets_on == 3:
+        fit(of, worker_that_gets_on, told)
+    else:
+        with pytest.raises(TrainingError, match=f"RuntimeError: lost at start {starts}"):
+            fit(of, worker_that_gets_on, told)
+    assert len((tmp_path / "starts").read_text()) == starts

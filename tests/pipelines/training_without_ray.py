@@ -52,8 +52,8 @@ def train_here(options: dict[str, Any], **team: Any) -> Path:
 
 
 def train_in_processes(options: dict[str, Any], workers: int) -> Path:
-    """Several workers, each a process; returns the run's folder."""
-    plan = plan_of({**options, "num_workers": workers})
+    """Several workers, each a process; returns the run's folder. An elastic run has as many of its num_workers."""
+    plan = plan_of(options if "min_workers" in options else {**options, "num_workers": workers})
     with tempfile.TemporaryDirectory() as meeting:
         # A fork server imports torch once for all tests.
         multiprocessing.set_forkserver_preload(["pipelines.pretrain.loop"])

@@ -89,6 +89,14 @@ def test_copying_to_the_device_is_waiting(monkeypatch):
     assert waited[2] - waited[0] >= 2 * BATCH // SIZE * 0.01
 
 
+@pytest.mark.parametrize("world", [2, 4, 5])
+def test_any_number_of_workers_share_the_same_rows_in_equally_many_micro_batches(world):
+    expected, found = seen(loader()), seen(*(loader(rank, world) for rank in range(world)))
+    for step, whole in expected.items():
+        assert len(found[step]) == -(-len(whole) // world) * world
+        assert {index: rows for index, rows in found[step].items() if rows[0]} == whole
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_batches_are_pinned_ahead_and_arrive_whole():
     one = loader()
