@@ -243,4 +243,5 @@ class HeldOut:
 def tokenizer_files(data_dir: str) -> dict[str, bytes]:
     """The tokenizer that preprocessing put beside the blocks, file by file; it goes into every checkpoint."""
     folder = storage.join(data_dir, "tokenizer")
-    return {name: storage.read_bytes(storage.join(folder, name)) for name in storage.names_in(folder)}
+    names = storage.retried(lambda: list(storage.names_in(folder)))
+    return {name: storage.read_bytes(storage.join(folder, name)) for name in names}

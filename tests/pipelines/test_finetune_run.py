@@ -1,6 +1,8 @@
 """`pmlm finetune` in this process: what it makes, resumes, refuses, and says."""
 
 import json
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from pipelines.finetune.config import FinetuneConfig
 from pipelines.finetune.job import settle
 from pipelines.finetune.run import dry_run, run
 from pipelines.finetune.rundir import open_run
+from pipelines.leaving import Terminated, heed_sigterm
 from pmlm_core.errors import ConfigError, DataError
 
 
@@ -96,7 +99,7 @@ def test_it_learns_and_leaves_a_folder_that_loads_anywhere(in_peace: Path, revie
     assert len(task["pretrained"]["sha256"]) == 64
 
 
-@pytest.mark.parametrize("at", [1, 4, "final"])
+@pytest.mark.parametrize("at", [1, "terminated at 4", "final"])
 def test_a_killed_run_ends_bit_for_bit_as_one_in_peace(
     at: int | str, tmp_path: Path, model: str, reviews: str, in_peace: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -109,7 +112,9 @@ def test_a_killed_run_ends_bit_for_bit_as_one_in_peace(
     def count(self: epochs.Chooser, model: Any) -> dict[str, float]:
         nonlocal evaluated
         evaluated += 1
-        return pull() if evaluated > at else really(self, model)  # type: ignore[operator]
+        if evaluated == 5 and at != 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return pull() if evaluated > 1 and at == 1 else really(self, model)
 
     really = epochs.Chooser.scores
     with monkeypatch.context() as patch:
@@ -117,8 +122,12 @@ def test_a_killed_run_ends_bit_for_bit_as_one_in_peace(
             patch.setattr(loop, "conclude", pull)
         else:
             patch.setattr(epochs.Chooser, "scores", count)
-        with pytest.raises(Pulled):
+        before = signal.getsignal(signal.SIGTERM)
+        heed_sigterm()
+        with pytest.raises((Pulled, Terminated)) as met:
             finetuned(options)
+        signal.signal(signal.SIGTERM, before)
+        assert (met.type is Terminated) == (at == "terminated at 4")
     seed = tmp_path / "run" / "seed-0"
     assert not (seed / "scores.json").exists()
     assert (seed / "checkpoints").exists()
