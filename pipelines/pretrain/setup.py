@@ -243,5 +243,4 @@ class HeldOut:
 def tokenizer_files(data_dir: str) -> dict[str, bytes]:
     """The tokenizer that preprocessing put beside the blocks, file by file; it goes into every checkpoint."""
     folder = storage.join(data_dir, "tokenizer")
-    names = storage.retried(lambda: list(storage.names_in(folder)))
-    return {name: storage.read_bytes(storage.join(folder, name)) for name in names}
+    return {name: storage.read_bytes(storage.join(folder, name)) for name in storage.names_in(folder)}

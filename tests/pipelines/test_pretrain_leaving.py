@@ -13,6 +13,7 @@ from tests.pipelines.pretrain_command import STEPS, Command
 from tests.pipelines.training_without_ray import curve
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_notice_to_a_worker_then_to_the_command_costs_not_a_step(
     tmp_path: Path, two_worker_blocks: str, undisturbed: Path

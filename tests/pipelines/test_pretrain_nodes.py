@@ -6,6 +6,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -17,14 +18,20 @@ from tests.pipelines.training_without_ray import curve
 from tests.processes import above
 
 
-@pytest.fixture
-def cluster() -> Iterator[Cluster]:
+@contextmanager
+def started_cluster() -> Iterator[Cluster]:
     """A head for the driver's calls and two nodes of one CPU each."""
     made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
     for _ in range(2):
         made.add_node(num_cpus=1)
     yield made
     made.shutdown()
+
+
+@pytest.fixture
+def cluster() -> Iterator[Cluster]:
+    with started_cluster() as made:
+        yield made
 
 
 def node_of(cluster: Cluster, pid: int):
@@ -41,7 +48,7 @@ def weights(run: Path) -> str:
 
 
 @pytest.mark.timeout(900)
-def test_a_node_taken_after_notice_and_one_without_leave_no_trace(
+def test_nodes_taken_with_and_without_notice_and_the_command_ended_leave_no_trace(
     tmp_path: Path, two_worker_blocks: str, undisturbed: Path, cluster: Cluster
 ):
     command = Command(two_worker_blocks, tmp_path / "out", {"RAY_ADDRESS": cluster.address}, max_failures=1)
@@ -63,15 +70,23 @@ def test_a_node_taken_after_notice_and_one_without_leave_no_trace(
     command.wait_for_step(reached + 12)
     cluster.remove_node(node_of(cluster, command.worker_pid(0)), allow_graceful=False)
     cluster.add_node(num_cpus=1)
-    assert command.process.wait(timeout=400) == 0, command.said()
+    command.wait_for_event("resumed", times=3)
+    command.wait_for_step(max(curve(command.run.path)) + 3)
+    os.kill(command.process.pid, signal.SIGTERM)
+    assert command.process.wait(timeout=120) == 143, command.said()
+    assert "terminated; the same command goes on" in command.said()
+    assert "Traceback" not in command.said()
+    assert not list(command.run.path.glob("leaving-*"))
+    again = Command(two_worker_blocks, tmp_path / "out", {"RAY_ADDRESS": cluster.address})
+    assert again.process.wait(timeout=400) == 0, again.said()
 
     events, _ = Events(command.run).read()
-    (left,) = [event["text"].rpartition(" ")[2] for event in events if event["kind"] == "leaving"]
+    left = [event["text"].rpartition(" ")[2] for event in events if event["kind"] == "leaving"]
     resumed = [event for event in events if event["kind"] == "resumed"]
-    assert len(resumed) == 3
-    assert str(resumed[1]["step"]) == left
-    assert "done again" not in resumed[1]["text"]
-    assert reached <= resumed[2]["step"] < STEPS
+    assert [str(event["step"]) for event in (resumed[1], resumed[3])] == left
+    assert not any("done again" in event["text"] for event in (resumed[1], resumed[3]))
+    assert reached <= resumed[2]["step"] < resumed[3]["step"] < STEPS
+    assert len(resumed) == 4
     assert curve(command.run.path) == curve(undisturbed)
     assert weights(command.run.path) == weights(undisturbed)
 
@@ -101,13 +116,22 @@ def test_a_worker_that_never_goes_on_is_replaced(tmp_path: Path, two_worker_bloc
 def test_a_lost_head_ends_the_command_and_the_same_command_on_a_new_cluster_goes_on(
     tmp_path: Path, two_worker_blocks: str, undisturbed: Path, cluster: Cluster
 ):
-    command = Command(two_worker_blocks, tmp_path / "out", {"RAY_ADDRESS": cluster.address}, max_steps=STEPS)
+    command = Command(two_worker_blocks, tmp_path / "out", {"RAY_ADDRESS": cluster.address})
     command.wait_for_step(15)
-    pids = [command.worker_pid(rank) for rank in (0, 1)]
-    for pid in pids:  # or they would come to the end before they miss the head
+    workers = [command.worker_pid(rank) for rank in (0, 1)]
+    for pid in workers:  # or they would come to the end before they miss the head
         os.kill(pid, signal.SIGSTOP)
     cluster.head_node.kill_all_processes(check_alive=False, allow_graceful=False, wait=True)
-    for pid in pids:
-        os.kill(pid, signal.SIGCONT)
     assert command.process.wait(timeout=300) != 0
-    print(command.said()[-3000:])
+    for pid in workers:
+        os.kill(pid, signal.SIGKILL)
+    cluster.shutdown()
+
+    with started_cluster() as other:
+        again = Command(two_worker_blocks, tmp_path / "out", {"RAY_ADDRESS": other.address})
+        assert again.process.wait(timeout=400) == 0, again.said()
+    resumed = [event["step"] for event in Events(command.run).read()[0] if event["kind"] == "resumed"]
+    assert resumed[0] == 0
+    assert 10 <= resumed[1] < STEPS
+    assert curve(command.run.path) == curve(undisturbed)
+    assert weights(command.run.path) == weights(undisturbed)
