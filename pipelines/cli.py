@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from pipelines.leaving import Terminated, heed_sigterm
 from pmlm_core import __version__
 from pmlm_core.errors import ConfigError, PmlmError
 
@@ -36,9 +37,13 @@ COMMANDS = {
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Entry point of the console script; exits 0, 2 on a usage error, 1 on any other error a user can mend."""
+    """Entry point of the console script.
+
+    Exits 0, 2 on a usage error, 1 on any other error a user can mend, 130 after Ctrl-C, 143 after SIGTERM.
+    """
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
+        heed_sigterm()
         code = _dispatch(arguments)
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -46,9 +51,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     except PmlmError as error:
         print(f"error: {error}", file=sys.stderr)
         code = 1
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on from what was finished", file=sys.stderr)
-        code = 130
+    except KeyboardInterrupt as error:
+        what, code = ("terminated", 143) if isinstance(error, Terminated) else ("interrupted", 130)
+        print(f"{what}; the same command goes on from what was finished", file=sys.stderr)
     except BrokenPipeError:  # `pmlm ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.console import say, warn
+from pipelines.leaving import own_sigterm
 from pmlm_core.errors import ConfigError
 
 _START_TIMEOUT = "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"
@@ -18,6 +19,8 @@ _DRIVER_ENVIRONMENT = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
     # On a busy machine importing torch in a worker alone can take longer than the 60 s it is given by default.
     _START_TIMEOUT: "300",
+    # Some clouds give notice 30 s before they take a machine.
+    "RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S": "2",
     # Without it a killed Tune driver loses finished trials.
     "TUNE_GLOBAL_CHECKPOINT_S": "1",
     # Workers stay in the directory of the command, so that relative paths mean the same everywhere.
@@ -131,7 +134,8 @@ def _start(options: dict[str, Any], retries: int) -> None:
 
     for left in range(retries, -1, -1):
         try:
-            ray.init(**options)
+            with own_sigterm():
+                ray.init(**options)
             return
         except Exception as error:  # Ray raises a bare Exception when it is too slow
             ray.shutdown()

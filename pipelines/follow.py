@@ -107,7 +107,7 @@ class Follower(ABC):
         if self._previous is None or entry.step <= self._previous.step:
             return None
         pace = (entry.time - self._previous.time) / (entry.step - self._previous.step)
-        return duration(pace * (self._max_steps - entry.step))
+        return duration(pace * (self._max_steps - entry.step)) if pace >= 0 else None  # the clock was put back
 
 
 def duration(seconds: float) -> str:

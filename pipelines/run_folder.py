@@ -44,6 +44,10 @@ class RunDir:
         """Where a worker of this attempt leaves the error that no restart would mend."""
         return self.path / f"failure-{attempt}.json"
 
+    def leaving_of(self, attempt: str) -> Path:
+        """Where the command asks the workers of this attempt to leave, and they say that they have."""
+        return self.path / f"leaving-{attempt}"
+
 
 def write_record(run: RunDir, content: Mapping[str, Any]) -> None:
     """Write what the run is, whole or not at all, making its folder."""

@@ -12,13 +12,25 @@ def _ignore(_: Mapping[str, float]) -> None:
     """No one to report to."""
 
 
+def _never() -> bool:
+    return False
+
+
 @dataclass(frozen=True)
 class Team:
-    """This worker, among `world` workers; `report` tells Ray of checkpoints and evaluations (every rank calls it)."""
+    """This worker, among `world` workers.
+
+    Attributes:
+        report: tells Ray of checkpoints and evaluations (every rank calls it).
+        told: whether this worker has heard that all have to leave; costs next to nothing.
+        draining: whether a worker's node is about to be taken away, the same on every rank (every rank calls it).
+    """
 
     rank: int = 0
     world: int = 1
     report: Callable[[Mapping[str, float]], None] = _ignore
+    told: Callable[[], bool] = _never
+    draining: Callable[[], bool] = _never
 
     @property
     def leads(self) -> bool:

@@ -7,15 +7,19 @@ folder, restarted workers of the same attempt end at once, and the driver raises
 import contextlib
 import itertools
 import json
+import math
 import os
 import socket
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pipelines import cluster
+from pipelines.console import say, warn
+from pipelines.leaving import GRACE_S, Left, Request, torch_config, was_told
 from pipelines.run_folder import Events, RunDir
 from pipelines.team import Team
 from pmlm_core import errors
@@ -57,36 +61,62 @@ def fit(
 ) -> None:
     """Run `worker(told)` in every process of the group until all have ended.
 
+    Workers that leave because their machine will be taken away are started again elsewhere. At Ctrl-C or SIGTERM they
+    are asked to leave after a checkpoint, and waited for.
+
     Args:
         meanwhile: called in this thread every half second while they run.
 
     Raises:
         PmlmError: what a worker met and a restart would not mend.
         TrainingError: workers were lost too often.
+        KeyboardInterrupt: after Ctrl-C or SIGTERM.
     """
     needed = None if cluster.is_remote() else cluster.cpus_to_start(group.num_workers * group.threads)
-    with cluster.connected(needed):
-        cluster.require(group.fewest, group.threads, group.use_gpu)
-        for number in itertools.count():
-            before = _checkpoints_reached(group.run)
-            try:
-                _in_background(_trainer(group, number, worker, told).fit, meanwhile)
-                break
-            except Exception as error:
-                _raise_failure(group)
-                if group.max_failures == 0 or _checkpoints_reached(group.run) <= before:
-                    raise given_up(group, error) from error
-                # Ray counts failures of the whole run, and one of weeks on machines that come and go has many. A run
-                # that gets on is not given up.
-                said = f"workers were lost {group.max_failures + 1} times, but the run got on; starting them again"
-                Events(group.run).add("warning", f"{said} (the last: {_innermost(error)})")
+    request = Request(group.run.leaving_of(group.attempt))
+    try:
+        with cluster.connected(needed):
+            cluster.require(group.fewest, group.threads, group.use_gpu)
+            for start in itertools.count():
+                request.prepare()
+                if _fit_once(group, start, worker, told, meanwhile, request):
+                    break
+    finally:
+        request.remove()
     _raise_failure(group)
 
 
-def _trainer(group: Group, number: int, worker: Callable[[dict[str, Any]], None], told: dict[str, Any]) -> Any:
-    """Ray's part in the `number`th run of the group."""
+def _fit_once(
+    group: Group,
+    start: int,
+    worker: Callable[[dict[str, Any]], None],
+    told: dict[str, Any],
+    meanwhile: Callable[[], None],
+    request: Request,
+) -> bool:
+    """Whether the workers have ended for good; if not, they are to be started again."""
+    before = _checkpoints_reached(group.run)
+    try:
+        _in_background(_trainer(group, start, worker, told).fit, meanwhile, request)
+    except Exception as error:
+        _raise_failure(group)
+        if group.max_failures == 0 or _checkpoints_reached(group.run) <= before:
+            raise given_up(group, error) from error
+        # Ray counts failures of the whole run, and one of weeks on machines that come and go has many. A run that gets
+        # on is not given up.
+        said = f"workers were lost {group.max_failures + 1} times, but the run got on; starting them again"
+        Events(group.run).add("warning", f"{said} (the last: {_innermost(error)})")
+        return False
+    if request.has_left():
+        say("the workers have left after a checkpoint, for a machine will be taken away; starting them again")
+        return False
+    return True
+
+
+def _trainer(group: Group, start: int, worker: Callable[[dict[str, Any]], None], told: dict[str, Any]) -> Any:
+    """Ray's part in the `start`th start of the group."""
     from ray.train import FailureConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchConfig, TorchTrainer
+    from ray.train.torch import TorchTrainer
 
     workers: dict[str, Any] = {"num_workers": group.num_workers}
     if group.min_workers is not None:
@@ -96,17 +126,17 @@ def _trainer(group: Group, number: int, worker: Callable[[dict[str, Any]], None]
     return TorchTrainer(
         worker,
         train_loop_config=told,
-        torch_config=TorchConfig(backend="nccl" if group.use_gpu else "gloo"),
+        torch_config=torch_config("nccl" if group.use_gpu else "gloo"),
         scaling_config=ScalingConfig(
             **workers,
             use_gpu=group.use_gpu,
             resources_per_worker={"CPU": group.threads, **({"GPU": 1} if group.use_gpu else {})},
         ),
         # Ray keeps no checkpoints here (docs/decisions/0006): it would resume from the newest entry of
-        # its list and knows no way back from a damaged one. A name for each attempt keeps it out of the way.
+        # its list and knows no way back from a damaged one. A name for each start keeps it out of the way.
         # Machines that are taken away with notice are not counted as failures, and waiting for new ones is none.
         run_config=RunConfig(
-            name=f"{group.attempt}-{number}",
+            name=f"{group.attempt}-{start}",
             storage_path=str(group.run.path / "ray"),
             failure_config=FailureConfig(max_failures=group.max_failures),
         ),
@@ -144,7 +174,14 @@ def work_in(
 
     disable_progress_bar()  # of writing checkpoints
     context = ray.train.get_context()
-    team = Team(context.get_world_rank(), context.get_world_size(), lambda figures: ray.train.report(dict(figures)))
+    rank, request = context.get_world_rank(), Request(run.leaving_of(attempt))
+    team = Team(
+        rank,
+        context.get_world_size(),
+        report=lambda figures: ray.train.report(dict(figures)),
+        told=lambda: was_told() or (rank == 0 and request.is_asked()),
+        draining=lambda: getattr(ray.train, "get_preemption_info", _none)() is not None,
+    )
     check_run_folder(run)
     place = ray.util.get_current_placement_group()
     held = {} if place is None else {"placement_group": place.id.hex()}
@@ -154,6 +191,9 @@ def work_in(
         return
     try:
         train(team)
+    except Left:
+        if team.leads:
+            request.tell_left()
     except torch.OutOfMemoryError as error:
         _write_failure(failure, memory_full(error))
         raise
@@ -164,6 +204,10 @@ def work_in(
     except PmlmError as error:
         _write_failure(failure, error)
         raise
+
+
+def _none() -> None:
+    """For a Ray that does not tell."""
 
 
 def check_run_folder(run: RunDir) -> None:
@@ -192,21 +236,39 @@ def _checkpoints_reached(run: RunDir) -> int:
     return max((step_of(folder.name) or 0 for folder in all_steps(run.checkpoints)), default=0)
 
 
-def _in_background(work: Callable[[], object], meanwhile: Callable[[], None]) -> None:
+def _in_background(work: Callable[[], object], meanwhile: Callable[[], None], request: Request) -> None:
     """Call `work` outside the main thread, where Ray would put its own handler on Ctrl-C and keep it there."""
     met: list[BaseException] = []
+    done = threading.Event()  # a thread whose `join` a signal has interrupted counts as ended, in Python 3.11
 
     def call() -> None:
         try:
             work()
         except BaseException as error:
             met.append(error)
+        finally:
+            done.set()
 
-    thread = threading.Thread(target=call, name="pmlm-fit", daemon=True)
-    thread.start()
-    while thread.is_alive():
-        thread.join(timeout=0.5)
-        meanwhile()
+    threading.Thread(target=call, name="pmlm-fit", daemon=True).start()
+    stopped: KeyboardInterrupt | None = None
+    until = math.inf
+    while not done.is_set() and time.monotonic() < until:
+        try:
+            done.wait(timeout=0.5)
+            meanwhile()
+        except KeyboardInterrupt as signal:
+            if stopped is not None:
+                raise
+            try:
+                request.ask()
+            except OSError:
+                raise signal from None
+            stopped, until = signal, time.monotonic() + GRACE_S
+            say("ending: the workers write a checkpoint of their next step (a second signal ends at once)")
+    if stopped is not None:
+        if met or not done.is_set():
+            warn("the workers have not written a checkpoint; the one before it holds")
+        raise stopped
     if met:
         raise met[0]
 

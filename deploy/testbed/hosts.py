@@ -2,6 +2,7 @@
 
     sudo python deploy/testbed/hosts.py up      bridge 10.231.0.1, hosts pmlm-1 … pmlm-3 at 10.231.0.11 … 13
     sudo python deploy/testbed/hosts.py kill pmlm-3
+    sudo python deploy/testbed/hosts.py cut pmlm-2 pmlm-3     no packet passes between the two; heal undoes it
     sudo python deploy/testbed/hosts.py down
 
 A host has processes, host name, home, /tmp/ray, /dev/shm and network of its own; it shares the file system with this
@@ -166,6 +167,22 @@ def kill(name: str) -> None:
     run("ip", "link", "set", f"v{name}", "down", check=False)
 
 
+def cut(one: str, other: str) -> None:
+    """Let no packet pass between two hosts any more: connections hang, as with a pulled cable, and are not refused."""
+    for here, there in ((one, other), (other, one)):
+        _neighbour(here, "replace", HOSTS[there], "lladdr", "02:00:00:00:00:01", "nud", "permanent")  # nobody's address
+
+
+def heal(one: str, other: str) -> None:
+    """Undo `cut`."""
+    for here, there in ((one, other), (other, one)):
+        _neighbour(here, "del", HOSTS[there])
+
+
+def _neighbour(host: str, action: str, address: str, *more: str) -> None:
+    run("ip", "netns", "exec", host, "ip", "neigh", action, address, *more, "dev", "eth0")
+
+
 def down() -> None:
     """Remove whatever there is of the hosts."""
     for name in HOSTS:
@@ -182,15 +199,13 @@ def down() -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("action", choices=["up", "kill", "down"])
-    parser.add_argument("host", nargs="?", choices=list(HOSTS), help="for kill")
+    parser.add_argument("action", choices=["up", "kill", "cut", "heal", "down"])
+    parser.add_argument("host", nargs="*", help="one for kill, two for cut and heal")
     given = parser.parse_args()
-    if given.action == "kill":
-        if given.host is None:
-            parser.error("say which host: kill pmlm-3")
-        kill(given.host)
-    else:
-        {"up": up, "down": down}[given.action]()
+    wanted = {"kill": 1, "cut": 2, "heal": 2}.get(given.action, 0)
+    if len(set(given.host)) != wanted or len(given.host) != wanted or not set(given.host) <= set(HOSTS):
+        parser.error(f"{given.action} takes {wanted} of {', '.join(HOSTS)}")
+    {"up": up, "kill": kill, "cut": cut, "heal": heal, "down": down}[given.action](*given.host)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,11 @@
-"""The three-host test bed put to use: `ray up`, preprocessing, pre-training with a host killed in the middle, a sweep.
+"""The three-host test bed put to use: `ray up`, preprocessing, pre-training with lost hosts and cut networks, a sweep.
 
     sudo python deploy/testbed/trial.py [--recipe recipes/pretrain/demo.yaml] [--inputs 'books/*.zst'] [--keep]
 
-The same pre-training runs twice, once undisturbed, once with the host of a worker killed after the first checkpoint,
-and must end with the same weights, bit by bit. Everything is torn down again at the end, whatever happened. `make
-cluster-test` runs it; it takes about ten minutes on two cores.
+The same pre-training runs three times: undisturbed; with the hosts of its workers cut off from each other for a while
+and then one of them from the head until Ray gives it up; and with the host of a worker killed after the first
+checkpoint. All must end with the same weights, bit by bit. Everything is torn down again at the end, whatever happened.
+`make cluster-test` runs it; it takes about a quarter of an hour on two cores.
 """
 
 import argparse
@@ -105,12 +106,51 @@ def finish(name: str, seconds: float) -> None:
     say(f"job {name}: succeeded after {time.monotonic() - begun:.0f} s more")
 
 
-def host_of_a_worker() -> str | None:
+def hosts_of_workers() -> list[str]:
+    """Hosts on which training workers run now, the head last."""
+    names = [*list(hosts.HOSTS)[1:], "pmlm-1"]
+    return [name for name in names if "RayTrainWorker" in on_host(name, "ps -eo args | grep ^ray::.*RayTrainWorker")]
+
+
+def victim() -> str:
     """A host, not the head, on which a training worker runs now."""
-    for name in list(hosts.HOSTS)[1:]:
-        if "RayTrainWorker" in on_host(name, "ps -eo args | grep ^ray::.*RayTrainWorker"):
-            return name
-    return None
+    found = hosts_of_workers()[0]
+    if found == "pmlm-1":
+        raise SystemExit("error: no host but the head has a worker, so there is nothing to try")
+    return found
+
+
+def started(folder: Path) -> list[int]:
+    """The steps from which the workers of a run have started."""
+    events = [json.loads(line) for each in folder.glob("*/events.jsonl") for line in each.read_text().splitlines()]
+    return [event["step"] for event in events if event["kind"] == "resumed"]
+
+
+def three_nodes() -> bool:
+    return " 3 local.cluster.node" in on_host("pmlm-1", "ray status")
+
+
+def cut_off(folder: Path, limit: float) -> None:
+    """Pull cables while a run trains: between its workers for 15 s, then one's own until Ray gives its host up."""
+    one, other = hosts_of_workers()
+    hosts.cut(one, other)
+    reached = max(losses(folder))
+    time.sleep(15)
+    hosts.heal(one, other)
+    until("a step after the cut", lambda: max(losses(folder)) > reached + 5, 120)
+    if len(started(folder)) != 1:
+        raise SystemExit(f"error: a cut of 15 s was not waited for: {started(folder)}")
+    say(f"{one} and {other} cut off from each other for 15 s at step {reached}: training waited and went on")
+    for name in hosts.HOSTS.keys() - {one}:
+        hosts.cut(one, name)
+    begun = time.monotonic()
+    until("other workers", lambda: len(started(folder)) > 1, limit)
+    say(
+        f"{one} cut off from all: {time.monotonic() - begun:.0f} s later other workers went on "
+        f"from step {started(folder)[1]}"
+    )
+    for name in hosts.HOSTS.keys() - {one}:
+        hosts.heal(one, name)
 
 
 def weights(folder: Path) -> str:
@@ -123,6 +163,14 @@ def losses(folder: Path) -> dict[int, float]:
     (journal,) = folder.glob("*/metrics.jsonl")
     lines = (json.loads(line) for line in journal.read_text().splitlines())
     return {line["step"]: line["metrics"]["train/loss"] for line in lines if "train/loss" in line.get("metrics", {})}
+
+
+def compare(undisturbed: Path, disturbed: Path) -> None:
+    """Refuse runs that differ in a weight or in the loss of a step."""
+    steps = losses(disturbed)
+    if weights(undisturbed) != weights(disturbed) or losses(undisturbed) != steps:
+        raise SystemExit(f"error: the two runs differ: weights {weights(undisturbed)} and {weights(disturbed)}")
+    say(f"the same weights, and the same losses at all {len(steps)} logged steps (the last: {steps[max(steps)]:.4f})")
 
 
 def pretrain(name: str, recipe: str, *more: str) -> Path:
@@ -138,7 +186,7 @@ def try_everything(given: argparse.Namespace) -> None:
     recipe = str(Path(given.recipe).resolve())
     begun = time.monotonic()
     command("ray", "up", "--yes", "--no-config-cache", str(CLUSTER))
-    until("three nodes", lambda: " 3 local.cluster.node" in on_host("pmlm-1", "ray status"), 120)
+    until("three nodes", three_nodes, 120)
     say(f"ray up: three nodes after {time.monotonic() - begun:.0f} s")
 
     inputs = ["--inputs", *given.inputs] if given.inputs else []
@@ -152,20 +200,21 @@ def try_everything(given: argparse.Namespace) -> None:
 
     undisturbed = pretrain("undisturbed", recipe, *given.pretrain)
     finish("undisturbed", given.limit)
+
+    cut = pretrain("cut", recipe, *given.pretrain)
+    until("the first checkpoint", lambda: any(cut.glob("*/checkpoints/step-*")), given.limit, every=1)
+    cut_off(cut, given.limit)
+    finish("cut", given.limit)
+    compare(undisturbed, cut)
+    until("three nodes again", three_nodes, 300)
+
     disturbed = pretrain("disturbed", recipe, *given.pretrain)
     until("the first checkpoint", lambda: any(disturbed.glob("*/checkpoints/step-*")), given.limit, every=1)
-    victim = host_of_a_worker()
-    if victim is None:
-        raise SystemExit("error: no host but the head has a worker, so there is nothing to try")
-    hosts.kill(victim)
-    say(f"{victim} killed, at a checkpoint of {sorted(p.name for p in disturbed.glob('*/checkpoints/step-*'))}")
+    lost = victim()
+    hosts.kill(lost)
+    say(f"{lost} killed, at a checkpoint of {sorted(p.name for p in disturbed.glob('*/checkpoints/step-*'))}")
     finish("disturbed", given.limit)
-
-    same = losses(undisturbed) == losses(disturbed)
-    if weights(undisturbed) != weights(disturbed) or not same:
-        raise SystemExit(f"error: the two runs differ: weights {weights(undisturbed)} and {weights(disturbed)}")
-    steps = losses(disturbed)
-    say(f"the same weights, and the same losses at all {len(steps)} logged steps (the last: {steps[max(steps)]:.4f})")
+    compare(undisturbed, disturbed)
 
     if not given.no_sweep:
         submit(

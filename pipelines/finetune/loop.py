@@ -8,6 +8,7 @@ from pipelines.finetune.conclude import conclude
 from pipelines.finetune.epochs import Chooser, stands_still, worth
 from pipelines.finetune.job import Job
 from pipelines.finetune.trainee import Trainee, TrainingBatches, job_family, trainee
+from pipelines.leaving import Left, Notices
 from pipelines.run_folder import Events
 from pipelines.team import Team, finite
 from pipelines.tracking.journal import Journal
@@ -44,6 +45,7 @@ def finetune(job: Job, team: Team) -> None:
         TrainingError: loss or gradient is not finite.
         CheckpointError: a checkpoint does not fit, or the last one could not be written.
         DataError: files were changed meanwhile.
+        Left: the workers were told to leave, and have after a checkpoint.
     """
     config, events = job.config, Events(job.run)
     precision = hardware.set_up(use_gpu=config.use_gpu, threads=job.threads, precision=config.precision)
@@ -78,6 +80,7 @@ def _train(job: Job, team: Team, trained: Trainee, precision: Precision, journal
     model = together(trained.model, precision, team.world)
     first = {name: tensor.to(precision.device) for name, tensor in loader.prepare(trained.step)[0][1].items()}
     settle_buckets(model, first, work, precision)
+    notices, leave = Notices(team), False
     try:
         for step, micro_batches in loader:
             rate = learning_rate(
@@ -97,6 +100,7 @@ def _train(job: Job, team: Team, trained: Trainee, precision: Precision, journal
                 seed=job.seed,
                 precision=precision,
                 max_grad_norm=config.max_grad_norm,
+                share=notices.share(),
                 counted=loader.measured[0],
             )
             trained.step = done = step + 1
@@ -116,7 +120,8 @@ def _train(job: Job, team: Team, trained: Trainee, precision: Precision, journal
                 if team.leads and scores:
                     journal.append(done, {f"eval/{name}": value for name, value in scores.items()})
                 finished = finished or stands_still(trained.history, task.metric, config.early_stopping_patience)
-            if ends_epoch or (config.save_steps and done % config.save_steps == 0):
+            leave = notices.agreed(result.shared) and not finished
+            if ends_epoch or (config.save_steps and done % config.save_steps == 0) or leave:
                 if team.leads:
                     writer.save(trained.model, _contents(job, team, trained, value, finished, precision))
                 figures = {"step": done, "epoch": done / per_epoch}
@@ -125,9 +130,15 @@ def _train(job: Job, team: Team, trained: Trainee, precision: Precision, journal
                 if done < max_steps and team.leads:
                     events.add("told", f"stopped early: no better epoch in {config.early_stopping_patience}", step=done)
                 break
+            if leave:
+                if team.leads:
+                    events.add("leaving", f"told to leave: the workers end after the checkpoint of step {done}")
+                break
     finally:
         writer.wait()
     writer.close()
+    if leave:
+        raise Left
 
 
 def _start(job: Job, team: Team, events: Events) -> Path | None:

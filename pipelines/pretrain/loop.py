@@ -4,6 +4,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from pipelines.leaving import Left, Notices
 from pipelines.pretrain.meter import Meter
 from pipelines.pretrain.plan import WorkPlan
 from pipelines.pretrain.setup import (
@@ -50,6 +51,7 @@ def train(plan: WorkPlan, team: Team) -> None:
         TrainingError: loss or gradient is not finite.
         CheckpointError: no checkpoint fits these blocks, or the last one could not be written.
         DataError: a shard cannot be read.
+        Left: the workers were told to leave, and have after a checkpoint.
     """
     config, events = plan.config, Events(plan.run)
     precision = hardware.set_up(use_gpu=config.use_gpu, threads=plan.threads, precision=config.precision)
@@ -80,7 +82,7 @@ def train(plan: WorkPlan, team: Team) -> None:
     meter = Meter(plan, precision, trained.model.config, team.world)
     if trained.step < config.max_steps:
         settle_buckets(model, loader.prepare(trained.step)[0][1], task, precision)
-    saved_at = time.monotonic()
+    saved_at, notices, leave = time.monotonic(), Notices(team), False
     try:
         for step, micro_batches in loader:
             begun = time.perf_counter()
@@ -103,7 +105,7 @@ def train(plan: WorkPlan, team: Team) -> None:
                 seed=config.seed,
                 precision=precision,
                 max_grad_norm=config.max_grad_norm,
-                share=[tokens, float(team.leads and overdue)],
+                share=[tokens, float(team.leads and overdue), *notices.share()],
                 counted=predictions,
             )
             trained.step = done = step + 1
@@ -122,18 +124,25 @@ def train(plan: WorkPlan, team: Team) -> None:
                 scores = evaluate(trained.model, held_out, task, precision)
                 if team.leads and scores:
                     journal.append(done, {f"eval/{name}": value for name, value in scores.items()})
-            save = done % config.save_steps == 0 or last or result.shared[1] > 0
+            leave = notices.agreed(result.shared[2:]) and not last
+            save = done % config.save_steps == 0 or last or result.shared[1] > 0 or leave
             if save:
                 writer.save(trained.model, _contents(plan, team, trained, scores, precision.name))
                 saved_at = time.monotonic()
             if save or scores:
                 team.report(finite({"step": done, **(scores or {})}))
+            if leave:
+                if team.leads:
+                    events.add("leaving", f"told to leave: the workers end after the checkpoint of step {done}")
+                break
     finally:
         writer.wait()
         journal.close()
         if uploads is not None:
             uploads.close()
     writer.close()
+    if leave:
+        raise Left
 
 
 def _uploads(plan: WorkPlan, team: Team, events: Events) -> Uploads | None:

@@ -45,6 +45,7 @@ class Journal:
         self.path, self._say, self._said = Path(run_dir) / FILE_NAME, say, False
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._descriptor: int | None = None
+        self._inode: int | None = None
 
     def append(self, step: int, metrics: Mapping[str, float], *, at: float | None = None) -> None:
         """Write the figures of `step` in one line, with one system call.
@@ -72,6 +73,10 @@ class Journal:
         if self._descriptor is None:
             drop_torn_tail(self.path)
             self._descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+            inode = os.fstat(self._descriptor).st_ino
+            if self._inode not in (None, inode):  # `truncate_after` of a worker that was put in this one's place
+                raise OSError(errno.ESTALE, "another start of this run writes it now")
+            self._inode = inode
         if os.write(self._descriptor, line) < len(line):
             # Opening it again cuts the half line off, so that the next one does not grow onto it.
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -87,6 +92,7 @@ class Journal:
         Called on resume with the step of the checkpoint, -1 to start anew.
         """
         self.close()
+        self._inode = None
         if not self.path.exists():
             return 0
         dropped = 0

@@ -1,6 +1,10 @@
 """`pmlm finetune` in this process: what it makes, resumes, refuses, and says."""
 
+import itertools
 import json
+import os
+import signal
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +13,16 @@ import torch
 from finetuning_data import make_checkpoint, options_for, write_pairs, write_questions, write_reviews
 from safetensors.torch import load_file
 
+from pipelines import team
 from pipelines.finetune import epochs, loop
 from pipelines.finetune.config import FinetuneConfig
 from pipelines.finetune.job import settle
 from pipelines.finetune.run import dry_run, run
 from pipelines.finetune.rundir import open_run
+from pipelines.leaving import Left, Terminated, heed_sigterm
+from pipelines.team import Team
 from pmlm_core.errors import ConfigError, DataError
+from pmlm_core.training import checkpoint
 
 
 class Pulled(Exception):
@@ -96,7 +104,7 @@ def test_it_learns_and_leaves_a_folder_that_loads_anywhere(in_peace: Path, revie
     assert len(task["pretrained"]["sha256"]) == 64
 
 
-@pytest.mark.parametrize("at", [1, 4, "final"])
+@pytest.mark.parametrize("at", [1, "terminated at 4", "told to leave", "final"])
 def test_a_killed_run_ends_bit_for_bit_as_one_in_peace(
     at: int | str, tmp_path: Path, model: str, reviews: str, in_peace: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -109,19 +117,30 @@ def test_a_killed_run_ends_bit_for_bit_as_one_in_peace(
     def count(self: epochs.Chooser, model: Any) -> dict[str, float]:
         nonlocal evaluated
         evaluated += 1
-        return pull() if evaluated > at else really(self, model)  # type: ignore[operator]
+        if evaluated == 5 and at != 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return pull() if evaluated > 1 and at == 1 else really(self, model)
 
     really = epochs.Chooser.scores
     with monkeypatch.context() as patch:
         if at == "final":
             patch.setattr(loop, "conclude", pull)
+        elif at == "told to leave":  # as a worker is, at the fifth of its steps
+            calls = itertools.count(1)
+            patch.setattr(team, "Team", partial(Team, told=lambda: next(calls) == 5))
         else:
             patch.setattr(epochs.Chooser, "scores", count)
-        with pytest.raises(Pulled):
+        before = signal.getsignal(signal.SIGTERM)
+        heed_sigterm()
+        with pytest.raises((Pulled, Terminated, Left)) as met:
             finetuned(options)
+        signal.signal(signal.SIGTERM, before)
+        assert met.type is {"terminated at 4": Terminated, "told to leave": Left}.get(str(at), Pulled)
     seed = tmp_path / "run" / "seed-0"
     assert not (seed / "scores.json").exists()
     assert (seed / "checkpoints").exists()
+    if at == "told to leave":
+        assert [path.name for path in checkpoint.all_steps(seed / "checkpoints")] == ["step-00000005"]
     assert_same(finetuned(options), in_peace)
 
 

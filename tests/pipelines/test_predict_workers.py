@@ -56,7 +56,10 @@ def test_a_class_is_made_once_in_each_worker():
     assert sorted(row["calls"] for row in rows) == [1, 2, 3, 4]
 
 
-def test_kill_9_half_way_and_the_same_command_again(tmp_path: Path, model: str, sample_texts: list[str]):
+@pytest.mark.parametrize("how", [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
+def test_ended_half_way_and_the_same_command_again(
+    how: signal.Signals, tmp_path: Path, model: str, sample_texts: list[str]
+):
     path = write_texts(tmp_path / "in.jsonl", [text[:100] for text in sample_texts])
     options = ["--piece_rows=8", "--num_workers=1", "--precision=fp32", "--num_beams=8", "--batch_size=1"]
     log = tmp_path / "log.txt"
@@ -70,8 +73,8 @@ def test_kill_9_half_way_and_the_same_command_again(tmp_path: Path, model: str, 
     while killed.poll() is None and not (ledger.exists() and len(list(ledger.glob("part-*"))) >= 3):
         time.sleep(0.005)
     assert killed.poll() is None, log.read_text()
-    os.kill(killed.pid, signal.SIGKILL)
-    killed.wait()
+    os.kill(killed.pid, how)
+    assert killed.wait() == (-how if how == signal.SIGKILL else 143), log.read_text()
     assert not (tmp_path / "killed" / "summary.json").exists()
     given = {"piece_rows": 8, "num_beams": 8, "batch_size": 1}
     again = predict(model, [path], tmp_path / "killed", **given)

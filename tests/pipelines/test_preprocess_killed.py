@@ -1,4 +1,4 @@
-"""`pmlm preprocess` killed half-way: the same command then goes on, and the files are those of a run that was not."""
+"""`pmlm preprocess` ended half-way: the same command then goes on, and the files are those of a run that was not."""
 
 import os
 import re
@@ -11,10 +11,12 @@ from pathlib import Path
 import pytest
 
 from tests.corpus.corpus_makers import jsonl, write
+from tests.processes import below, wait_until_gone
 
 
 @pytest.mark.slow
-def test_kill_9_of_everything_and_the_same_command_again(tmp_path, sample_texts, sample_tokenizer_dir):
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+def test_kill_9_of_everything_or_sigterm_and_the_same_command_again(how, tmp_path, sample_texts, sample_tokenizer_dir):
     for i in range(12):
         write(tmp_path / "in" / f"big-{i}.jsonl", jsonl([f"{i} {text}" for text in sample_texts * 3]))
     whole, killed, log = tmp_path / "whole", tmp_path / "killed", tmp_path / "log.txt"
@@ -31,8 +33,16 @@ def test_kill_9_of_everything_and_the_same_command_again(tmp_path, sample_texts,
     while process.poll() is None and not (ledger.exists() and len(list(ledger.glob("*.json"))) >= 3):
         time.sleep(0.01)
     assert process.poll() is None, log.read_text()
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    if how == signal.SIGKILL:
+        os.killpg(process.pid, how)
+        process.wait()
+    else:
+        started = below(process.pid)
+        process.send_signal(how)
+        assert process.wait(timeout=60) == 143, log.read_text()
+        assert "terminated; the same command goes on" in log.read_text()
+        assert "Traceback" not in log.read_text()
+        wait_until_gone(started)  # Ray too
     done = len(list(ledger.glob("*.json")))
     assert not (killed / "manifest.json").exists()
 

@@ -2,73 +2,21 @@
 
 import os
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
 
-from pipelines.run_folder import Events, RunDir
-from pipelines.tracking.journal import Journal
-from tests.pipelines.tiny_blocks import make_blocks
-from tests.pipelines.training_without_ray import config_for, curve, train_in_processes
-
-STEPS = 90
-OPTIONS = {
-    "max_steps": STEPS,
-    "save_steps": 10,
-    "eval_steps": 30,
-    "eval_rows": 16,
-    "logging_steps": 1,
-    "num_workers": 2,
-    "cpus_per_worker": 1,
-    "hidden_dropout_prob": 0.1,
-    "run_name": "run",
-}
-
-
-class Command:
-    """A `pmlm pretrain` in a session of its own."""
-
-    def __init__(self, blocks: str, output: Path) -> None:
-        arguments = [f"--{name}={value}" for name, value in {**config_for(blocks, output, **OPTIONS)}.items()]
-        self.run = RunDir(output / "run")
-        self.log = output.with_suffix(".log").open("ab")
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "pipelines.cli", "pretrain", *arguments],
-            stdout=self.log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-        )
-
-    def wait_for_step(self, step: int, limit: float = 300) -> None:
-        deadline = time.monotonic() + limit
-        while time.monotonic() < deadline:
-            assert self.process.poll() is None, f"ended early:\n{self.said()}"
-            if any(entry.step >= step for entry in Journal(self.run.path).entries()):
-                return
-            time.sleep(0.02)
-        raise AssertionError(f"step {step} was not reached in {limit} s:\n{self.said()}")
-
-    def worker_pid(self, rank: int) -> int:
-        events, _ = Events(self.run).read()
-        return [event["pid"] for event in events if event["kind"] == "worker" and event["rank"] == rank][-1]
-
-    def said(self) -> str:
-        self.log.flush()
-        return Path(self.log.name).read_text()
+from pipelines.run_folder import Events
+from tests.pipelines.pretrain_command import STEPS, Command
+from tests.pipelines.training_without_ray import curve
 
 
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("rank", [1, pytest.param(0, marks=pytest.mark.slow)])
 def test_killed_worker_then_killed_driver_leave_no_trace_in_the_curve(
-    rank, tmp_path, sample_texts, sample_tokenizer_dir
+    rank, tmp_path: Path, two_worker_blocks: str, undisturbed: Path
 ):
-    blocks = make_blocks(tmp_path / "blocks", sample_texts, sample_tokenizer_dir)
-    train_in_processes(config_for(blocks, tmp_path / "peace", **OPTIONS), workers=2)
-    expected = curve(tmp_path / "peace" / "run")
+    blocks, expected = two_worker_blocks, curve(undisturbed)
     assert len(expected) == STEPS
 
     command = Command(blocks, tmp_path / "war")
@@ -91,8 +39,8 @@ def test_killed_worker_then_killed_driver_leave_no_trace_in_the_curve(
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_ctrl_c_ends_with_a_sentence_and_the_same_command_goes_on(tmp_path, sample_texts, sample_tokenizer_dir):
-    blocks = make_blocks(tmp_path / "blocks", sample_texts, sample_tokenizer_dir)
+def test_ctrl_c_ends_with_a_sentence_and_the_same_command_goes_on(tmp_path: Path, two_worker_blocks: str):
+    blocks = two_worker_blocks
     command = Command(blocks, tmp_path / "out")
     command.wait_for_step(15)
     os.kill(command.process.pid, signal.SIGINT)

@@ -1,6 +1,8 @@
 """The worker's loop, without Ray: exact resumption, other numbers of workers, damage, refusals."""
 
+import itertools
 import json
+import time
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,6 +14,7 @@ from safetensors.torch import load_file
 from pipelines.pretrain.loop import _computed_by, _tell_start, train
 from pipelines.run_folder import Events, RunDir
 from pipelines.team import Team
+from pipelines.tracking.journal import Journal
 from pmlm_core.errors import CheckpointError, ConfigError, TrainingError
 from pmlm_core.training import checkpoint
 from tests.pipelines.tiny_blocks import make_blocks
@@ -246,3 +249,16 @@ def test_only_the_newest_and_the_best_are_kept(tmp_path, blocks):
     left = checkpoint.all_steps(tmp_path / "run" / "checkpoints")
     best = checkpoint.best(tmp_path / "run" / "checkpoints")
     assert set(left) == {checkpoint.folder_of(tmp_path / "run" / "checkpoints", 24), best}
+
+
+def test_a_clock_that_jumps_changes_nothing(tmp_path, blocks, in_peace, monkeypatch):
+    now, jumps = time.time, itertools.cycle((0, 7 * 86400, -7 * 86400))
+    monkeypatch.setattr(time, "time", lambda: now() + next(jumps))
+    run = train_here(config_for(blocks, tmp_path, **OPTIONS, save_minutes=60))
+    monkeypatch.undo()
+    times = [entry.time for entry in Journal(run).entries()]
+    assert times != sorted(times)
+    assert curve(run) == curve(in_peace)
+    assert [path.name for path in checkpoint.all_steps(run / "checkpoints")] == [
+        path.name for path in checkpoint.all_steps(in_peace / "checkpoints")
+    ]

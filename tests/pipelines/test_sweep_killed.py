@@ -1,4 +1,4 @@
-"""`kill -9` of a sweep's driver in the middle, and the same command again: nothing is lost or done twice."""
+"""A sweep ended in the middle, by `kill -9` or SIGTERM, and the same command again: nothing is lost or done twice."""
 
 import json
 import os
@@ -9,18 +9,25 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
+import pytest
 from mlflow import MlflowClient
 from sweeping_data import make_sweep
 
 from pipelines.sweep.config import SweepConfig
+from tests.processes import below, wait_until_gone
 
 _PROGRAM = """
 import json, sys
+from pipelines.leaving import Terminated, heed_sigterm
 from pipelines.sweep.config import SweepConfig
 from pipelines.sweep.run import run
 config = SweepConfig(**json.loads(sys.argv[1]))
 config.validate()
-run(config)
+heed_sigterm()
+try:
+    run(config)
+except Terminated:
+    sys.exit(143)
 """
 
 
@@ -30,7 +37,8 @@ def start(options: dict, log: Path) -> subprocess.Popen:
         return subprocess.Popen(command, stdout=out, stderr=out, start_new_session=True)
 
 
-def test_it_goes_on_and_repeats_no_finished_trial(tmp_path: Path, sample_tokenizer_dir: str):
+@pytest.mark.parametrize("how", [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
+def test_it_goes_on_and_repeats_no_finished_trial(tmp_path: Path, sample_tokenizer_dir: str, how: signal.Signals):
     made = make_sweep(tmp_path, sample_tokenizer_dir, num_samples=4, finalists=0, stop_hopeless=False)
     options = asdict(SweepConfig(**{**made, "strategy": "optuna", "max_concurrent_trials": 1}))
     trials, log = tmp_path / "out" / "sweep" / "reviews" / "trials", tmp_path / "log.txt"
@@ -41,8 +49,14 @@ def test_it_goes_on_and_repeats_no_finished_trial(tmp_path: Path, sample_tokeniz
         assert time.monotonic() < deadline, log.read_text()
         time.sleep(0.1)
     time.sleep(1.5)
-    os.killpg(driver.pid, signal.SIGKILL)
-    driver.wait()
+    if how == signal.SIGKILL:
+        os.killpg(driver.pid, how)
+        driver.wait()
+    else:
+        started = below(driver.pid)
+        driver.send_signal(how)
+        assert driver.wait(timeout=120) == 143, log.read_text()[-3000:]
+        wait_until_gone(started)  # Ray too
     assert not (trials.parent / "result.json").exists()
     finished = {path: path.read_bytes() for path in trials.glob("*/scores.json")}
     journals = {path.parent: (path.parent / "metrics.jsonl").read_bytes() for path in finished}

@@ -99,6 +99,22 @@ def test_figures_that_are_not_finite_are_kept_in_valid_json(tmp_path: Path) -> N
     assert entry.metrics["train/loss"] != entry.metrics["train/loss"]
 
 
+@pytest.mark.parametrize("lost_its_handle", [False, True])
+def test_a_worker_that_was_given_up_and_lives_on_writes_no_step_twice(tmp_path: Path, lost_its_handle: bool) -> None:
+    told: list[str] = []
+    old, new = Journal(tmp_path, say=told.append), Journal(tmp_path)
+    write_steps(old, range(1, 6))
+    new.truncate_after(3)
+    if lost_its_handle:  # a network file system's answer to a file that another machine has replaced
+        old.close()
+    write_steps(old, range(6, 9))
+    write_steps(new, range(4, 10))
+    write_steps(old, range(9, 12))
+    assert [entry.step for entry in new.entries()] == list(range(1, 10))
+    assert len(told) == lost_its_handle
+    assert all("another start of this run writes it now" in text for text in told)
+
+
 def test_truncation_keeps_the_steps_of_the_checkpoint(tmp_path: Path) -> None:
     journal = Journal(tmp_path)
     assert journal.truncate_after(5) == 0
@@ -228,6 +244,21 @@ def test_a_resumed_run_sends_no_step_twice(tmp_path: Path, sqlite_uri: str) -> N
     assert [step for step, _ in history(sqlite_uri, first_id, "train/loss")] == list(range(1, 41))
     assert run.data.params["num_workers"] == "2"
     assert run.data.tags["resumed.num_workers"] == "4"
+
+
+def test_a_clock_that_jumps_moves_no_figure(tmp_path: Path, sqlite_uri: str) -> None:
+    journal = Journal(tmp_path)
+    sink = MlflowSink(tmp_path, sqlite_uri, "pmlm", "clock")
+    for step in range(1, 31):
+        journal.append(step, {"train/loss": float(step)}, at=1.7e9 + step + (-86400 if 10 <= step < 20 else 3600))
+        if step == 15:
+            sink.ship(step)
+            assert sink.flush(60)
+    assert sink.finish("FINISHED", 60)
+    run = run_of(sqlite_uri, tmp_path)
+    found = history(sqlite_uri, run.info.run_id, "train/loss")
+    assert sorted(found) == [(step, float(step)) for step in range(1, 31)]
+    assert run.data.metrics["train/loss"] == 30.0
 
 
 def test_a_journal_cut_under_an_open_sink(tmp_path: Path, sqlite_uri: str) -> None:

@@ -13,11 +13,17 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
+from pipelines.pretrain import run as stage
+from pipelines.pretrain.config import PretrainConfig
+from pipelines.pretrain.loop import train
 from pipelines.sync.config import SyncConfig
 from pipelines.sync.run import run as sync
+from pipelines.team import Team
 from pipelines.tracking.journal import Journal
 from pipelines.tracking.record import Record
 from pipelines.tracking.sink import MlflowSink
+from tests.pipelines.test_pretrain_loop import OPTIONS
+from tests.pipelines.training_without_ray import config_for, curve
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -113,3 +119,21 @@ def test_figures_arrive_once_whatever_the_server_does(tmp_path: Path, server: Se
     assert run.data.tags["blocks"] == "abc"
     found = [(m.step, m.value) for m in client.get_metric_history(record.run_id, "train/loss")]
     assert found == [(step, 1.0 / step) for step in range(1, 4001)] + [(4001, 0.5)]
+
+
+def test_a_run_without_mlflow_from_beginning_to_end_is_sent_afterwards(
+    tmp_path: Path, server: Server, two_worker_blocks: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = config_for(two_worker_blocks, tmp_path / "out", **OPTIONS, cpus_per_worker=1, tracking_uri=server.uri)
+    monkeypatch.setattr(stage, "_fit", lambda plan: train(plan, Team()))
+    stage.run(PretrainConfig(**options))
+    run_dir = tmp_path / "out" / "run"
+    server.start()
+    sync(SyncConfig(run_dir=str(run_dir), tracking_uri=server.uri))
+    client = MlflowClient(server.uri)
+    (run,) = client.search_runs([client.get_experiment_by_name("pmlm-pretrain").experiment_id])
+    assert run.info.status == "FINISHED"
+    for prefix in ("train/", "eval/"):
+        found = {m.step: m.value for m in client.get_metric_history(run.info.run_id, f"{prefix}loss")}
+        assert found == {step: figures[f"{prefix}loss"] for step, figures in curve(run_dir, prefix).items()}
+        assert found

@@ -1,0 +1,65 @@
+"""SIGTERM to a worker, then to the command: a checkpoint at the next step, and nothing is done twice."""
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+
+from pipelines.leaving import Request
+from pipelines.run_folder import Events
+from tests.pipelines.pretrain_command import STEPS, Command
+from tests.pipelines.training_without_ray import curve
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_notice_to_a_worker_then_to_the_command_costs_not_a_step(
+    tmp_path: Path, two_worker_blocks: str, undisturbed: Path
+):
+    store = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    given = {"save_steps": 1000, "max_failures": 0, "tracking_uri": store}
+    command = Command(two_worker_blocks, tmp_path / "war", **given)
+    command.wait_for_step(5)
+    os.kill(command.worker_pid(1), signal.SIGTERM)
+    command.wait_for_event("resumed", times=2)
+    command.wait_for_step(max(curve(command.run.path)) + 5)
+    os.kill(command.process.pid, signal.SIGTERM)
+    assert command.process.wait(timeout=120) == 143, command.said()
+    assert "terminated; the same command goes on" in command.said()
+    assert "Traceback" not in command.said()
+    assert not list(command.run.path.glob("leaving-*"))
+    client = MlflowClient(store)
+    (tracked,) = client.search_runs([client.get_experiment_by_name("pmlm-pretrain").experiment_id])
+    assert tracked.info.status == "KILLED"
+
+    again = Command(two_worker_blocks, tmp_path / "war", **given)
+    assert again.process.wait(timeout=400) == 0, again.said()
+    assert curve(command.run.path) == curve(undisturbed)
+    events, _ = Events(command.run).read()
+    left = [event["text"].rpartition(" ")[2] for event in events if event["kind"] == "leaving"]
+    resumed = [event for event in events if event["kind"] == "resumed"]
+    assert [str(event["step"]) for event in resumed] == ["0", *left]
+    assert len(left) == 2
+    assert 5 <= resumed[1]["step"] < resumed[2]["step"] < STEPS
+    assert not any("done again" in event["text"] for event in resumed)
+    assert client.get_run(tracked.info.run_id).info.status == "FINISHED"
+    sent = client.get_metric_history(tracked.info.run_id, "train/loss")
+    assert sorted(metric.step for metric in sent) == list(range(1, STEPS + 1))
+
+
+def test_a_request_is_heard_and_answered(tmp_path: Path):
+    command, worker = Request(tmp_path / "leaving"), Request(tmp_path / "leaving")
+    command.prepare()
+    assert not worker.is_asked()
+    command.ask()
+    worker = Request(tmp_path / "leaving")
+    assert worker.is_asked()
+    assert not command.has_left()
+    worker.tell_left()
+    assert command.has_left()
+    command.prepare()  # the next start of the workers
+    assert not command.has_left()
+    command.remove()
+    assert not list(tmp_path.iterdir())

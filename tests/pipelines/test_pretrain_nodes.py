@@ -1,0 +1,129 @@
+"""Nodes that are drained, stopped and lost while training runs on them: the weights are those of a run in peace."""
+
+import hashlib
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from ray.cluster_utils import Cluster
+
+from pipelines.run_folder import Events
+from tests.pipelines.pretrain_command import STEPS, Command
+from tests.pipelines.training_without_ray import curve
+from tests.processes import above
+
+
+@contextmanager
+def started_cluster() -> Iterator[Cluster]:
+    """A head for the driver's calls and two nodes of one CPU each."""
+    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+    for _ in range(2):
+        made.add_node(num_cpus=1)
+    yield made
+    made.shutdown()
+
+
+@pytest.fixture
+def cluster() -> Iterator[Cluster]:
+    with started_cluster() as made:
+        yield made
+
+
+def node_of(cluster: Cluster, pid: int):
+    """The node on which a process runs."""
+    parents = set(above(pid))
+    (found,) = [
+        node for node in cluster.worker_nodes if parents & {each.process.pid for each in node.all_processes["raylet"]}
+    ]
+    return found
+
+
+def weights(run: Path) -> str:
+    return hashlib.sha256((run / "checkpoints" / f"step-{STEPS:08d}" / "model.safetensors").read_bytes()).hexdigest()
+
+
+@pytest.mark.timeout(900)
+def test_a_node_taken_after_notice_and_one_without_leave_no_trace(
+    tmp_path: Path, two_worker_blocks: str, undisturbed: Path, cluster: Cluster
+):
+    command = Command(two_worker_blocks, tmp_path / "out", {"RAY_ADDRESS": cluster.address}, max_failures=1)
+    command.wait_for_step(11)
+    pids = [command.worker_pid(rank) for rank in (0, 1)]
+    for pid in pids:  # slow workers: they hear of what follows when they go on
+        os.kill(pid, signal.SIGSTOP)
+    drained = node_of(cluster, pids[1])
+    drain(cluster, drained)
+    cluster.add_node(num_cpus=1)
+    time.sleep(2.5)  # Ray Train asks for drained nodes every two seconds
+    for pid in pids:
+        os.kill(pid, signal.SIGCONT)
+    command.wait_for_event("resumed", times=2)
+    reached = max(curve(command.run.path))
+    assert drained is not node_of(cluster, command.worker_pid(0))
+    assert drained is not node_of(cluster, command.worker_pid(1))
+
+    command.wait_for_step(reached + 12)
+    cluster.remove_node(node_of(cluster, command.worker_pid(0)), allow_graceful=False)
+    cluster.add_node(num_cpus=1)
+    assert command.process.wait(timeout=400) == 0, command.said()
+
+    events, _ = Events(command.run).read()
+    (left,) = [event["text"].rpartition(" ")[2] for event in events if event["kind"] == "leaving"]
+    resumed = [event for event in events if event["kind"] == "resumed"]
+    assert len(resumed) == 3
+    assert str(resumed[1]["step"]) == left
+    assert "done again" not in resumed[1]["text"]
+    assert reached <= resumed[2]["step"] < STEPS
+    assert curve(command.run.path) == curve(undisturbed)
+    assert weights(command.run.path) == weights(undisturbed)
+
+
+def drain(cluster: Cluster, node) -> None:
+    """What a watcher of spot notices would say to Ray."""
+    subprocess.run(
+        ["ray", "drain-node", "--address", cluster.address, "--node-id", node.node_id, "--reason",
+         "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "spot", "--deadline-remaining-seconds", "60"],
+        check=True, capture_output=True, timeout=120,
+    )  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_worker_that_never_goes_on_is_replaced(tmp_path: Path, two_worker_blocks: str, undisturbed: Path):
+    command = Command(two_worker_blocks, tmp_path / "out", {"RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S": "15"})
+    command.wait_for_step(15)
+    os.kill(command.worker_pid(1), signal.SIGSTOP)
+    assert command.process.wait(timeout=400) == 0, command.said()
+    assert len([event for event in Events(command.run).read()[0] if event["kind"] == "resumed"]) == 2
+    assert curve(command.run.path) == curve(undisturbed)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_lost_head_ends_the_command_and_the_same_command_on_a_new_cluster_goes_on(
+    tmp_path: Path, two_worker_blocks: str, undisturbed: Path, cluster: Cluster
+):
+    command = Command(two_worker_blocks, tmp_path / "out", {"RAY_ADDRESS": cluster.address})
+    command.wait_for_step(15)
+    workers = [command.worker_pid(rank) for rank in (0, 1)]
+    for pid in workers:  # or they would come to the end before they miss the head
+        os.kill(pid, signal.SIGSTOP)
+    cluster.head_node.kill_all_processes(check_alive=False, allow_graceful=False, wait=True)
+    assert command.process.wait(timeout=300) != 0
+    for pid in workers:
+        os.kill(pid, signal.SIGKILL)
+    cluster.shutdown()
+
+    with started_cluster() as other:
+        again = Command(two_worker_blocks, tmp_path / "out", {"RAY_ADDRESS": other.address})
+        assert again.process.wait(timeout=400) == 0, again.said()
+    resumed = [event["step"] for event in Events(command.run).read()[0] if event["kind"] == "resumed"]
+    assert resumed[0] == 0
+    assert 10 <= resumed[1] < STEPS
+    assert curve(command.run.path) == curve(undisturbed)
+    assert weights(command.run.path) == weights(undisturbed)

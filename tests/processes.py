@@ -1,0 +1,41 @@
+"""Who started whom on this machine, from /proc."""
+
+import time
+from pathlib import Path
+
+
+def parent_of(pid: int) -> int:
+    """The process that started `pid` or has taken it over; 0 above the first one, or if there is no such process."""
+    try:
+        return int((Path("/proc") / str(pid) / "stat").read_text().rpartition(")")[2].split()[1])
+    except (OSError, ValueError):
+        return 0
+
+
+def above(pid: int) -> list[int]:
+    """Parent, parent's parent, and so on."""
+    found = []
+    while pid := parent_of(pid):
+        found.append(pid)
+    return found
+
+
+def below(pid: int) -> list[int]:
+    """All processes that descend from `pid`."""
+    running = [int(each.name) for each in Path("/proc").iterdir() if each.name.isdigit()]
+    return [each for each in running if pid in above(each)]
+
+
+def wait_until_gone(pids: list[int], seconds: float = 30) -> None:
+    """Wait until none of the processes runs; AssertionError if one still does after `seconds`."""
+    deadline = time.monotonic() + seconds
+    while left := [pid for pid in pids if _runs(pid)]:
+        assert time.monotonic() < deadline, f"still running after {seconds} s: {left}"
+        time.sleep(0.1)
+
+
+def _runs(pid: int) -> bool:
+    try:
+        return (Path("/proc") / str(pid) / "stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
