@@ -66,7 +66,8 @@ def fit(
     """
     needed = None if cluster.is_remote() else cluster.cpus_to_start(group.num_workers * group.threads)
     with cluster.connected(needed):
-        cluster.require(group.fewest, group.threads, group.use_gpu)
+        counted = "num_workers" if group.min_workers is None else "min_workers"
+        cluster.require(group.fewest, group.threads, group.use_gpu, counted=counted)
         for number in itertools.count():
             before = _checkpoints_reached(group.run)
             try:
