@@ -202,11 +202,14 @@ def tell_missing_gpu() -> None:
         warn("GPUs are asked for and this machine has none: run here, the command would be refused")
 
 
-def require(workers: int, cpus_per_worker: int, use_gpu: bool, named: str = "cpus_per_worker") -> None:
+def require(
+    workers: int, cpus_per_worker: int, use_gpu: bool, named: str = "cpus_per_worker", counted: str = "num_workers"
+) -> None:
     """Refuse at once what Ray would wait for without end, and say what it will wait for.
 
     Args:
         named: the option that holds a worker's CPUs.
+        counted: the option that holds the number of workers.
 
     Raises:
         ConfigError: the cluster has too few CPUs or GPUs. With an autoscaler (RAY_ADDRESS set) it is only a warning.
@@ -218,7 +221,7 @@ def require(workers: int, cpus_per_worker: int, use_gpu: bool, named: str = "cpu
         if have.get(kind, 0) < needed:
             text = f"{workers} workers need {needed} {kind}s, Ray has {have.get(kind, 0):g}"
             if not is_remote():
-                raise ConfigError(f"{text}; lower num_workers or {named if kind == 'CPU' else 'leave out use_gpu'}")
+                raise ConfigError(f"{text}; lower {counted} or {named if kind == 'CPU' else 'leave out use_gpu'}")
             warn(f"{text}; waiting for more nodes")
         elif free.get(kind, 0) < needed:
             say(

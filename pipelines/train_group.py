@@ -76,7 +76,8 @@ def fit(
     request = Request(group.run.leaving_of(group.attempt))
     try:
         with cluster.connected(needed):
-            cluster.require(group.fewest, group.threads, group.use_gpu)
+            counted = "num_workers" if group.min_workers is None else "min_workers"
+            cluster.require(group.fewest, group.threads, group.use_gpu, counted=counted)
             for start in itertools.count():
                 request.prepare()
                 if _fit_once(group, start, worker, told, meanwhile, request):
