@@ -87,6 +87,7 @@ def test_the_exit_code_is_that_of_the_job(failing):
     assert "the same command goes on" in said
 
 
+@pytest.mark.slow
 def test_an_interrupt_leaves_the_job_running_until_it_is_stopped(head, tmp_path):
     Record("http://127.0.0.1:9", "e", "run").save(tmp_path)  # MLflow is away: the job tries for ten minutes
     process = _begin(head, "--", "sync", "--run_dir", str(tmp_path))
