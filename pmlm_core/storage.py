@@ -1,8 +1,9 @@
 """Local folders and object stores behind one face: a path or URI, read and written whole or not at all.
 
 Everything goes through `pyarrow.fs`. A write to a local path goes to a temporary name beside the target and is renamed.
-An object appears under its name when all of it was sent, in parts if it is large: its bytes are handed to the store in
-one call, because closing a stream that was left midway would complete a short object, and pyarrow cannot abandon one.
+An object appears under its name when all of it was sent, in parts beside each other if it is large. pyarrow cannot
+abandon one: closing a stream midway completes a short object, unless a part failed in the background. So nothing but
+that may end a write early.
 """
 
 import os
@@ -47,6 +48,7 @@ __all__ = [
 ]
 
 _PART = 8 << 20
+_WINDOW = 80 << 20  # eight of pyarrow's parts, one for each of its threads
 _THREADS = 8
 
 
@@ -162,9 +164,11 @@ def _put(uri: str, content: pa.Buffer) -> None:
     def put() -> None:
         file_system, path = resolve(uri)
         with file_system.open_output_stream(path, compression=None) as stream:
-            stream.write(content)
+            for offset in range(0, content.size, _WINDOW):
+                stream.write(content.slice(offset, min(_WINDOW, content.size - offset)))
+                stream.flush()  # waits: what is under way is held in memory
 
-    # In a thread of its own, which no Ctrl-C reaches between opening and writing.
+    # In a thread of its own, which no Ctrl-C reaches: all that can end the block early is a part that failed.
     with ThreadPoolExecutor(1) as undisturbed:
         insisted(uri, "written", lambda: undisturbed.submit(copy_context().run, put).result())
 
@@ -182,14 +186,15 @@ def fetch_file(uri: str, local: str | Path) -> None:
             os.fsync(sink.fileno())
         return
     file_system, path = resolve(uri)
-    source = insisted(uri, "read", lambda: file_system.open_input_file(path))  # not `opened`: it may have been replaced
+    # Not `opened`: it may have been replaced.
+    remote: pa.NativeFile = insisted(uri, "read", lambda: file_system.open_input_file(path))
     with open(local, "wb") as sink, ThreadPoolExecutor(_THREADS) as pool:
 
         def fetch(offset: int) -> None:
-            part = insisted(uri, "read", lambda: source.read_at(_PART, offset))
+            part = insisted(uri, "read", lambda: remote.read_at(_PART, offset))
             os.pwrite(sink.fileno(), part, offset)
 
-        for _ in pool.map(fetch, range(0, source.size(), _PART)):
+        for _ in pool.map(fetch, range(0, remote.size(), _PART)):
             pass
         os.fsync(sink.fileno())
 

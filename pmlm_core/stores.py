@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import lru_cache
 from typing import TypeVar
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import pyarrow as pa
 import pyarrow.fs as pafs
@@ -85,9 +85,8 @@ def resolve(uri: str) -> tuple[pafs.FileSystem, str]:
         raise ConfigError(f"{uri}: storage '{scheme}://' is not supported; use a local path, s3:// or gs://")
     path, query = split_query(rest)
     bucket = path.split("/", 1)[0]
-    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
     try:
-        file_system = _file_system(scheme, bucket, query, endpoint, patience(), os.getpid())
+        file_system = _file_system(scheme, bucket, query, _endpoint(), patience(), os.getpid())
     except (ValueError, TypeError) as error:
         raise DataError(f"{scheme}://{bucket}: the object store cannot be opened: {error}") from None
     except OSError as error:  # it may be away for a while
@@ -95,14 +94,16 @@ def resolve(uri: str) -> tuple[pafs.FileSystem, str]:
     return file_system, path.removeprefix("anonymous@").rstrip("/") if scheme != "s3" else path.rstrip("/")
 
 
+def _endpoint() -> str:
+    return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
+
+
 @lru_cache(maxsize=64)
-def _file_system(
-    scheme: str, bucket: str, query: str, endpoint: str, patience_s: float, _pid: int
-) -> pafs.FileSystem:
+def _file_system(scheme: str, bucket: str, query: str, endpoint: str, patience_s: float, _pid: int) -> pafs.FileSystem:
     options = dict(parse_qsl(query))
     if scheme != "s3":
-        options.setdefault("retry_limit_seconds", str(max(1, round(patience_s))))
-        return pafs.FileSystem.from_uri(with_query(f"gs://{bucket}", "&".join(f"{k}={v}" for k, v in options.items())))[0]
+        options.setdefault("retry_limit_seconds", str(max(1, round(patience_s))))  # else a quarter of an hour
+        return pafs.FileSystem.from_uri(with_query(f"gs://{bucket}", urlencode(options)))[0]
     if unknown := options.keys() - _S3_OPTIONS - _S3_SWITCHES:
         raise ConfigError(f"s3://{bucket}: no option {sorted(unknown)} in an address; known: {sorted(_S3_OPTIONS)}")
     given: dict[str, object] = {k: v == "true" if k in _S3_SWITCHES else v for k, v in options.items()}
@@ -119,24 +120,24 @@ def _file_system(
         request_timeout=_SILENCE,
         connect_timeout=min(10.0, max(1.0, patience_s)),
         allow_delayed_open=True,  # what fits one request is sent as one, which shows all of an object or none
-        background_writes=False,  # they would hold a whole file in memory
+        background_writes=True,  # a part that fails in the foreground does not keep `close` from completing the rest
     )
 
 
 def _attempts(seconds: float) -> int:
-    """Attempts of the client at a request: its waits, of half a second and then twice that each time, fill `seconds`."""
+    """Attempts of the client at a request: its waits, half a second and then twice that each time, fill `seconds`."""
     return round(math.log2(1 + seconds)) + 1
-
-
-@lru_cache(maxsize=1024)
-def _opened(uri: str, _pid: int) -> pa.NativeFile:
-    file_system, path = resolve(uri)
-    return file_system.open_input_file(path)
 
 
 def opened(uri: str) -> pa.NativeFile:
     """A remote file for `read_at`, kept open: opening one asks the store for its size."""
-    return _opened(uri, os.getpid())
+    return _opened(uri, _endpoint(), patience(), os.getpid())
+
+
+@lru_cache(maxsize=1024)
+def _opened(uri: str, _endpoint: str, _patience: float, _pid: int) -> pa.NativeFile:
+    file_system, path = resolve(uri)
+    return file_system.open_input_file(path)
 
 
 def is_transport_error(error: OSError) -> bool:

@@ -1,4 +1,4 @@
-"""A real S3 server on this machine behind a proxy that fails as it is told: refuses, drops, cuts, stalls or corrupts."""
+"""A real S3 server on this machine behind a proxy that fails as told: it refuses, drops, cuts, stalls or corrupts."""
 
 import http.client
 import threading
@@ -41,6 +41,7 @@ class FaultyStore:
     requests: list[Request] = field(default_factory=list)
     late: float = 4.0
     quiet: float = 60.0
+    stalled: threading.Event = field(default_factory=threading.Event)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def fail(self, kind: str, times: int = 1, method: str = "", name: str = "") -> None:
@@ -60,7 +61,7 @@ class FaultyStore:
             self.requests.append(request)
 
     def got(self, name: str = "") -> list[Request]:
-        """The GET requests of objects whose path contains `name`."""
+        """The GET requests of objects whose path contains `name`, those that failed included."""
         return [r for r in self.requests if r.method == "GET" and name in r.path and "list-type" not in r.path]
 
 
@@ -85,6 +86,7 @@ def _handler(store: FaultyStore, server: tuple[str, int]) -> type[BaseHTTPReques
                 self.close_connection = True
                 return
             if kind == "late":
+                store.stalled.set()
                 time.sleep(store.late)
             upstream = http.client.HTTPConnection(*server)
             headers = {k: v for k, v in self.headers.items() if k.lower() not in ("transfer-encoding", "expect")}
@@ -123,6 +125,7 @@ def _handler(store: FaultyStore, server: tuple[str, int]) -> type[BaseHTTPReques
             self.wfile.write(handed)
             self.wfile.flush()
             if kind == "stall":
+                store.stalled.set()
                 time.sleep(store.quiet)
             if kind in ("cut", "stall"):
                 self.close_connection = True
@@ -133,6 +136,13 @@ def _handler(store: FaultyStore, server: tuple[str, int]) -> type[BaseHTTPReques
     return Handler
 
 
+class _Proxy(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, *_: object) -> None:
+        """A client that hung up is no news here."""
+
+
 @contextmanager
 def faulty_store(name: str) -> Iterator[FaultyStore]:
     """An empty bucket `s3://name`; the environment points at the proxy before it as a user's would."""
@@ -140,8 +150,7 @@ def faulty_store(name: str) -> Iterator[FaultyStore]:
     server.start()
     host, port = server.get_host_and_port()
     store = FaultyStore(f"s3://{name}")
-    proxy = ThreadingHTTPServer(("127.0.0.1", 0), _handler(store, (host, port)))
-    proxy.daemon_threads = True
+    proxy = _Proxy(("127.0.0.1", 0), _handler(store, (host, port)))
     threading.Thread(target=proxy.serve_forever, daemon=True).start()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{proxy.server_address[1]}")

@@ -40,7 +40,7 @@ class Fetching:
         """Have these fetched, and wait until they are.
 
         Raises:
-            Exception: what `work` raised for the first of them that failed; another request tries all failed ones again.
+            Exception: what `work` raised for the first of them that failed; the next request tries those again.
         """
         failed = []
         for number, future in zip(numbers, self.ask(numbers), strict=True):

@@ -1,4 +1,4 @@
-"""Shards of an object store, or parts of them, on this machine's disk: fetched once, named by the digest of their bytes.
+"""Shards of an object store, or parts of them, on this machine's disk: fetched once, named by their digests.
 
 `PMLM_CACHE` names the folder, by default ~/.cache/pmlm. `PMLM_CACHE_GB` bounds what lies there, by default nothing does
 (see `cache_room`). Every process checks the digest of a file when it first meets it.
@@ -29,7 +29,7 @@ _trusted: dict[str, tuple[int, int]] = {}  # path -> inode and time of change wh
 
 @dataclass(frozen=True)
 class Bytes:
-    """Bytes `offset` to `offset + size` of a remote file, and their SHA-256 (hex); `name` says for users what they are."""
+    """Bytes `offset` to `offset + size` of a remote file and their SHA-256 (hex); `name` tells users what they are."""
 
     uri: str
     offset: int
