@@ -12,7 +12,7 @@ import tempfile
 import uuid
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import copy_context
 from pathlib import Path
 
@@ -205,7 +205,8 @@ def remove_folder(uri: str) -> None:
     def remove() -> None:
         file_system, path = resolve(uri)
         if file_system.get_file_info(path).type == pafs.FileType.Directory:
-            file_system.delete_dir(path)
+            with suppress(FileNotFoundError):  # Google's: the files are gone then, the folder was no object of its own
+                file_system.delete_dir(path)
 
     insisted(uri, "removed", remove)
 
@@ -223,20 +224,26 @@ def remove_file(uri: str) -> None:
 
 def folders_in(uri: str) -> Iterator[str]:
     """Names of the folders directly in a folder, sorted; nothing if there is no such folder."""
-    yield from _names_in(uri, pafs.FileType.Directory)
+    if not is_remote(uri) or uri.startswith("s3:"):
+        yield from sorted(info.base_name for info in _listed(uri) if info.type == pafs.FileType.Directory)
+        return
+    # Of Google's, pyarrow lists no folder that is there by the names of its files alone.
+    inside = len(resolve(uri)[1]) + 1
+    below = (info.path[inside:].rstrip("/").split("/") for info in _listed(uri, recursive=True))
+    yield from sorted({parts[0] for parts in below if len(parts) > 1})
 
 
 def names_in(uri: str) -> Iterator[str]:
     """Names of the files directly in a folder, sorted; nothing if there is no such folder."""
-    yield from _names_in(uri, pafs.FileType.File)
+    yield from sorted(info.base_name for info in _listed(uri) if info.type == pafs.FileType.File)
 
 
-def _names_in(uri: str, kind: pafs.FileType) -> list[str]:
+def _listed(uri: str, recursive: bool = False) -> list[pafs.FileInfo]:
     def ask() -> list[pafs.FileInfo]:
         file_system, path = resolve(uri)
-        return file_system.get_file_info(pafs.FileSelector(path, allow_not_found=True))
+        return file_system.get_file_info(pafs.FileSelector(path, allow_not_found=True, recursive=recursive))
 
-    return sorted(info.base_name for info in insisted(uri, "listed", ask) if info.type == kind)
+    return insisted(uri, "listed", ask)
 
 
 @contextmanager

@@ -188,7 +188,6 @@ def insisted(uri: str, done: str, work: Callable[[], T]) -> T:
             if spent + wait > patience():
                 raise StoreError(
                     f"{uri} cannot be {done}: {error} (tried {attempts} times in {spent:.0f} s, each with repeated "
-                    f"requests); the same command goes on when the store answers, and {PATIENCE_VARIABLE}=600 waits "
-                    "longer for it"
+                    f"requests; {PATIENCE_VARIABLE}, now {patience():g}, says how many seconds a store is waited for)"
                 ) from error
             time.sleep(wait)

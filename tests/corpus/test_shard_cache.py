@@ -133,7 +133,7 @@ def test_a_store_that_stays_away_is_no_fault_of_the_data(store, shards, tmp_path
     opened = BlockSet.open(FOLDER)
     monkeypatch.setenv("PMLM_STORE_SECONDS", "0.5")
     store.fail("slow_down", 100)
-    with pytest.raises(OSError, match=r"0\.arrow cannot be read: .*AWS Error.*tried .* PMLM_STORE_SECONDS=600"):
+    with pytest.raises(OSError, match=r"0\.arrow cannot be read: .*AWS Error.*tried .* PMLM_STORE_SECONDS"):
         opened.rows([0], 0)
     with pytest.raises(OSError, match=r"manifest\.json cannot be read: .*AWS Error"):
         storage.read_bytes(storage.join(FOLDER, "manifest.json"))
