@@ -45,8 +45,9 @@ _WORKER_ENVIRONMENT = {
     "MALLOC_ARENA_MAX": "1",
 }
 
-# Where workers keep shards of an object store, and how much of them (pmlm_core.corpus.shard_cache); if the user set it.
-_HANDED_ON = ("PMLM_CACHE", "PMLM_CACHE_GB")
+# Where workers keep shards of an object store, how much of them (pmlm_core.corpus.shard_cache), and how long they wait
+# for it (pmlm_core.stores); if the user set it.
+_HANDED_ON = ("PMLM_CACHE", "PMLM_CACHE_GB", "PMLM_STORE_SECONDS")
 
 _VERBOSE = "PMLM_RAY_LOGS"
 

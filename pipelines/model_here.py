@@ -55,7 +55,7 @@ def _fetch(model: str, names: list[str], manifest: bytes, target: Path) -> None:
     written = json.loads(manifest)["files"] if manifest else {}
     for name in names:
         path = draft / name
-        storage.retried(lambda name=name, path=path: storage.fetch_file(storage.join(model, name), path))  # type: ignore[misc]
+        storage.fetch_file(storage.join(model, name), path)
         if name in written and checkpoint.sha256(path) != written[name]["sha256"]:
             shutil.rmtree(draft)
             raise CheckpointError(f"model {model} is damaged: {name} is not as it was written")

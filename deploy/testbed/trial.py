@@ -13,7 +13,6 @@ import contextlib
 import hashlib
 import json
 import os
-import shlex
 import subprocess
 import sys
 import time
@@ -43,7 +42,11 @@ CLIENT = {
     **os.environ,
     "PATH": hosts.search_path(),
     "RAY_UP_enable_autoscaler_v2": "0",
+    "RAY_API_SERVER_ADDRESS": f"http://{HEAD}:8265",
+    "MLFLOW_TRACKING_URI": f"sqlite:///{SHARED}/mlflow.db",
 }
+PROJECT = HERE.parent.parent
+PMLM = (sys.executable, "-m", "pipelines.cli")
 
 
 def say(text: str) -> None:
@@ -52,7 +55,7 @@ def say(text: str) -> None:
 
 def command(*words: str, timeout: float = 300) -> str:
     """Run a command of the client to its end; its output is shown if it fails."""
-    done = subprocess.run(words, env=CLIENT, capture_output=True, text=True, timeout=timeout)
+    done = subprocess.run(words, env=CLIENT, cwd=PROJECT, capture_output=True, text=True, timeout=timeout)
     if done.returncode:
         raise SystemExit(f"error: {' '.join(words)} failed:\n{done.stdout[-4000:]}{done.stderr[-4000:]}")
     return done.stdout
@@ -80,30 +83,29 @@ def jobs() -> JobSubmissionClient:
     return JobSubmissionClient(f"http://{HEAD}:8265")
 
 
-def submit(name: str, *words: str) -> None:
-    """Start a job: a stage of pmlm, on the cluster."""
-    say(f"job {name}: pmlm {' '.join(words)}")
-    stage = f"python -m pipelines.cli {shlex.join(words)}"
-    tracking = f"MLFLOW_TRACKING_URI=sqlite:///{SHARED}/mlflow.db"
-    line = f"cd {HERE.parent.parent} && {tracking} {stage}"
-    jobs().submit_job(entrypoint=shlex.join(["bash", "-lc", line]), submission_id=name)
+def submit(*words: str) -> str:
+    """Start a job by `pmlm submit`; returns its id."""
+    told = command(*PMLM, "submit", "--no_wait", "--", *words)
+    job = told.rpartition("pmlm submit --logs ")[2].split()[0]
+    say(f"job {job}: pmlm {' '.join(words)}")
+    return job
 
 
-def finish(name: str, seconds: float) -> None:
+def finish(job: str, seconds: float) -> None:
     """Wait for the end of a job, which must be a success."""
     status = None
 
     def ended() -> bool:
         nonlocal status
         with contextlib.suppress(RuntimeError, OSError):  # the head is busy with a lost node; asked again, it answers
-            status = jobs().get_job_status(name)
+            status = jobs().get_job_status(job)
         return status is not None and status.is_terminal()
 
     begun = time.monotonic()
-    until(f"the end of job {name}", ended, seconds)
+    until(f"the end of job {job}", ended, seconds)
     if status != JobStatus.SUCCEEDED:
-        raise SystemExit(f"error: job {name} ended as {status}:\n{jobs().get_job_logs(name)[-6000:]}")
-    say(f"job {name}: succeeded after {time.monotonic() - begun:.0f} s more")
+        raise SystemExit(f"error: job {job} ended as {status}:\n{jobs().get_job_logs(job)[-6000:]}")
+    say(f"job {job}: succeeded after {time.monotonic() - begun:.0f} s more")
 
 
 def hosts_of_workers() -> list[str]:
@@ -173,63 +175,60 @@ def compare(undisturbed: Path, disturbed: Path) -> None:
     say(f"the same weights, and the same losses at all {len(steps)} logged steps (the last: {steps[max(steps)]:.4f})")
 
 
-def pretrain(name: str, recipe: str, *more: str) -> Path:
+def pretrain(name: str, recipe: str, *more: str) -> tuple[Path, str]:
+    """Start a pre-training; its folder and its job."""
     folder = SHARED / name
-    submit(
-        name, "pretrain", "--config", recipe, "--data_dir", f"{SHARED}/blocks", "--output_dir", str(folder),
+    job = submit(
+        "pretrain", "--config", recipe, "--data_dir", f"{SHARED}/blocks", "--output_dir", str(folder),
         "--num_workers", "2", "--max_failures", "3", *more,
     )  # fmt: skip
-    return folder
+    return folder, job
 
 
 def try_everything(given: argparse.Namespace) -> None:
-    recipe = str(Path(given.recipe).resolve())
     begun = time.monotonic()
     command("ray", "up", "--yes", "--no-config-cache", str(CLUSTER))
     until("three nodes", three_nodes, 120)
     say(f"ray up: three nodes after {time.monotonic() - begun:.0f} s")
 
-    inputs = ["--inputs", *given.inputs] if given.inputs else []
-    submit("tokenizer", "tokenizer", "--config", recipe, *inputs, "--output_dir", f"{SHARED}/tokenizer")
-    finish("tokenizer", 600)
-    submit(
-        "preprocess", "preprocess", "--config", recipe, *inputs, "--tokenizer", f"{SHARED}/tokenizer",
-        "--output_dir", f"{SHARED}/blocks",
-    )  # fmt: skip
-    finish("preprocess", 1200)
+    recipe, inputs = given.recipe, ["--inputs", *given.inputs] if given.inputs else []
+    finish(submit("tokenizer", "--config", recipe, *inputs, "--output_dir", f"{SHARED}/tokenizer"), 600)
+    blocks = ["--tokenizer", f"{SHARED}/tokenizer", "--output_dir", f"{SHARED}/blocks"]
+    finish(submit("preprocess", "--config", recipe, *inputs, *blocks), 1200)
 
-    undisturbed = pretrain("undisturbed", recipe, *given.pretrain)
-    finish("undisturbed", given.limit)
+    undisturbed, job = pretrain("undisturbed", recipe, *given.pretrain)
+    finish(job, given.limit)
+    if "FINISHED" not in (found := command(*PMLM, "submit", "--status", job)):
+        raise SystemExit(f"error: the MLflow run of job {job} is not found:\n{found}")
 
-    cut = pretrain("cut", recipe, *given.pretrain)
-    until("the first checkpoint", lambda: any(cut.glob("*/checkpoints/step-*")), given.limit, every=1)
-    cut_off(cut, given.limit)
-    finish("cut", given.limit)
-    compare(undisturbed, cut)
-    until("three nodes again", three_nodes, 300)
+    if not given.no_cut:
+        cut, job = pretrain("cut", recipe, *given.pretrain)
+        until("the first checkpoint", lambda: any(cut.glob("*/checkpoints/step-*")), given.limit, every=1)
+        cut_off(cut, given.limit)
+        finish(job, given.limit)
+        compare(undisturbed, cut)
+        until("three nodes again", three_nodes, 300)
 
-    disturbed = pretrain("disturbed", recipe, *given.pretrain)
+    disturbed, job = pretrain("disturbed", recipe, *given.pretrain)
     until("the first checkpoint", lambda: any(disturbed.glob("*/checkpoints/step-*")), given.limit, every=1)
     lost = victim()
     hosts.kill(lost)
     say(f"{lost} killed, at a checkpoint of {sorted(p.name for p in disturbed.glob('*/checkpoints/step-*'))}")
-    finish("disturbed", given.limit)
+    finish(job, given.limit)
     compare(undisturbed, disturbed)
 
     if not given.no_sweep:
-        submit(
-            "sweep", "sweep", "--config", "recipes/sweep/demo.yaml", "--model", f"{undisturbed}/final",
-            "--output_dir", f"{SHARED}/sweep",
-        )  # fmt: skip
-        finish("sweep", 1200)
+        model = ["--model", f"{undisturbed}/final", "--output_dir", f"{SHARED}/sweep"]
+        finish(submit("sweep", "--config", "recipes/sweep/demo.yaml", *model), 1200)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--recipe", default=str(HERE.parent.parent / "recipes" / "pretrain" / "demo.yaml"))
+    parser.add_argument("--recipe", default="recipes/pretrain/demo.yaml", help="in the project's folder")
     parser.add_argument("--inputs", nargs="*", help="text files, where not the recipe's")
     parser.add_argument("--pretrain", nargs=argparse.REMAINDER, default=[], help="more options of pmlm pretrain")
     parser.add_argument("--limit", type=float, default=1800, help="seconds a pre-training may take")
+    parser.add_argument("--no_cut", action="store_true", help="leave out the cut networks")
     parser.add_argument("--no_sweep", action="store_true")
     parser.add_argument("--keep", action="store_true", help="leave the hosts up")
     given = parser.parse_args()

@@ -14,6 +14,8 @@ import pyarrow.fs as pafs
 from pmlm_core import storage
 from pmlm_core.errors import PmlmError
 
+PATIENCE_S = 5.0  # with a store that fails: who asks the doctor waits for an answer
+
 
 @dataclass(frozen=True)
 class Probe:
@@ -51,6 +53,7 @@ def mark_of(probe: Probe, name: str = "") -> str:
     return path if storage.is_remote(path) else storage.absolute(path)
 
 
+@storage.patient_for(PATIENCE_S)
 def touch(probe: Probe, name: str) -> Touched:
     """Read the driver's file and write one beside it; nothing is written where that file is not to be seen."""
     local = not storage.is_remote(probe.folder)
@@ -75,12 +78,14 @@ def touch(probe: Probe, name: str) -> Touched:
     return Touched(read=True, wrote=True, **facts)
 
 
+@storage.patient_for(PATIENCE_S)
 def tidy(probe: Probe, name: str) -> None:
     """Remove the driver's file (no name) or a node's."""
     with contextlib.suppress(OSError, PmlmError):
         storage.remove_file(mark_of(probe, name))
 
 
+@storage.patient_for(PATIENCE_S)
 def look(path: str) -> Seen:
     """What a machine sees at a place that is only read: names and sizes, hidden files left out."""
     try:

@@ -7,7 +7,7 @@ import shutil
 import uuid
 from pathlib import Path
 
-from pipelines.doctor.places import Probe, mark_of, tidy
+from pipelines.doctor.places import PATIENCE_S, Probe, mark_of, tidy
 from pmlm_core import storage
 from pmlm_core.errors import PmlmError
 
@@ -15,6 +15,7 @@ from pmlm_core.errors import PmlmError
 class Planted:
     """The driver's side of a probe: made, held locked, and removed with every folder that was made for it."""
 
+    @storage.patient_for(PATIENCE_S)
     def __init__(self, folder: str) -> None:
         """Make the folder and write the probe.
 
@@ -34,6 +35,7 @@ class Planted:
             self.remove([])
             raise
 
+    @storage.patient_for(PATIENCE_S)
     def answered(self, name: str) -> bool:
         """Whether the driver sees what the node `name` wrote."""
         try:

@@ -218,6 +218,8 @@ def training_loader(plan: WorkPlan, precision: Precision, rank: int, world: int,
         first_step=first_step,
         max_steps=config.max_steps,
         device=precision.device,
+        coming=blocks.fetch_ahead,
+        told_ahead=blocks.steps_ahead(config.batch_size),
         measure=measure,
     )
 

@@ -13,7 +13,7 @@ import os
 import shutil
 import threading
 from collections.abc import Callable
-from functools import partial
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from pmlm_core.training import checkpoint
 
 _BESIDE = (RUN_FILE, JOURNAL, MLFLOW_RECORD)
 _HELD = ".uploading"
+_THREADS = 4
 
 
 def home_of(run: RunDir, upload_dir: str) -> str:
@@ -69,7 +70,7 @@ class Uploads:
 
     def _mirror(self, last: bool) -> None:
         try:
-            for name in storage.retried(lambda: mirror(self._run, self._home, self._keep)):
+            for name in mirror(self._run, self._home, self._keep):
                 self._events.add("uploaded", f"{name} uploaded to {redact(self._home)}")
             self._away = False
         except Exception as error:
@@ -132,16 +133,16 @@ def fetch(
     """
     home = home_of(run, upload_dir)
     try:
-        known = storage.retried(lambda: _claim(run, home))
+        known = _claim(run, home)
         try:
             check(known)
         except (KeyError, TypeError):
             raise ConfigError(f"{redact(home)}/{RUN_FILE} is no record of a run: choose another run_name") from None
-        names = storage.retried(lambda: list(_whole(storage.join(home, CHECKPOINTS))))
+        names = list(_whole(storage.join(home, CHECKPOINTS)))
         after = -1 if newest is None else checkpoint.step_of(newest.name) or 0
         wanted = sorted((name for name in names if _step(name) > after), key=_step, reverse=True)
         for name in wanted:
-            reason = storage.retried(partial(_take, run, home, name))
+            reason = _take(run, home, name)
             if reason is None:
                 say(f"fetched {name} of this run from {redact(home)}")
                 return run.checkpoints / name
@@ -200,8 +201,10 @@ def _send(run: RunDir, name: str, home: str) -> bool:
         for file in (run.path / beside for beside in _BESIDE):
             if file.exists():
                 storage.copy_file(file, storage.join(home, file.name))
-        for file in checkpoint.read_manifest(held)["files"]:
-            storage.copy_file(held / file, storage.join(target, file))
+        names = checkpoint.read_manifest(held)["files"]
+        with ThreadPoolExecutor(_THREADS) as pool:  # a file goes part by part, several files beside each other
+            for _ in pool.map(lambda file: storage.copy_file(held / file, storage.join(target, file)), names):
+                pass
         storage.copy_file(held / checkpoint.MANIFEST, storage.join(target, checkpoint.MANIFEST))
     except FileNotFoundError:
         if (run.checkpoints / name).exists():

@@ -27,6 +27,9 @@ class ShardEntry:
         masked_tokens: masked positions of view 0 (the other views differ by about one a window).
         bytes: size of the file.
         sha256: of the file, hexadecimal.
+        part_bytes: sizes of the parts that a store can be asked for by themselves, in order: part b ends with record
+            batch b. Empty in blocks of before 2026-11-26, whose shards are fetched whole.
+        part_sha256: of every part, hexadecimal.
     """
 
     path: str
@@ -35,6 +38,8 @@ class ShardEntry:
     masked_tokens: int
     bytes: int
     sha256: str
+    part_bytes: list[int] = field(default_factory=list)
+    part_sha256: list[str] = field(default_factory=list)
 
     @classmethod
     def read(cls, raw: dict[str, Any]) -> "ShardEntry":

@@ -1,85 +1,91 @@
-"""Shards of an object store on this machine's disk: fetched whole, once, named by the digest of their content.
+"""Shards of an object store, or parts of them, on this machine's disk: fetched once, named by their digests.
 
-`PMLM_CACHE` names the folder, by default ~/.cache/pmlm. `PMLM_CACHE_GB` bounds what lies there, by default nothing
-does: the shards used least recently go first. Training visits rows in no order, so a bound below the size of one set of
-blocks means fetching most shards again and again.
+`PMLM_CACHE` names the folder, by default ~/.cache/pmlm. `PMLM_CACHE_GB` bounds what lies there, by default nothing does
+(see `cache_room`). Every process checks the digest of a file when it first meets it.
 """
 
 import contextlib
 import fcntl
-import math
 import os
-import shutil
 import threading
 from collections.abc import Iterator
+from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import BinaryIO
 
 from pmlm_core import storage
+from pmlm_core.corpus.cache_room import COMING, KEPT, LIMIT_VARIABLE, limit, reserve, touch
 from pmlm_core.corpus.manifest import ShardEntry
-from pmlm_core.errors import ConfigError, DataError
+from pmlm_core.errors import DataError
+
+__all__ = ["CACHE_VARIABLE", "LIMIT_VARIABLE", "Bytes", "batch_of", "digest_of", "fetch", "limit", "touch", "whole"]
 
 CACHE_VARIABLE = "PMLM_CACHE"
-LIMIT_VARIABLE = "PMLM_CACHE_GB"
 _CHUNK = 8 << 20
+_ATTEMPTS = 2  # at bytes that arrive wrong
+_trusted: dict[str, tuple[int, int]] = {}  # path -> inode and time of change when its digest was right
 
 
-def limit() -> int | None:
-    """Bytes that fetched shards may occupy; None for no bound.
+@dataclass(frozen=True)
+class Bytes:
+    """Bytes `offset` to `offset + size` of a remote file and their SHA-256 (hex); `name` tells users what they are."""
+
+    uri: str
+    offset: int
+    size: int
+    sha256: str
+    suffix: str
+    name: str
+
+
+def whole(uri: str, entry: ShardEntry) -> Bytes:
+    """All bytes of a shard."""
+    return Bytes(uri, 0, entry.bytes, entry.sha256, KEPT[0], uri)
+
+
+def batch_of(uri: str, entry: ShardEntry, number: int) -> Bytes:
+    """The part of a shard that holds its record batch of this number."""
+    offset, size = sum(entry.part_bytes[:number]), entry.part_bytes[number]
+    return Bytes(uri, offset, size, entry.part_sha256[number], KEPT[1], f"{uri}, record batch {number},")
+
+
+def fetch(wanted: Bytes) -> str:
+    """Path of a local copy; one process of a machine fetches it, others wait for that.
+
+    A copy whose digest is wrong is fetched again.
 
     Raises:
-        ConfigError: the variable holds no positive number.
-    """
-    text = os.environ.get(LIMIT_VARIABLE, "").strip()
-    if not text:
-        return None
-    try:
-        gigabytes = float(text)
-    except ValueError:
-        gigabytes = math.nan
-    if not 0 < gigabytes < math.inf:
-        raise ConfigError(f"{LIMIT_VARIABLE} is '{text}'; it bounds fetched shards in GB, for example 200")
-    return int(gigabytes * 1e9)
-
-
-def fetch(uri: str, entry: ShardEntry) -> str:
-    """Path of the local copy of a remote shard; one process of a machine fetches it, others wait for that.
-
-    Raises:
-        DataError: the shard is missing or another, or the disk has no room for it.
-        ConfigError: `PMLM_CACHE_GB` is no number, or below the size of this shard.
+        DataError: what lies there is missing or another, or the disk has no room for it.
+        ConfigError: `PMLM_CACHE_GB` is no number, or below the size of what is wanted.
         OSError: the object store failed again and again.
     """
     folder = Path(storage.absolute(os.environ.get(CACHE_VARIABLE) or "~/.cache/pmlm")) / "blocks"
-    target = folder / f"{entry.sha256}.arrow"
+    target = folder / f"{wanted.sha256}{wanted.suffix}"
     try:
-        if not _is_there(target, entry):
+        if not _is_good(target, wanted):
             folder.mkdir(parents=True, exist_ok=True)
-            with _alone(folder / f"{entry.sha256}.part") as part:
-                if not _is_there(target, entry):  # another process may have fetched it while this one waited
-                    _reserve(folder, part, entry, uri)
-                    storage.retried(lambda: _download(uri, entry, part))
-                    os.replace(part.name, target)
+            with _alone(folder / f"{wanted.sha256}{COMING}") as coming:
+                if not _is_good(target, wanted):  # another process may have fetched it while this one waited
+                    reserve(folder, coming, wanted.size, wanted.uri)
+                    _download(wanted, coming)
+                    os.replace(coming.name, target)
+                    _trust(target)
     except FileNotFoundError:
         raise DataError(
-            f"{uri}: the manifest names this shard, but it is missing; run `pmlm preprocess` again."
+            f"{wanted.uri}: the manifest names this shard, but it is missing; run `pmlm preprocess` again."
         ) from None
+    except storage.StoreError:
+        raise
     except OSError as error:
-        if storage.is_store_error(error):  # another attempt may mend it
-            raise OSError(f"{uri} cannot be fetched: {error}") from error
+        if storage.is_store_error(error):
+            raise
         raise DataError(
-            f"{uri} cannot be fetched into {folder}: {error}; make room there, or set {CACHE_VARIABLE} to a folder on "
-            "a larger disk"
+            f"{wanted.name} cannot be fetched into {folder}: {error}; make room there, or set {CACHE_VARIABLE} to a "
+            "folder on a larger disk"
         ) from None
     touch(target)
     return str(target)
-
-
-def touch(path: str | Path) -> None:
-    """Note that a shard is in use."""
-    with contextlib.suppress(OSError):  # evicted, or another user's
-        os.utime(path)
 
 
 def digest_of(path: str | Path) -> str:
@@ -91,88 +97,39 @@ def digest_of(path: str | Path) -> str:
     return digest.hexdigest()
 
 
-def _is_there(target: Path, entry: ShardEntry) -> bool:
+def _is_good(target: Path, wanted: Bytes) -> bool:
     try:
-        return target.stat().st_size == entry.bytes
+        state = target.stat()
+        if state.st_size != wanted.size:
+            return False
+        if _trusted.get(str(target)) == (state.st_ino, state.st_mtime_ns):
+            return True
+        if digest_of(target) != wanted.sha256:
+            return False
     except FileNotFoundError:
         return False
+    _trusted[str(target)] = state.st_ino, state.st_mtime_ns
+    return True
 
 
-def _download(uri: str, entry: ShardEntry, part: BinaryIO) -> None:
-    file_system, path = storage.resolve(uri)
-    digest = sha256()
-    part.seek(0)
-    with file_system.open_input_stream(path, compression=None) as source:
-        while chunk := source.read(_CHUNK):
+def _trust(target: Path) -> None:
+    with contextlib.suppress(FileNotFoundError):  # evicted already
+        state = target.stat()
+        _trusted[str(target)] = state.st_ino, state.st_mtime_ns
+
+
+def _download(wanted: Bytes, coming: BinaryIO) -> None:
+    for _ in range(_ATTEMPTS):
+        digest = sha256()
+        coming.seek(0)
+        for offset in range(0, wanted.size, _CHUNK):
+            chunk = storage.read_range(wanted.uri, wanted.offset + offset, min(_CHUNK, wanted.size - offset))
             digest.update(chunk)
-            part.write(chunk)
-    part.truncate()
-    if digest.hexdigest() != entry.sha256:
-        raise DataError(f"{uri} is not what the manifest says (its digest differs); run `pmlm preprocess` again.")
-
-
-def _reserve(folder: Path, part: BinaryIO, entry: ShardEntry, uri: str) -> None:
-    """Make sure that the shard fits the disk and the bound, and let `part` count as if it were whole."""
-    with _locked(folder):
-        bound = limit()
-        if bound is not None:
-            if entry.bytes > bound:
-                raise ConfigError(
-                    f"{uri} has {entry.bytes / 1e9:.3g} GB, more than {LIMIT_VARIABLE}={os.environ[LIMIT_VARIABLE]} "
-                    "allows for all shards together; raise it"
-                )
-            _evict(folder, bound - entry.bytes)
-        free = shutil.disk_usage(folder).free
-        if free < entry.bytes:
-            raise DataError(
-                f"{uri} has {entry.bytes / 1e9:.3g} GB, and the disk of {folder} has {free / 1e9:.3g} GB free; make "
-                f"room there, set {CACHE_VARIABLE} to a folder on a larger disk, or bound what is kept by "
-                f"{LIMIT_VARIABLE}"
-            )
-        part.truncate(entry.bytes)
-
-
-def _evict(folder: Path, allowed: int) -> None:
-    """Delete what was used least recently until at most `allowed` bytes are left.
-
-    A deleted shard that a process has mapped stays readable there. What is being fetched is left alone, even if the
-    rest is more than allowed then.
-    """
-    found = []
-    for path in (*folder.glob("*.arrow"), *folder.glob("*.part")):
-        with contextlib.suppress(FileNotFoundError):
-            state = path.stat()
-            found.append((state.st_mtime_ns, state.st_size, path))
-    total = sum(size for _, size, _ in found)
-    for _, size, path in sorted(found):
-        if total <= allowed:
+            coming.write(chunk)
+        coming.flush()
+        if digest.hexdigest() == wanted.sha256:
             return
-        if path.suffix == ".arrow" or not _being_fetched(path):
-            path.unlink(missing_ok=True)
-            total -= size
-
-
-def _being_fetched(part: Path) -> bool:
-    """Whether a process has this file locked; else it is what a killed one left."""
-    try:
-        with open(part, "rb") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
-    except OSError:
-        return True
-    return False
-
-
-@contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        with contextlib.suppress(OSError):  # a network file system without locks
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)
+    raise DataError(f"{wanted.name} is not what the manifest says (its digest differs); run `pmlm preprocess` again.")
 
 
 @contextlib.contextmanager
@@ -196,7 +153,7 @@ def _open_locked(path: Path) -> BinaryIO:
             fcntl.flock(file, fcntl.LOCK_EX)
         except OSError:  # a network file system without locks: fetch it beside the others
             file.close()
-            return open(path.with_suffix(f".{os.getpid()}.{threading.get_ident()}.part"), "w+b")
+            return open(path.with_suffix(f".{os.getpid()}.{threading.get_ident()}{COMING}"), "w+b")
         if _is_named(file):
             return file
         file.close()  # who held it has renamed or removed it

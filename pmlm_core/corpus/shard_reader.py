@@ -15,6 +15,7 @@ from pmlm_core.corpus.manifest import Manifest, ShardEntry
 from pmlm_core.corpus.shards import BATCH_ROWS, COLUMNS_PER_VIEW, shard_schema
 from pmlm_core.errors import DataError
 
+_MARK = 8  # bytes before the first message of an Arrow file
 _REMAKE = "delete it and run `pmlm preprocess` again (it does only what is missing)"
 
 
@@ -108,15 +109,7 @@ def open_shard(path: str, entry: ShardEntry, manifest: Manifest) -> Shard:
     Raises:
         DataError: missing, truncated, damaged, or made with another tokenizer, format or setting.
     """
-    try:
-        with pa.memory_map(path) as file:  # closing it frees the descriptor; the mapping lives as long as the buffer
-            mapped = file.read_buffer()
-    except FileNotFoundError:
-        raise DataError(
-            f"{path}: the manifest names this shard, but it is missing; run `pmlm preprocess` again."
-        ) from None
-    except OSError as error:
-        raise DataError(f"{path} cannot be mapped: {error}") from None
+    mapped = _mapped(path)
     if mapped.size != entry.bytes:
         raise DataError(
             f"{path} has {mapped.size} bytes, the manifest says {entry.bytes}: truncated or changed; {_REMAKE}."
@@ -130,9 +123,54 @@ def open_shard(path: str, entry: ShardEntry, manifest: Manifest) -> Shard:
     rows = [batch.num_rows for batch in batches]
     if sum(rows) != entry.rows or any(n != BATCH_ROWS for n in rows[:-1]):
         raise DataError(f"{path} holds {sum(rows)} rows, the manifest says {entry.rows}; {_REMAKE}.")
+    return _seen(path, reader.schema, batches, mapped, manifest)
+
+
+def open_batch(path: str, entry: ShardEntry, number: int, manifest: Manifest) -> Shard:
+    """Map the part of a shard that ends with this record batch, as a shard that holds its rows alone.
+
+    The part is known to be the one that was written (its digest was checked), so it has the manifest's schema.
+
+    Raises:
+        DataError: missing, or no record batch of the manifest's rows.
+    """
+    mapped = _mapped(path)
+    schema = shard_schema(
+        views=manifest.views,
+        vocab_size=manifest.vocab_size,
+        max_length=manifest.max_length,
+        tokenizer_fingerprint=manifest.tokenizer_fingerprint,
+    )
+    source = pa.BufferReader(mapped)
+    try:
+        if number == 0:  # the file's mark and the schema come before it
+            source.seek(_MARK)
+            found = pa.ipc.read_schema(source)
+            _check_schema(path, found, manifest)
+        batch = pa.ipc.read_record_batch(pa.ipc.read_message(source), schema)
+    except (pa.ArrowException, OSError, EOFError) as error:
+        raise DataError(f"{path} is no whole record batch ({error}); {_REMAKE}.") from None
+    if batch.num_rows != min(BATCH_ROWS, entry.rows - number * BATCH_ROWS):
+        raise DataError(f"{path} holds {batch.num_rows} rows of {entry.path}, not what the manifest says; {_REMAKE}.")
+    return _seen(path, schema, [batch], mapped, manifest)
+
+
+def _mapped(path: str) -> pa.Buffer:
+    try:
+        with pa.memory_map(path) as file:  # closing it frees the descriptor; the mapping lives as long as the buffer
+            return file.read_buffer()
+    except FileNotFoundError:
+        raise DataError(
+            f"{path}: the manifest names this shard, but it is missing; run `pmlm preprocess` again."
+        ) from None
+    except OSError as error:
+        raise DataError(f"{path} cannot be mapped: {error}") from None
+
+
+def _seen(path: str, schema: pa.Schema, batches: list[pa.RecordBatch], mapped: pa.Buffer, manifest: Manifest) -> Shard:
     raw = np.frombuffer(mapped, np.uint8)
     words = raw[: len(raw) // 4 * 4]
-    wide = reader.schema.field(0).type.value_type == pa.uint32()
+    wide = schema.field(0).type.value_type == pa.uint32()
     return Shard(
         where=path,
         i32=words.view(np.int32),

@@ -77,6 +77,7 @@ class ShardWriter:
         self._writer = pa.ipc.new_file(self._sink, self._schema)
         self._columns = [_Column(f.type) for f in self._schema]
         self._pending_rows = 0
+        self._parts: list[tuple[int, str]] = []
 
     def write(self, windows: Windows, views: list[MaskedView]) -> None:
         """Append windows with their views.
@@ -121,6 +122,8 @@ class ShardWriter:
             masked_tokens=self.masked_tokens,
             bytes=self._sink.tell(),
             sha256=self._sink.digest.hexdigest(),
+            part_bytes=[nbytes for nbytes, _ in self._parts],
+            part_sha256=[digest for _, digest in self._parts],
         )
 
     def __enter__(self) -> "ShardWriter":
@@ -155,6 +158,7 @@ class ShardWriter:
     def _write_batch(self) -> None:
         arrays = [column.take() for column in self._columns]
         self._writer.write_batch(pa.RecordBatch.from_arrays(arrays, schema=self._schema))
+        self._parts.append(self._sink.cut())
         self._pending_rows = 0
 
 
@@ -187,12 +191,12 @@ class _Column:
 
 
 class _Sink(io.RawIOBase):
-    """Hashes what passes through, so that a shard need not be read again for its digest."""
+    """Hashes what passes through, so that a shard need not be read again for its digests."""
 
     def __init__(self, target: BinaryIO) -> None:
         self._target = target
-        self._written = 0
-        self.digest = sha256()
+        self._written = self._begun = 0
+        self.digest, self._of_part = sha256(), sha256()
 
     def writable(self) -> bool:
         return True
@@ -200,8 +204,15 @@ class _Sink(io.RawIOBase):
     def write(self, data) -> int:  # type: ignore[no-untyped-def, override]
         self._target.write(data)
         self.digest.update(data)
+        self._of_part.update(data)
         self._written += len(data)
         return len(data)
+
+    def cut(self) -> tuple[int, str]:
+        """End a part; gives its size and digest."""
+        part = self._written - self._begun, self._of_part.hexdigest()
+        self._begun, self._of_part = self._written, sha256()
+        return part
 
     def tell(self) -> int:
         return self._written

@@ -43,6 +43,7 @@ class Loader:
         make: (rows, views) -> tensors of a micro-batch, on the CPU; of no rows, a stand-in that weighs nothing.
         device: where to put them.
         ahead: steps prepared in advance.
+        coming: told the rows of this worker for `told_ahead` steps, and then step by step, before they are prepared.
         measure: numbers of a micro-batch, taken while it is on the CPU: asking a GPU for them would make it wait.
 
     `waited` grows by the seconds the consumer had to wait, copying to the device included; `measured` holds the sums of
@@ -60,6 +61,8 @@ class Loader:
         max_steps: int,
         device: torch.device,
         ahead: int = 4,
+        coming: Callable[[np.ndarray], None] = lambda rows: None,
+        told_ahead: int = 0,
         measure: Callable[[Batch], Sequence[int]] = lambda batch: (),
     ) -> None:
         self.waited = 0.0
@@ -67,6 +70,7 @@ class Loader:
         self._rows_of_step, self._make, self._share = rows_of_step, make, share
         self._steps = range(first_step, max_steps)
         self._device, self._measure = device, measure
+        self._coming, self._told_ahead = coming, told_ahead
         self._queue: queue.Queue = queue.Queue(maxsize=ahead)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._fill, name="pmlm-loader", daemon=True)
@@ -95,6 +99,11 @@ class Loader:
             for index in self._share.micro_batches()
         ]
 
+    def _rows(self, step: int) -> np.ndarray:
+        """All rows of this worker's micro-batches of `step`."""
+        rows, size = self._rows_of_step(step)[0], self._share.micro_batch_size
+        return np.concatenate([rows[index * size : (index + 1) * size] for index in self._share.micro_batches()])
+
     def _to_device(self, batch: Batch) -> Batch:
         if self._device.type == "cpu":
             return batch
@@ -110,7 +119,11 @@ class Loader:
         try:
             if self._device.type == "cuda":
                 torch.cuda.set_device(self._device)  # every thread has its own; pinning would wake up the first GPU
+            told = self._steps.start
             for step in self._steps:
+                while told < min(step + self._told_ahead, self._steps.stop):
+                    self._coming(self._rows(told))
+                    told += 1
                 micro_batches = self.prepare(step)
                 measured = [sum(values) for values in zip(*(self._measure(b) for _, b in micro_batches), strict=True)]
                 if not self._put(([(index, self._pinned(batch)) for index, batch in micro_batches], measured)):

@@ -1,4 +1,5 @@
 import dataclasses
+import json
 from pathlib import Path
 
 import pytest
@@ -31,3 +32,14 @@ def test_manifest_survives_json_and_its_fingerprint_follows_the_content(tmp_path
 def test_manifests_that_cannot_be_used(text: str, named: str) -> None:
     with pytest.raises(DataError, match=named):
         Manifest.from_json(text)
+
+
+def test_a_manifest_of_before_the_parts_is_read_and_has_the_same_fingerprint(tmp_path: Path) -> None:
+    build(tmp_path)
+    manifest = Manifest.load(str(tmp_path))
+    raw = json.loads(manifest.to_json())
+    for entry in raw["splits"]["train"]:
+        del entry["part_bytes"], entry["part_sha256"]
+    old = Manifest.from_json(json.dumps(raw | {"fingerprint": ""}))
+    assert old.fingerprint == manifest.fingerprint
+    assert [entry.part_bytes for entry in old.splits["train"]] == [[], [], []]

@@ -1,5 +1,6 @@
 import contextlib
 import dataclasses
+import hashlib
 import io
 import os
 from itertools import pairwise
@@ -169,3 +170,18 @@ def test_an_empty_shard_is_whole(tmp_path: Path) -> None:
     opened = BlockSet.open(str(tmp_path))
     opened.verify()
     assert len(opened.rows([], 0)) == 0
+
+
+def test_parts_cover_the_record_batches_and_tell_their_digests(tmp_path: Path) -> None:
+    build(tmp_path)
+    for number, entry in enumerate(Manifest.load(str(tmp_path)).splits["train"]):
+        data = (tmp_path / f"{number}.arrow").read_bytes()
+        assert len(entry.part_bytes) == len(entry.part_sha256) == -(-entry.rows // BATCH_ROWS)
+        ends = np.cumsum([0, *entry.part_bytes]).tolist()
+        assert [hashlib.sha256(data[begin:end]).hexdigest() for begin, end in pairwise(ends)] == entry.part_sha256
+        whole = pa.ipc.open_file(data)
+        for batch, (begin, end) in enumerate(pairwise(ends)):
+            if batch:  # the first begins with the file's mark and the schema
+                message = pa.ipc.read_message(data[begin:end])
+                assert pa.ipc.read_record_batch(message, whole.schema).equals(whole.get_batch(batch))
+        assert ends[-1] < len(data)  # the footer

@@ -50,7 +50,7 @@ def place(request, tmp_path) -> str:
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(storage, "_RETRY_SECONDS", (0.01,))
+    monkeypatch.setenv("PMLM_STORE_SECONDS", "0.5")
 
 
 def start(options: dict[str, Any], pull_at: int | None = None) -> Path:

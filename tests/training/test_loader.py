@@ -120,3 +120,19 @@ def test_leaving_early_ends_the_thread():
             break
     one._thread.join(timeout=5)
     assert not one._thread.is_alive()
+
+
+def test_rows_are_told_ahead_of_their_step_and_each_once():
+    told: list[list[int]] = []
+    prepared: list[int] = []
+
+    def noted(rows: np.ndarray, views: np.ndarray) -> dict[str, torch.Tensor]:
+        if rows[0] == told[len(prepared) // 2][0]:  # the first of two micro-batches
+            assert len(told) == min(len(prepared) // 2 + 3, 9)
+        prepared.append(len(rows))
+        return make(rows, views)
+
+    one = loader(1, 3, make=noted)
+    one._coming, one._told_ahead = lambda rows: told.append(rows.tolist()), 3
+    taken = [np.concatenate([b["rows"].numpy() for _, b in batches]).tolist() for _, batches in one]
+    assert told == taken
