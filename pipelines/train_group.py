@@ -81,6 +81,7 @@ def fit(
                 # that gets on is not given up.
                 said = f"workers were lost {group.max_failures + 1} times, but the run got on; starting them again"
                 Events(group.run).add("warning", f"{said} (the last: {_innermost(error)})")
+                release(group.run)
     _raise_failure(group)
 
 
