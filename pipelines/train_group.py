@@ -107,6 +107,7 @@ def _fit_once(
         # on is not given up.
         said = f"workers were lost {group.max_failures + 1} times, but the run got on; starting them again"
         Events(group.run).add("warning", f"{said} (the last: {_innermost(error)})")
+        release(group.run)
         return False
     if request.has_left():
         say("the workers have left after a checkpoint, for a machine will be taken away; starting them again")

@@ -1,6 +1,7 @@
 """What a worker writes down for the driver, also where the disk is full; without Ray."""
 
 import resource
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,10 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ray import cloudpickle
 
 from pipelines.run_folder import Events, RunDir
 from pipelines.train_group import Group, _raise_failure, _write_failure, fit, release
 from pmlm_core.errors import DataError, TrainingError
+
+cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers do not see the tests
 
 
 def group(folder: Path) -> Group:
