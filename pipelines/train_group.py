@@ -25,6 +25,9 @@ from pipelines.team import Team
 from pmlm_core import errors
 from pmlm_core.errors import PmlmError, TrainingError
 
+_RAY_ENDS_S = 3.0
+"""How long its workers outlast a Ray that was told to end."""
+
 
 @dataclass(frozen=True)
 class Group:
@@ -257,6 +260,8 @@ def _in_background(work: Callable[[], object], meanwhile: Callable[[], None], re
     while not done.is_set() and time.monotonic() < until:
         try:
             done.wait(timeout=0.5)
+            if stopped is not None and _ray_is_ending():
+                until = min(until, time.monotonic() + _RAY_ENDS_S)
             meanwhile()
         except KeyboardInterrupt as signal:
             if stopped is not None:
@@ -269,10 +274,18 @@ def _in_background(work: Callable[[], object], meanwhile: Callable[[], None], re
             say("ending: the workers write a checkpoint of their next step (a second signal ends at once)")
     if stopped is not None:
         if met or not done.is_set():
-            warn("the workers have not written a checkpoint; the one before it holds")
+            warn("the workers did not end in good order; the newest checkpoint that is whole holds")
         raise stopped
     if met:
         raise met[0]
+
+
+def _ray_is_ending() -> bool:
+    """Whether a process of a Ray that this one has started is gone: SIGTERM went to all processes of the machine."""
+    try:
+        return os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+    except ChildProcessError:  # the Ray of a cluster
+        return False
 
 
 def _write_failure(path: Path, error: Exception) -> bool:

@@ -11,6 +11,7 @@ from pipelines.leaving import Request
 from pipelines.run_folder import Events
 from tests.pipelines.pretrain_command import STEPS, Command
 from tests.pipelines.training_without_ray import curve
+from tests.processes import below, wait_until_gone
 
 
 @pytest.mark.slow
@@ -47,6 +48,24 @@ def test_a_notice_to_a_worker_then_to_the_command_costs_not_a_step(
     assert client.get_run(tracked.info.run_id).info.status == "FINISHED"
     sent = client.get_metric_history(tracked.info.run_id, "train/loss")
     assert sorted(metric.step for metric in sent) == list(range(1, STEPS + 1))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_sigterm_to_all_processes_of_the_machine_ends_soon_and_the_same_command_goes_on(
+    tmp_path: Path, two_worker_blocks: str, undisturbed: Path
+):
+    command = Command(two_worker_blocks, tmp_path / "war")
+    command.wait_for_step(15)
+    every = below(command.process.pid)  # Ray's too: a batch system at the end of the time
+    for pid in (command.process.pid, *every):
+        os.kill(pid, signal.SIGTERM)
+    assert command.process.wait(timeout=50) == 143, command.said()
+    assert "Traceback" not in command.said()
+    wait_until_gone(every)
+    again = Command(two_worker_blocks, tmp_path / "war")
+    assert again.process.wait(timeout=400) == 0, again.said()
+    assert curve(command.run.path) == curve(undisturbed)
 
 
 def test_a_request_is_heard_and_answered(tmp_path: Path):
