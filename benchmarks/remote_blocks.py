@@ -96,7 +96,7 @@ def main() -> None:
     parser.add_argument("--bound_gb", type=float, default=0.5)
     given = parser.parse_args()
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    said = f"{given.shards} shards of {given.rows} rows; steps of {given.batch}. Bounded: PMLM_CACHE_GB={given.bound_gb:g}."
+    said = f"{given.shards} shards of {given.rows} rows; steps of {given.batch}. Bounded: {given.bound_gb:g} GB."
     report = Report("remote-blocks", "Blocks in an object store", said)
     with faulty_store("blocks") as store:
         folder = "s3://blocks/set"

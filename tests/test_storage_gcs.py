@@ -1,4 +1,4 @@
-"""gs:// through a server that speaks Google's protocol, in a process of its own: pyarrow opens holding Python's lock."""
+"""gs:// through a server that speaks Google's protocol, in a process of its own: pyarrow opens with the GIL held."""
 
 import os
 import socket
