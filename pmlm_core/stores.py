@@ -32,7 +32,7 @@ _SILENCE = 20.0  # seconds without a byte until a request counts as failed; the 
 _S3_OPTIONS = {"region", "scheme", "endpoint_override", "tls_ca_file_path"}
 _S3_SWITCHES = {"allow_bucket_creation", "allow_bucket_deletion", "force_virtual_addressing"}
 _REFUSED = re.compile(
-    r"AWS Error (ACCESS_DENIED|NO_SUCH_\w+|INVALID_\w+|SIGNATURE_\w+|ACCOUNT_\w+|REQUEST_EXPIRED|UNRECOGNIZED_CLIENT)"
+    r"AWS Error (ACCESS_DENIED|NO_SUCH_BUCKET|INVALID_(ACCESS|CLIENT|SIG)\w+|SIGNATURE_\w+|UNRECOGNIZED_CLIENT)"
     r"|HTTP status 4(?!08|29)\d\d|(PERMISSION_DENIED|UNAUTHENTICATED|INVALID_ARGUMENT|FAILED_PRECONDITION|NOT_FOUND)"
 )
 _hurry: ContextVar[float | None] = ContextVar("pmlm_store_seconds", default=None)

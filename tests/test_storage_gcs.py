@@ -1,4 +1,4 @@
-"""gs:// through pyarrow and a server that speaks Google's protocol, in a process of its own: opening holds the lock."""
+"""gs:// through a server that speaks Google's protocol, in a process of its own: pyarrow opens with the GIL held."""
 
 import os
 import socket

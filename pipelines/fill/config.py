@@ -14,7 +14,7 @@ class FillConfig:
     dry_run: ClassVar[bool] = False
 
     model: str = ""
-    """Checkpoint folder, as pmlm pretrain writes it."""
+    """Checkpoint folder, as pmlm pretrain writes it; at s3:// or gs:// too (fetched once)."""
     text: list[str] = field(default_factory=list)
     """Sentences with [MASK] in them; they may also stand bare at the end of the command."""
     top_k: int = 5

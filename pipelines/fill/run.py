@@ -2,6 +2,7 @@
 
 from pipelines.console import say, warn
 from pipelines.fill.config import FillConfig
+from pipelines.model_here import local_copy
 from pmlm_core.model.filling import Candidate, Filler
 
 
@@ -10,12 +11,12 @@ def run(config: FillConfig) -> None:
 
     Raises:
         CheckpointError: the folder holds no model, or one without its tokenizer.
-        ConfigError: a text is too long for the model.
+        ConfigError: a text is too long for the model, or there is nothing at an address of a store.
     """
     import transformers
 
     transformers.utils.logging.disable_progress_bar()
-    for filled in Filler(config.model, warn=warn).fill(config.text, top_k=config.top_k):
+    for filled in Filler(local_copy(config.model), warn=warn).fill(config.text, top_k=config.top_k):
         say(filled.text)
         for number, candidates in enumerate(filled.masks, 1):
             say(f"  [MASK] {number}  " + "  ".join(_shown(candidate) for candidate in candidates))

@@ -80,7 +80,8 @@ class PretrainConfig:
     max_rel_pos: int = 128
     """Distance from which on all positions share a bucket."""
     init_checkpoint: str | None = None
-    """Start from the weights of this checkpoint folder, which brings its architecture (no preset then)."""
+    """Start from the weights of this checkpoint folder, which brings its architecture (no preset then); at s3:// or
+    gs:// too."""
 
     objective: Literal["AE", "PAR", "AR", "AE+AR", "AE+PAR"] = "AE+PAR"
     """What is predicted: AE autoencoding, PAR partially autoregressive, AR autoregressive, or a sum of two."""

@@ -16,6 +16,7 @@ from pipelines.pretrain.progress import Progress
 from pipelines.pretrain.rundir import check_unless_new, make_folder, open_run, refuse_other_run
 from pipelines.run_folder import Events, RunDir
 from pipelines.train_group import Group, fit
+from pmlm_core import storage
 from pmlm_core.corpus.manifest import Manifest
 from pmlm_core.errors import CheckpointError, DataError
 from pmlm_core.model.cost import parameters
@@ -149,7 +150,7 @@ def dry_run(config: PretrainConfig) -> None:
 
 def _check_start(config: PretrainConfig) -> None:
     start = config.init_checkpoint
-    if start is not None and not (Path(start) / "config.json").is_file():
+    if start is not None and storage.size(storage.join(start, "config.json")) is None:
         raise CheckpointError(f"init_checkpoint {start} is no checkpoint folder: it has no config.json")
 
 

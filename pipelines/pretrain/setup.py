@@ -11,6 +11,7 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 
+from pipelines.model_here import local_copy
 from pipelines.pretrain.plan import WorkPlan, identity
 from pipelines.pretrain.rundir import refuse_other_blocks
 from pmlm_core import storage
@@ -60,7 +61,7 @@ def trainee(plan: WorkPlan, precision: Precision, folder: Path | None, world: in
         refuse_other_blocks(state["data"], plan.data, f"checkpoint {folder}", config.data_dir)
         model = PmlmForPreTraining.from_pretrained(folder, dtype=torch.float32)
     elif config.init_checkpoint is not None:
-        model = _from_other_run(plan, Path(config.init_checkpoint))
+        model = _from_other_run(plan, Path(local_copy(config.init_checkpoint)))
     else:
         torch.manual_seed(key(config.seed, "initial weights") >> 1)
         model = PmlmForPreTraining(_model_config(plan))

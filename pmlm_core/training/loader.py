@@ -43,7 +43,8 @@ class Loader:
         make: (rows, views) -> tensors of a micro-batch, on the CPU; of no rows, a stand-in that weighs nothing.
         device: where to put them.
         ahead: steps prepared in advance.
-        coming: told the rows of this worker for `told_ahead` steps, and then step by step, before they are prepared.
+        coming: told the rows of this worker before they are prepared: those of the first step, then of the next
+            `told_ahead` steps, then step by step.
         measure: numbers of a micro-batch, taken while it is on the CPU: asking a GPU for them would make it wait.
 
     `waited` grows by the seconds the consumer had to wait, copying to the device included; `measured` holds the sums of
@@ -121,7 +122,10 @@ class Loader:
                 torch.cuda.set_device(self._device)  # every thread has its own; pinning would wake up the first GPU
             told = self._steps.start
             for step in self._steps:
-                while told < min(step + self._told_ahead, self._steps.stop):
+                ahead = (
+                    min(self._told_ahead, 1) if step == self._steps.start else self._told_ahead
+                )  # nothing in its way
+                while told < min(step + ahead, self._steps.stop):
                     self._coming(self._rows(told))
                     told += 1
                 micro_batches = self.prepare(step)

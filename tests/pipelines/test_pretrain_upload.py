@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 import torch
 
+from pipelines.fill.config import FillConfig
+from pipelines.fill.run import run as fill
 from pipelines.pretrain import run as stage
 from pipelines.pretrain import upload
 from pipelines.pretrain.config import PretrainConfig
@@ -194,6 +196,21 @@ def test_another_run_in_its_place_is_refused(tmp_path, blocks, place):
     storage.write_bytes(storage.join(place, "run", "run.json"), b"{}")
     with pytest.raises(ConfigError, match="is no record of a run"):
         start(options_with(blocks, tmp_path / "c", place, max_steps=2))
+
+
+def test_a_run_may_start_from_a_checkpoint_in_a_bucket(tmp_path, blocks, in_peace, bucket, monkeypatch, capsys):
+    monkeypatch.setenv("PMLM_CACHE", str(tmp_path / "cache"))
+    home = f"{bucket}/{tmp_path.name}"
+    for file in (in_peace / "checkpoints" / "step-00000024").iterdir():
+        storage.copy_file(file, storage.join(home, file.name))
+    sizes = dict.fromkeys(("num_hidden_layers", "hidden_size", "num_attention_heads"))
+    fresh = {**OPTIONS, **sizes, "max_steps": 1, "warmup_steps": 0, "eval_rows": 0}
+    for name, first in (("remote", home), ("local", str(in_peace / "checkpoints" / "step-00000024"))):
+        train_here(config_for(blocks, tmp_path / name, **fresh, init_checkpoint=first))
+    here, there = (weights(tmp_path / name / "run", 1) for name in ("local", "remote"))
+    assert all(torch.equal(here[name], there[name]) for name in there)
+    fill(FillConfig(model=home, text=["The old [MASK] went into the house."]))
+    assert "[MASK] 1" in capsys.readouterr().out
 
 
 def test_an_upload_outlives_the_pruning_of_its_folder(tmp_path):
