@@ -31,6 +31,7 @@ _LONGEST_WAIT = 16.0
 _SILENCE = 20.0  # seconds without a byte until a request counts as failed; the client's own 3 are few for a busy store
 _S3_OPTIONS = {"region", "scheme", "endpoint_override", "tls_ca_file_path"}
 _S3_SWITCHES = {"allow_bucket_creation", "allow_bucket_deletion", "force_virtual_addressing"}
+_MISSING = re.compile(r"AWS Error (NO_SUCH_KEY|RESOURCE_NOT_FOUND) during GetObject")
 _REFUSED = re.compile(
     r"AWS Error (ACCESS_DENIED|NO_SUCH_BUCKET|INVALID_(ACCESS|CLIENT|SIG)\w+|SIGNATURE_\w+|UNRECOGNIZED_CLIENT)"
     r"|HTTP status 4(?!08|29)\d\d|(PERMISSION_DENIED|UNAUTHENTICATED|INVALID_ARGUMENT|FAILED_PRECONDITION|NOT_FOUND)"
@@ -176,7 +177,7 @@ def insisted(uri: str, done: str, work: Callable[[], T]) -> T:
         except OSError as error:
             if not is_store_error(error):
                 raise
-            if "AWS Error NO_SUCH_KEY" in str(error):
+            if _MISSING.search(str(error)):  # told so only where the file was opened before it went
                 raise FileNotFoundError(2, "no such object", uri) from None
             if _REFUSED.search(str(error)):
                 raise StoreError(

@@ -213,6 +213,18 @@ def test_a_run_may_start_from_a_checkpoint_in_a_bucket(tmp_path, blocks, in_peac
     assert "[MASK] 1" in capsys.readouterr().out
 
 
+def test_blocks_in_a_bucket_train_the_same_weights(tmp_path, blocks, in_peace, bucket, monkeypatch):
+    monkeypatch.setenv("PMLM_CACHE", str(tmp_path / "cache"))
+    remote = f"{bucket}/{tmp_path.name}"
+    storage.copy_folder(blocks, remote)
+    storage.copy_folder(f"{blocks}/tokenizer", storage.join(remote, "tokenizer"))
+    run = train_here(config_for(remote, tmp_path / "out", **OPTIONS))
+    assert curve(run) == curve(in_peace)
+    here, there = weights(run, 24), weights(in_peace, 24)
+    assert all(torch.equal(here[name], there[name]) for name in there)
+    assert {path.suffix for path in (tmp_path / "cache" / "blocks").iterdir()} == {".batch"}
+
+
 def test_an_upload_outlives_the_pruning_of_its_folder(tmp_path):
     folder, held = tmp_path / "step-00000001", tmp_path / "held"
     folder.mkdir()
