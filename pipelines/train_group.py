@@ -252,10 +252,12 @@ def _in_background(work: Callable[[], object], meanwhile: Callable[[], None], re
     threading.Thread(target=call, name="pmlm-fit", daemon=True).start()
     stopped: KeyboardInterrupt | None = None
     until = math.inf
-    while not done.is_set() and time.monotonic() < until:
+    while True:
         try:
-            done.wait(timeout=0.5)
-            meanwhile()
+            while not done.is_set() and time.monotonic() < until:
+                done.wait(timeout=0.5)
+                meanwhile()
+            break
         except KeyboardInterrupt as signal:
             if stopped is not None:
                 raise

@@ -21,7 +21,7 @@ _MOST_FILES = 50_000
 _IGNORE_FILES = (".gitignore", ".rayignore")
 
 _LEFT_OUT = (
-    *(".git/", ".venv/", "venv/", "node_modules/", "__pycache__/", "*.pyc", "*.egg-info/", ".*_cache/", ".hypothesis/"),
+    *(".git", ".venv/", "venv/", "node_modules/", "__pycache__/", "*.pyc", "*.egg-info/", ".*_cache/", ".hypothesis/"),
     *("outputs/", "mlruns/", "mlartifacts/", "mlflow.db*", ".mlflow.db.lock", "/data/", "/glue_data/"),
     *("*.arrow", "*.parquet", "*.zst", "*.gz", "*.safetensors", "*.bin", "*.pt", "*.ckpt", "*.onnx"),
     *(".env", ".env.*", "*.pem", "*.key", "id_rsa*", "id_ed25519*", "auth_token", ".netrc", ".ssh/", ".aws/", ".ray/"),

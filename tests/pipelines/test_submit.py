@@ -166,7 +166,8 @@ def test_the_tracking_address_goes_with_the_job(project, monkeypatch, capsys):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://tracking:5000")
     job = prepare(SubmitConfig(command=PRETRAIN))
     assert job.variables == {
-        "MLFLOW_TRACKING_URI": "http://tracking:5000"
+        "MLFLOW_TRACKING_URI": "http://tracking:5000",
+        "RAY_JOB_STOP_WAIT_TIME_S": "360",
     }  # no commit: this folder is no clone of pmlm
     assert job.metadata["tracking_uri"] == "http://tracking:5000"
     assert not capsys.readouterr().out
