@@ -69,6 +69,12 @@ def test_a_linked_worktree_s_git_is_not_sent(project):
     assert not [name for name in _sent() if ".git" in name and not name.endswith("ignore")]
 
 
+def test_an_ignore_file_with_a_wrong_pattern_is_named(project):
+    (project / "code" / ".gitignore").write_text("!\n")
+    with pytest.raises(ConfigError, match=r"code/\.gitignore: Invalid git pattern: '!'"):
+        _sent()
+
+
 def test_what_the_command_names_is_sent_whatever_the_patterns_say(project):
     assert _sent("text/a.jsonl.zst", "data") - _sent() == {"text/a.jsonl.zst", "data/a.txt"}
 
