@@ -257,12 +257,14 @@ def _in_background(work: Callable[[], object], meanwhile: Callable[[], None], re
     threading.Thread(target=call, name="pmlm-fit", daemon=True).start()
     stopped: KeyboardInterrupt | None = None
     until = math.inf
-    while not done.is_set() and time.monotonic() < until:
+    while True:
         try:
-            done.wait(timeout=0.5)
-            if stopped is not None and _ray_is_ending():
-                until = min(until, time.monotonic() + _RAY_ENDS_S)
-            meanwhile()
+            while not done.is_set() and time.monotonic() < until:
+                done.wait(timeout=0.5)
+                if stopped is not None and _ray_is_ending():
+                    until = min(until, time.monotonic() + _RAY_ENDS_S)
+                meanwhile()
+            break
         except KeyboardInterrupt as signal:
             if stopped is not None:
                 raise

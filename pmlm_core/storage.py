@@ -147,6 +147,8 @@ def copy_folder(source: str | Path, uri: str) -> None:
 def copy_file(local: str | Path, uri: str) -> None:
     """Copy a local file of any size to `uri`, all of it or nothing, making the folders above it.
 
+    The file must not be cut short meanwhile: a large one is mapped.
+
     Raises:
         OSError: the disk or the object store failed; what lay under the name before still does.
     """
@@ -183,6 +185,7 @@ def fetch_file(uri: str, local: str | Path) -> None:
     if not is_remote(uri):
         with open(absolute(uri), "rb") as source, open(local, "wb") as sink:
             shutil.copyfileobj(source, sink, _PART)
+            sink.flush()
             os.fsync(sink.fileno())
         return
     file_system, path = resolve(uri)
@@ -191,8 +194,10 @@ def fetch_file(uri: str, local: str | Path) -> None:
     with open(local, "wb") as sink, ThreadPoolExecutor(_THREADS) as pool:
 
         def fetch(offset: int) -> None:
-            part = insisted(uri, "read", lambda: remote.read_at(_PART, offset))
-            os.pwrite(sink.fileno(), part, offset)
+            part = memoryview(insisted(uri, "read", lambda: remote.read_at(_PART, offset)))
+            while part:  # on a disk that fills up, less than all is written before the error comes
+                written = os.pwrite(sink.fileno(), part, offset)
+                part, offset = part[written:], offset + written
 
         for _ in pool.map(fetch, range(0, remote.size(), _PART)):
             pass

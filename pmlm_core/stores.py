@@ -88,6 +88,8 @@ def resolve(uri: str) -> tuple[pafs.FileSystem, str]:
     bucket = path.split("/", 1)[0]
     try:
         file_system = _file_system(scheme, bucket, query, _endpoint(), patience(), os.getpid())
+    except ConfigError:
+        raise
     except (ValueError, TypeError) as error:
         raise DataError(f"{scheme}://{bucket}: the object store cannot be opened: {error}") from None
     except OSError as error:  # it may be away for a while

@@ -200,7 +200,7 @@ def _send(run: RunDir, name: str, home: str) -> bool:
         storage.remove_file(storage.join(target, checkpoint.MANIFEST))
         for file in (run.path / beside for beside in _BESIDE):
             if file.exists():
-                storage.copy_file(file, storage.join(home, file.name))
+                storage.write_bytes(storage.join(home, file.name), file.read_bytes())  # not mapped: it may be cut
         names = checkpoint.read_manifest(held)["files"]
         with ThreadPoolExecutor(_THREADS) as pool:  # a file goes part by part, several files beside each other
             for _ in pool.map(lambda file: storage.copy_file(held / file, storage.join(target, file)), names):

@@ -10,6 +10,7 @@ from typing import Any
 
 import pmlm_core
 from pipelines.console import warn
+from pipelines.leaving import GRACE_S
 from pipelines.tracking.code_version import COMMIT_VARIABLE, code_version
 from pipelines.tracking.redact import redact
 from pipelines.tracking.store import NONE, sqlite_file
@@ -18,6 +19,7 @@ from pmlm_core.errors import ConfigError
 
 TRACKING = "MLFLOW_TRACKING_URI"
 TRACKING_METADATA = "tracking_uri"
+STOP_WAIT = "RAY_JOB_STOP_WAIT_TIME_S"
 _ON_THE_NODES = (
     "set it on the nodes, in the environment that Ray is started with (`export` before `ray start` in cluster.yaml, a "
     "secret on Kubernetes)"
@@ -51,7 +53,8 @@ def environment(root: Path, config: Any) -> tuple[dict[str, str], dict[str, str]
         root: the folder that is sent.
         config: what the command runs with.
     """
-    variables: dict[str, str] = {}
+    # Between SIGTERM and SIGKILL Ray gives 3 s, in which no checkpoint is written.
+    variables = {STOP_WAIT: os.environ.get(STOP_WAIT) or f"{GRACE_S + 60:.0f}"}
     uri = os.environ.get(TRACKING)
     tracks = hasattr(config, "tracking_uri") and config.tracking_uri is None
     if uri and redact(uri) != uri:

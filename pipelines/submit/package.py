@@ -21,7 +21,7 @@ _MOST_FILES = 50_000
 _IGNORE_FILES = (".gitignore", ".rayignore")
 
 _LEFT_OUT = (
-    *(".git/", ".venv/", "venv/", "node_modules/", "__pycache__/", "*.pyc", "*.egg-info/", ".*_cache/", ".hypothesis/"),
+    *(".git", ".venv/", "venv/", "node_modules/", "__pycache__/", "*.pyc", "*.egg-info/", ".*_cache/", ".hypothesis/"),
     *("outputs/", "mlruns/", "mlartifacts/", "mlflow.db*", ".mlflow.db.lock", "/data/", "/glue_data/"),
     *("*.arrow", "*.parquet", "*.zst", "*.gz", "*.safetensors", "*.bin", "*.pt", "*.ckpt", "*.onnx"),
     *(".env", ".env.*", "*.pem", "*.key", "id_rsa*", "id_ed25519*", "auth_token", ".netrc", ".ssh/", ".aws/", ".ray/"),
@@ -85,13 +85,15 @@ def collect(root: Path, exclude: Sequence[str] = (), named: Iterable[str] = ()) 
         named: files and folders, relative to `root`, that go whatever the patterns say.
 
     Raises:
-        ConfigError: a pattern cannot be read.
+        ConfigError: a pattern, or a folder that none leaves out, cannot be read.
     """
+    own = _spec([*_LEFT_OUT, *exclude], "exclude")
     try:
-        own = GitIgnoreSpec.from_lines([*_LEFT_OUT, *exclude])
-    except ValueError as error:
-        raise ConfigError(f"exclude: {error}") from None
-    found = dict(_walk(root, "", [("", own)], _MOST_FILES))
+        found = dict(_walk(root, "", [("", own)], _MOST_FILES))
+    except PermissionError as error:
+        raise ConfigError(
+            f"{error.filename} cannot be read, so it cannot be sent; name it in .rayignore or with --exclude"
+        ) from None
     for name in named:
         path = root / name
         below = path.rglob("*") if path.is_dir() else [path]
@@ -104,7 +106,7 @@ def _walk(root: Path, inside: str, specs: list[tuple[str, GitIgnoreSpec]], most:
     for name in _IGNORE_FILES:
         file = root / inside / name
         if file.is_file():
-            specs = [*specs, (inside, GitIgnoreSpec.from_lines(file.read_text(errors="replace").splitlines()))]
+            specs = [*specs, (inside, _spec(file.read_text(errors="replace").splitlines(), str(file)))]
     with os.scandir(root / inside) as entries:
         for entry in sorted(entries, key=lambda each: each.name):
             folder = entry.is_dir(follow_symlinks=False)
@@ -121,6 +123,13 @@ def _walk(root: Path, inside: str, specs: list[tuple[str, GitIgnoreSpec]], most:
                     most -= 1
             if most < 0:
                 return
+
+
+def _spec(lines: Sequence[str], where: str) -> GitIgnoreSpec:
+    try:
+        return GitIgnoreSpec.from_lines(lines)
+    except ValueError as error:
+        raise ConfigError(f"{where}: {error}") from None
 
 
 def _megabytes(size: int) -> str:

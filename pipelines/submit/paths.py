@@ -6,6 +6,8 @@ from typing import Any
 
 from pipelines.inner_command import parse
 from pipelines.options import Request
+from pipelines.tracking.redact import redact
+from pipelines.tracking.store import sqlite_file
 from pmlm_core import storage
 from pmlm_core.errors import ConfigError
 
@@ -32,6 +34,12 @@ def files_named(stage: str, request: Request, root: Path) -> list[str]:
                     "afterwards; give a folder that all nodes share (/shared/...), or an address where the option "
                     "takes one (s3://, gs://)"
                 )
+    store = getattr(config, "tracking_uri", None)
+    if store and (file := sqlite_file(store)) and not file.is_absolute():
+        raise ConfigError(
+            f"pmlm {stage}: tracking_uri {redact(store)} is a file of this folder, which in a job is a copy that Ray "
+            "removes afterwards; give sqlite:////SHARED/FOLDER/FILE.db, or the address of an MLflow server"
+        )
     for option in _READ:
         for path in _values(config, option):
             path = path.rpartition("=")[2] if option == "data_dir" else path

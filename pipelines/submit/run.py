@@ -9,6 +9,7 @@ from typing import Any
 
 from pipelines.console import next_command, say, warn
 from pipelines.inner_command import parse, words_of
+from pipelines.leaving import Terminated
 from pipelines.submit import tell
 from pipelines.submit.client import connect, plainly, settled_address
 from pipelines.submit.config import SubmitConfig
@@ -18,7 +19,7 @@ from pipelines.submit.package import Package, collect
 from pipelines.submit.paths import NEVER, PURPOSE, files_named
 from pipelines.tracking.redact import redact
 
-INTERRUPTED = 130
+INTERRUPTED, TERMINATED = 130, 143
 
 
 @dataclass(frozen=True)
@@ -114,8 +115,8 @@ def _submit(config: SubmitConfig, job: Job, client: Any) -> int:
             return 0
         try:
             info = follow(client, name)
-        except KeyboardInterrupt:
-            return _left_running(name)
+        except KeyboardInterrupt as signal:
+            return _left_running(name, signal)
         if not left or not was_lost(info):
             return tell.show_end(info, name)
         warn(f"job {name} lost its process or its node; it is submitted again ({left} more times at most)")
@@ -146,16 +147,16 @@ def _logs(config: SubmitConfig, client: Any, name: str) -> int:
         return 0
     try:
         return tell.show_end(follow(client, name), name)
-    except KeyboardInterrupt:
-        return _left_running(name)
+    except KeyboardInterrupt as signal:
+        return _left_running(name, signal)
 
 
-def _left_running(name: str) -> int:
+def _left_running(name: str, signal: KeyboardInterrupt) -> int:
     print()
     say(f"job {name} goes on without this terminal")
     say(f"stop it: pmlm submit --stop {name}")
     next_command(f"pmlm submit --logs {name}")
-    return INTERRUPTED
+    return TERMINATED if isinstance(signal, Terminated) else INTERRUPTED
 
 
 def was_lost(info: Any) -> bool:

@@ -71,12 +71,12 @@ class Journal:
 
     def _write(self, line: bytes) -> None:
         if self._descriptor is None:
-            drop_torn_tail(self.path)
             self._descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
             inode = os.fstat(self._descriptor).st_ino
             if self._inode not in (None, inode):  # `truncate_after` of a worker that was put in this one's place
                 raise OSError(errno.ESTALE, "another start of this run writes it now")
             self._inode = inode
+            drop_torn_tail(self.path)  # not before: what another start is writing is not ours to cut
         if os.write(self._descriptor, line) < len(line):
             # Opening it again cuts the half line off, so that the next one does not grow onto it.
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

@@ -4,7 +4,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-_USER = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*://)[^/\s?#]*@")
+# A password may hold "/", "?" and "#" as it is, which databases' drivers take; but HOST:PORT/PATH@MORE has none.
+_USER = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*://)(?:[^/\s?#]*|[^/\s?#:@]*:(?!\d+(?:[/?#,;)]|$))[^\s@\"']*)@")
 _QUERY = re.compile(
     r"(?P<name>[?&][^=&\s]*(?:token|secret|password|passwd|pwd|signature|sig|key)[^=&\s]*=)[^&\s]+", re.I
 )
@@ -16,6 +17,8 @@ def redact(text: str) -> str:
 
     >>> redact("postgresql://me:hush@db.example:5432/mlflow")
     'postgresql://***@db.example:5432/mlflow'
+    >>> redact("mysql://me:hu/sh#1@db/mlflow"), redact("http://host:5000/model@2")
+    ('mysql://***@db/mlflow', 'http://host:5000/model@2')
     >>> redact("https://host/blocks?token=hush&part=3")
     'https://host/blocks?token=***&part=3'
     """

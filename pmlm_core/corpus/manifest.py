@@ -50,8 +50,14 @@ class ShardEntry:
             TypeError: it lacks a field.
         """
         entry = cls(**raw)
-        if leads_outside([entry.path]) is not None or not _DIGEST.fullmatch(str(entry.sha256)):
-            raise DataError(f"a shard is named {entry.path!r} with digest {entry.sha256!r}: none of this folder's")
+        # Digests name files of the local cache.
+        digests = [entry.sha256, *entry.part_sha256]
+        wrong = [digest for digest in digests if not _DIGEST.fullmatch(str(digest))]
+        if leads_outside([entry.path]) is not None or wrong:
+            named = wrong[0] if wrong else entry.sha256
+            raise DataError(f"a shard is named {entry.path!r} with digest {named!r}: none of this folder's")
+        if not all(isinstance(size, int) and size >= 0 for size in entry.part_bytes):
+            raise DataError(f"shard {entry.path} has parts of {entry.part_bytes} bytes; run `pmlm preprocess` again")
         return entry
 
 

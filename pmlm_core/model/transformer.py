@@ -30,15 +30,17 @@ class PmlmPreTrainedModel(PreTrainedModel):
     _no_split_modules = ["Layer"]  # noqa: RUF012 - read by transformers as a class attribute
 
     @classmethod
-    def from_pretrained(cls, path: Any, *args: Any, **kwargs: Any) -> Self:  # type: ignore[override]
-        """As of every transformers model, but weights are taken from safetensors files in `path`, never from a pickle.
+    def from_pretrained(  # type: ignore[override]
+        cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any
+    ) -> Self:
+        """As of every transformers model, but weights are taken from safetensors files, never from a pickle.
 
         Raises:
             CheckpointError: an index of weights names files elsewhere.
         """
-        if (index := Path(path) / INDEX).is_file():
+        if (index := Path(pretrained_model_name_or_path) / INDEX).is_file():
             files_in(index)
-        return super().from_pretrained(path, *args, **{**kwargs, "use_safetensors": True})
+        return super().from_pretrained(pretrained_model_name_or_path, *args, **{**kwargs, "use_safetensors": True})
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:

@@ -48,8 +48,9 @@ def blank(batch: Batch) -> dict[str, Tensor]:
 
 
 def measure(batch: Batch) -> tuple[int, int]:
-    """What the loop must know of a micro-batch before it is on the device: predictions and tokens."""
-    return count_predictions(batch), count_tokens(batch)
+    """What the loop must know of a micro-batch before it is on the device: predictions, tokens; of a `blank` none."""
+    predictions = count_predictions(batch)
+    return predictions, count_tokens(batch) if predictions else 0
 
 
 def evaluate(

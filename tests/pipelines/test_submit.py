@@ -63,6 +63,18 @@ def test_code_and_recipes_are_sent_and_data_and_secrets_are_not(project):
     assert _sent(exclude=("*.py", "code/")) == {"recipes/mine.yaml", ".gitignore"}
 
 
+def test_a_linked_worktree_s_git_is_not_sent(project):
+    (project / "worktree").mkdir()
+    (project / "worktree" / ".git").write_text("gitdir: /elsewhere")
+    assert not [name for name in _sent() if ".git" in name and not name.endswith("ignore")]
+
+
+def test_an_ignore_file_with_a_wrong_pattern_is_named(project):
+    (project / "code" / ".gitignore").write_text("!\n")
+    with pytest.raises(ConfigError, match=r"code/\.gitignore: Invalid git pattern: '!'"):
+        _sent()
+
+
 def test_what_the_command_names_is_sent_whatever_the_patterns_say(project):
     assert _sent("text/a.jsonl.zst", "data") - _sent() == {"text/a.jsonl.zst", "data/a.txt"}
 
@@ -125,6 +137,7 @@ def _refused(listener: socket.socket, command: list[str], *options: str) -> int:
         (["pretrain", "--config", "recipes/none.yaml"], "recipes/none.yaml cannot be read"),
         (["finetune", "--task", "rte", "--model", "/m", "--data_dir", "/d"], "outputs/finetune is relative"),
         ([*PRETRAIN, "--upload_dir", "up"], "upload_dir up is relative"),
+        ([*PRETRAIN, "--tracking_uri", "sqlite:///mlflow.db"], "sqlite:///mlflow.db is a file of this folder"),
         (["doctor", "--paths", "here"], "paths here is relative"),
         (["doctor", "--", *TINY, *BLOCKS, "--output_dir", "out"], "output_dir out is relative"),
         ([*TINY, *OUTPUT, "--data_dir", "blocks"], "no such file or folder"),
@@ -166,7 +179,8 @@ def test_the_tracking_address_goes_with_the_job(project, monkeypatch, capsys):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://tracking:5000")
     job = prepare(SubmitConfig(command=PRETRAIN))
     assert job.variables == {
-        "MLFLOW_TRACKING_URI": "http://tracking:5000"
+        "MLFLOW_TRACKING_URI": "http://tracking:5000",
+        "RAY_JOB_STOP_WAIT_TIME_S": "360",
     }  # no commit: this folder is no clone of pmlm
     assert job.metadata["tracking_uri"] == "http://tracking:5000"
     assert not capsys.readouterr().out

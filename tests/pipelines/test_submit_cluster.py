@@ -13,7 +13,11 @@ from pathlib import Path
 import pytest
 from ray_head import ROOT, Head, ray_head
 
+from pipelines.run_folder import Events, RunDir
+from pipelines.tracking.journal import Journal
 from pipelines.tracking.record import Record
+from pmlm_core.training.checkpoint import all_steps, step_of
+from tests.pipelines.training_without_ray import config_for
 
 PMLM = [sys.executable, "-m", "pipelines.cli", "submit"]
 PLAN = ["plan", "--recipe", "recipes/pretrain/base.yaml"]
@@ -171,3 +175,26 @@ def _kill_driver(output_dir: str) -> None:
             continue
         if output_dir in words and "submit" not in words:
             os.kill(int(path.parent.name), signal.SIGKILL)
+
+
+@pytest.mark.slow
+def test_a_job_that_is_stopped_writes_a_checkpoint_of_its_next_step(head, tmp_path, two_worker_blocks):
+    given = {"max_steps": 100_000, "save_steps": 100_000, "eval_rows": 0, "logging_steps": 1, "run_name": "run"}
+    options = config_for(two_worker_blocks, tmp_path, **given)
+    process = _begin(head, "--", "pretrain", *(f"--{name}={value}" for name, value in options.items()))
+    assert process.stdout is not None
+    said = process.stdout.readline()
+    while "Running entrypoint" not in said:
+        said += process.stdout.readline()
+    deadline = time.monotonic() + 120
+    while not any(entry.step >= 3 for entry in Journal(tmp_path / "run").entries()):
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    _submit(head, "--stop", _id_in(said))
+    rest, _ = process.communicate(timeout=120)
+    assert "terminated; the same command goes on" in rest
+    assert "was stopped" in rest
+    (left,) = [event["text"] for event in Events(RunDir(tmp_path / "run")).read()[0] if event["kind"] == "leaving"]
+    (kept,) = all_steps(tmp_path / "run" / "checkpoints")
+    assert step_of(kept.name) == int(left.rpartition(" ")[2]) < 100_000

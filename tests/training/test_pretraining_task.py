@@ -7,6 +7,7 @@ from pmlm_core.model.config import PmlmConfig
 from pmlm_core.model.objectives import Objective
 from pmlm_core.model.pretraining import PmlmForPreTraining
 from pmlm_core.training.pretraining import (
+    blank,
     count_predictions,
     count_tokens,
     evaluate,
@@ -61,6 +62,7 @@ def test_counts():
     assert count_tokens(batch()) == 60
     full = {name: tensor for name, tensor in batch().items() if name != "attention_mask"}
     assert measure(full) == (count_predictions(batch()), 6 * 12)
+    assert measure(blank(full)) == (0, 0)  # its row is another worker's, or nobody's
     assert count_predictions(batch()) == 2 + 3 + 4 + 2 + 3 + 4
 
 
