@@ -158,7 +158,15 @@ def _manifest(**changed: str) -> Manifest:
     )
 
 
-@pytest.mark.parametrize("changed", [{"path": "../../a.arrow"}, {"path": "/a.arrow"}, {"sha256": "../../.bashrc"}])
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"path": "../../a.arrow"},
+        {"path": "/a.arrow"},
+        {"sha256": "../../.bashrc"},
+        {"part_bytes": [100], "part_sha256": ["../../.bashrc"]},
+    ],
+)
 def test_blocks_whose_shards_lie_elsewhere_are_refused(tmp_path, changed):
     _manifest().save(str(tmp_path))
     assert Manifest.load(str(tmp_path)).rows("train") == 1
