@@ -152,7 +152,8 @@ def test_an_upload_that_fails_midway_leaves_what_was_there(store, large, short_p
 def _uploading(large: Path, ended_by: signal.Signals, store: FaultyStore) -> int:
     """End a process that uploads while its second part waits for an answer; its exit status."""
     store.fail("late", method="PUT", name="partNumber=2")
-    program = f"from pmlm_core import storage; storage.copy_file({str(large)!r}, {WHERE!r})"
+    heeds = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"  # not so in a shell's background
+    program = f"{heeds}; from pmlm_core import storage; storage.copy_file({str(large)!r}, {WHERE!r})"
     child = subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.DEVNULL)
     assert store.stalled.wait(60)
     child.send_signal(ended_by)
