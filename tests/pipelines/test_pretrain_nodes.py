@@ -4,9 +4,10 @@ import hashlib
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,8 @@ from pipelines.run_folder import Events
 from tests.pipelines.pretrain_command import STEPS, Command
 from tests.pipelines.training_without_ray import curve
 from tests.processes import above
+
+RAY = Path(sys.executable).parent / "ray"
 
 
 @contextmanager
@@ -32,6 +35,18 @@ def started_cluster() -> Iterator[Cluster]:
 def cluster() -> Iterator[Cluster]:
     with started_cluster() as made:
         yield made
+
+
+def stop(pids: list[int]) -> None:
+    for pid in pids:
+        with suppress(ProcessLookupError):  # it has left
+            os.kill(pid, signal.SIGSTOP)
+
+
+def go_on(pids: list[int]) -> None:
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGCONT)
 
 
 def node_of(cluster: Cluster, pid: int):
@@ -54,14 +69,17 @@ def test_a_node_taken_after_notice_and_one_without_leave_no_trace(
     command = Command(two_worker_blocks, tmp_path / "out", {"RAY_ADDRESS": cluster.address}, max_failures=1)
     command.wait_for_step(11)
     pids = [command.worker_pid(rank) for rank in (0, 1)]
-    for pid in pids:  # slow workers: they hear of what follows when they go on
-        os.kill(pid, signal.SIGSTOP)
+    stop(pids)
     drained = node_of(cluster, pids[1])
     drain(cluster, drained)
     cluster.add_node(num_cpus=1)
-    time.sleep(2.5)  # Ray Train asks for drained nodes every two seconds
-    for pid in pids:
-        os.kill(pid, signal.SIGCONT)
+    while not any(event["kind"] == "leaving" for event in Events(command.run).read()[0]):
+        assert command.process.poll() is None, command.said()
+        time.sleep(0.6)  # slow workers: tiny ones would be done before the news of a drained node is with them
+        go_on(pids)
+        time.sleep(0.05)
+        stop(pids)
+    go_on(pids)
     command.wait_for_event("resumed", times=2)
     reached = max(curve(command.run.path))
     assert drained is not node_of(cluster, command.worker_pid(0))
@@ -86,7 +104,7 @@ def test_a_node_taken_after_notice_and_one_without_leave_no_trace(
 def drain(cluster: Cluster, node) -> None:
     """What a watcher of spot notices would say to Ray."""
     subprocess.run(
-        ["ray", "drain-node", "--address", cluster.address, "--node-id", node.node_id, "--reason",
+        [RAY, "drain-node", "--address", cluster.address, "--node-id", node.node_id, "--reason",
          "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "spot", "--deadline-remaining-seconds", "60"],
         check=True, capture_output=True, timeout=120,
     )  # fmt: skip

@@ -83,6 +83,7 @@ class TestSweep:
         assert "reviews: accuracy" in said
         assert "the baseline, always 'ship', has 66.67" in said.replace("\n", " ")
 
+    @pytest.mark.slow
     def test_a_grid_finds_a_winner(self, folder: Path, sample_tokenizer_dir: str):
         self.found(folder, sample_tokenizer_dir, "paper_grid")
 
@@ -144,6 +145,7 @@ class TestSweep:
             swept(folder, sample_tokenizer_dir, run_name="hopeless", space=space, num_samples=1)
         assert runs_of(folder, "hopeless")[0].info.status == "FAILED"
 
+    @pytest.mark.slow
     def test_two_benchmarks_share_the_cluster(self, folder: Path, sample_tokenizer_dir: str):
         write_pairs(folder / "pairs")
         options = make_sweep(folder, sample_tokenizer_dir, run_name="both", num_samples=2, finalists=0)
