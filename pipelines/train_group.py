@@ -7,11 +7,8 @@ folder, restarted workers of the same attempt end at once, and the driver raises
 import contextlib
 import itertools
 import json
-import math
 import os
 import socket
-import threading
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,14 +16,12 @@ from typing import Any
 
 from pipelines import cluster
 from pipelines.console import say, warn
-from pipelines.leaving import GRACE_S, Left, Request, torch_config, was_told
+from pipelines.in_background import run_in_background
+from pipelines.leaving import Left, Request, torch_config, was_told
 from pipelines.run_folder import Events, RunDir
 from pipelines.team import Team
 from pmlm_core import errors
 from pmlm_core.errors import PmlmError, TrainingError
-
-_RAY_ENDS_S = 3.0
-"""How long its workers outlast a Ray that was told to end."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +80,12 @@ def fit(
                 request.prepare()
                 if _fit_once(group, start, worker, told, meanwhile, request):
                     break
+    except KeyboardInterrupt:
+        try:
+            _raise_failure(group)
+        except PmlmError as error:
+            warn(f"the workers met an error: {error}")
+        raise
     finally:
         request.remove()
     _raise_failure(group)
@@ -101,7 +102,7 @@ def _fit_once(
     """Whether the workers have ended for good; if not, they are to be started again."""
     before = _checkpoints_reached(group.run)
     try:
-        _in_background(_trainer(group, start, worker, told).fit, meanwhile, request)
+        run_in_background(_trainer(group, start, worker, told).fit, meanwhile, request)
     except Exception as error:
         _raise_failure(group)
         if group.max_failures == 0 or _checkpoints_reached(group.run) <= before:
@@ -239,55 +240,6 @@ def _checkpoints_reached(run: RunDir) -> int:
     from pmlm_core.training.checkpoint import all_steps, step_of
 
     return max((step_of(folder.name) or 0 for folder in all_steps(run.checkpoints)), default=0)
-
-
-def _in_background(work: Callable[[], object], meanwhile: Callable[[], None], request: Request) -> None:
-    """Call `work` outside the main thread, where Ray would put its own handler on Ctrl-C and keep it there."""
-    met: list[BaseException] = []
-    done = threading.Event()  # a thread whose `join` a signal has interrupted counts as ended, in Python 3.11
-
-    def call() -> None:
-        try:
-            work()
-        except BaseException as error:
-            met.append(error)
-        finally:
-            done.set()
-
-    threading.Thread(target=call, name="pmlm-fit", daemon=True).start()
-    stopped: KeyboardInterrupt | None = None
-    until = math.inf
-    while True:
-        try:
-            while not done.is_set() and time.monotonic() < until:
-                done.wait(timeout=0.5)
-                if stopped is not None and _ray_is_ending():
-                    until = min(until, time.monotonic() + _RAY_ENDS_S)
-                meanwhile()
-            break
-        except KeyboardInterrupt as signal:
-            if stopped is not None:
-                raise
-            try:
-                request.ask()
-            except OSError:
-                raise signal from None
-            stopped, until = signal, time.monotonic() + GRACE_S
-            say("ending: the workers write a checkpoint of their next step (a second signal ends at once)")
-    if stopped is not None:
-        if met or not done.is_set():
-            warn("the workers did not end in good order; the newest checkpoint that is whole holds")
-        raise stopped
-    if met:
-        raise met[0]
-
-
-def _ray_is_ending() -> bool:
-    """Whether a process of a Ray that this one has started is gone: SIGTERM went to all processes of the machine."""
-    try:
-        return os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
-    except ChildProcessError:  # the Ray of a cluster
-        return False
 
 
 def _write_failure(path: Path, error: Exception) -> bool:
