@@ -83,6 +83,8 @@ def _dispatch(arguments: list[str]) -> int:
         if more := getattr(config_class, "more_help", None):
             print(f"\n{importlib.import_module(more).text()}")
         return 0
+    if name == "submit" and "--" not in rest and any(word in COMMANDS for word in rest):
+        raise ConfigError("pmlm submit: put -- before the command: pmlm submit -- pretrain --config RECIPE.yaml ...")
     request = options.parse(name, config_class, command.summary, rest, tuple(COMMANDS))
     if request.action == "print_config":
         print(options.as_recipe(name, request.config), end="")

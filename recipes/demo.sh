@@ -15,7 +15,8 @@ step pmlm compare --sweep demo --output_dir outputs/demo/compare
 
 cat <<'TEXT'
 
-Done. What was made lies in outputs/demo. Look at it:
+Done. A minute of training on a few books is too little to learn these tasks: it shows the way, not the scores (docs/results.md has runs that learn).
+What was made lies in outputs/demo. Look at it:
   outputs/demo/compare/index.html                                 (the comparison, in any browser)
   .venv/bin/mlflow ui --backend-store-uri sqlite:///mlflow.db     (every run; then open http://127.0.0.1:5000)
 `. .venv/bin/activate` puts pmlm on your path; the same commands with recipes/pretrain/mini.yaml ... base.yaml train larger models on your own text; see docs/tutorial.md.

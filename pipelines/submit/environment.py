@@ -66,7 +66,8 @@ def environment(root: Path, config: Any) -> tuple[dict[str, str], dict[str, str]
     elif tracks:
         warn(
             f"{TRACKING} is not set here: unless the nodes have it, MLflow's database lies in a folder that Ray "
-            "removes after the job. The figures stay in the run's own folder, and `pmlm sync` sends them later"
+            "removes after the job. The figures stay in the run's own folder, from where they go to a store by "
+            "`pmlm sync --run_dir RUN --tracking_uri STORE`"
         )
     if root == Path(pmlm_core.__file__).resolve().parent.parent and (commit := code_version().get("commit")):
         variables[COMMIT_VARIABLE] = commit  # the code is sent without its history

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipelines.console import next_command, say, warn
+from pipelines.console import say, warn
 from pipelines.inner_command import parse, words_of
 from pipelines.leaving import Terminated
 from pipelines.submit import tell
@@ -29,6 +29,7 @@ class Job:
     stage: str
     words: list[str]
     package: Package
+    named: list[str]
     variables: dict[str, str]
     metadata: dict[str, str]
 
@@ -52,7 +53,7 @@ def run(config: SubmitConfig) -> int:
         return _submit(config, job, client)
     if config.list:
         with plainly(address):
-            tell.show_list(client.list_jobs())
+            tell.show_list(client.list_jobs(), config.address)
         return 0
     if config.logs is not None:
         return _logs(config, client, config.logs)
@@ -62,10 +63,15 @@ def run(config: SubmitConfig) -> int:
         stopped = client.stop_job(named) if config.stop is not None else None
         info = client.get_job_info(named)
     if config.status is not None:
-        tell.show_status(info, named, config.tracking_uri)
+        tell.show_status(info, named, config.tracking_uri, config.address)
+    elif stopped and str(info.status) == "PENDING":
+        say(
+            f"job {named} has not begun, it waits for a node: Ray ends it as soon as it begins, or as failed when no "
+            "node has taken it in RAY_JOB_START_TIMEOUT_SECONDS (of the head's environment; 15 minutes by default)"
+        )
     elif stopped:
         say(f"job {named} is being stopped; what it has finished is kept, the same command goes on from there")
-        next_command(f"pmlm submit --status {named}")
+        tell.say_next(config.address, f"--status {named}")
     else:
         say(f"job {named} has ended before: {info.status}")
     return 0
@@ -104,21 +110,21 @@ def prepare(config: SubmitConfig) -> Job:
     package = collect(root, config.exclude, named)
     package.check()
     variables, metadata = environment(root, request.config)
-    return Job(stage, words, package, variables, metadata)
+    return Job(stage, words, package, named, variables, metadata)
 
 
 def _submit(config: SubmitConfig, job: Job, client: Any) -> int:
     for left in range(config.retries, -1, -1):
         name = _send(config, job, client)
         if config.no_wait:
-            next_command(f"pmlm submit --logs {name}")
+            tell.say_next(config.address, f"--logs {name}")
             return 0
         try:
             info = follow(client, name)
         except KeyboardInterrupt as signal:
-            return _left_running(name, signal)
+            return _left_running(config, name, signal)
         if not left or not was_lost(info):
-            return tell.show_end(info, name)
+            return tell.show_end(info, name, config.address)
         warn(f"job {name} lost its process or its node; it is submitted again ({left} more times at most)")
     raise AssertionError("the last attempt returns")
 
@@ -126,6 +132,9 @@ def _submit(config: SubmitConfig, job: Job, client: Any) -> int:
 def _send(config: SubmitConfig, job: Job, client: Any) -> str:
     name = f"{job.stage}-{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:4]}"
     say(f"sending {job.package}")
+    if job.named:
+        more = f" and {len(job.named) - 5} more" if len(job.named) > 5 else ""
+        say(f"among them, for the command names them by relative paths: {', '.join(job.named[:5])}{more}")
     with tempfile.TemporaryDirectory() as folder, plainly(client.get_address()):
         archive = Path(folder) / "code.zip"
         job.package.write(archive)
@@ -146,16 +155,16 @@ def _logs(config: SubmitConfig, client: Any, name: str) -> int:
             print(client.get_job_logs(name), end="")
         return 0
     try:
-        return tell.show_end(follow(client, name), name)
+        return tell.show_end(follow(client, name), name, config.address)
     except KeyboardInterrupt as signal:
-        return _left_running(name, signal)
+        return _left_running(config, name, signal)
 
 
-def _left_running(name: str, signal: KeyboardInterrupt) -> int:
+def _left_running(config: SubmitConfig, name: str, signal: KeyboardInterrupt) -> int:
     print()
     say(f"job {name} goes on without this terminal")
     say(f"stop it: pmlm submit --stop {name}")
-    next_command(f"pmlm submit --logs {name}")
+    tell.say_next(config.address, f"--logs {name}")
     return TERMINATED if isinstance(signal, Terminated) else INTERRUPTED
 
 

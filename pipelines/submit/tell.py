@@ -9,7 +9,7 @@ from pipelines.submit.runs import runs_of
 from pipelines.tracking.redact import redact
 
 
-def show_list(jobs: list[Any]) -> None:
+def show_list(jobs: list[Any], address: str | None) -> None:
     """One line a job, the newest first."""
     jobs = sorted((job for job in jobs if job.submission_id), key=lambda job: job.start_time or 0, reverse=True)
     if not jobs:
@@ -18,10 +18,10 @@ def show_list(jobs: list[Any]) -> None:
     width = max(len(job.submission_id) for job in jobs)
     for job in jobs:
         say(f"{job.submission_id:<{width}}  {job.status!s:<9}  {_when(job):<28}  {redact(job.entrypoint)}")
-    next_command(f"pmlm submit --status {jobs[0].submission_id}")
+    say_next(address, f"--status {jobs[0].submission_id}")
 
 
-def show_status(info: Any, job: str, tracking_uri: str | None) -> None:
+def show_status(info: Any, job: str, tracking_uri: str | None, address: str | None) -> None:
     """State, command and runs of one job."""
     say(f"job {job}: {info.status}, {_when(info)}")
     say(f"  {redact(info.entrypoint)}")
@@ -33,17 +33,17 @@ def show_status(info: Any, job: str, tracking_uri: str | None) -> None:
     if runs.failure:
         say(f"  {runs.failure}")
     if str(info.status) in ("FAILED", "STOPPED"):
-        next_command(f"pmlm submit -- {_inner(info)}   (the same command goes on)")
+        say_next(address, f"-- {_inner(info)}   (the same command goes on)")
     else:
-        next_command(f"pmlm submit --logs {job}")
+        say_next(address, f"--logs {job}")
 
 
-def show_end(info: Any, job: str) -> int:
+def show_end(info: Any, job: str, address: str | None) -> int:
     """Say how a followed job ended; the exit code that tells it."""
     status = str(info.status)
     if status == "SUCCEEDED":
         say(f"job {job} succeeded, {_when(info)}")
-        next_command(f"pmlm submit --status {job}")
+        say_next(address, f"--status {job}")
         return 0
     code = info.driver_exit_code
     if status == "STOPPED":
@@ -53,8 +53,13 @@ def show_end(info: Any, job: str) -> int:
     else:
         warn(f"job {job} failed with exit code {code}")
     say("what it has finished is kept; the same command goes on from there")
-    next_command(f"pmlm submit -- {_inner(info)}")
+    say_next(address, f"-- {_inner(info)}")
     return 1 if not code else 128 - code if code < 0 else code
+
+
+def say_next(address: str | None, rest: str) -> None:
+    """Say the next `pmlm submit`, to the cluster that this one was told of by --address."""
+    next_command(f"pmlm submit {f'--address {redact(address)} ' if address else ''}{rest}")
 
 
 def _inner(info: Any) -> str:

@@ -18,7 +18,7 @@ from pipelines.tracking.delivery import Delivery
 from pipelines.tracking.record import FILE_NAME, Record
 from pipelines.tracking.redact import redact
 from pipelines.tracking.sink import EVERYTHING
-from pipelines.tracking.store import resolve
+from pipelines.tracking.store import resolve, sqlite_file
 from pmlm_core.errors import ConfigError, DataError, PmlmError
 
 
@@ -131,6 +131,11 @@ def _address(config: SyncConfig, record: Record) -> str:
     """The option, then the environment (it may hold user and password), then what the run was started with."""
     given = config.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or record.tracking_uri
     uri = resolve(given)
+    file = sqlite_file(uri)
+    if given == record.tracking_uri and file is not None and not file.parent.is_dir():
+        raise ConfigError(
+            f"the run was tracked in {file}, in a folder that is gone (was it a job's own?); give --tracking_uri"
+        )
     if "://***@" in uri:
         raise PmlmError(
             f"user and password of {uri} are not kept on disk; give the full address in MLFLOW_TRACKING_URI"

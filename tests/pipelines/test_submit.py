@@ -14,6 +14,7 @@ from pipelines.cli import main
 from pipelines.submit.config import SubmitConfig
 from pipelines.submit.package import LIMIT, collect
 from pipelines.submit.run import prepare, was_lost
+from pipelines.submit.tell import say_next
 from pipelines.tracking.ray_job import job_tags
 from pipelines.tracking.record import Record
 from pipelines.tracking.sink import MlflowSink
@@ -206,6 +207,21 @@ def test_nothing_answers(project, capsys, listener):
         main(["submit", "--address", f"http://127.0.0.1:{port}", "--list"])
     assert ended.value.code == 1
     assert f"no Ray answers at http://127.0.0.1:{port}" in capsys.readouterr().err
+
+
+def test_a_command_without_its_dashes_is_told_where_they_go(project, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["submit", "--no_wait", "pretrain", "--preset", "tiny"])
+    assert ended.value.code == 2
+    assert "pmlm submit: put -- before the command" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("address", "told"), [(None, "pmlm submit --logs a"), ("http://h:1", "--address http://h:1 --logs a")]
+)
+def test_what_comes_next_is_asked_of_the_same_cluster(address, told, capsys):
+    say_next(address, "--logs a")
+    assert told in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -401,6 +401,14 @@ def test_the_record_says_whether_all_has_arrived(tmp_path: Path, sqlite_uri: str
     assert [path.name for path in tmp_path.glob("mlflow.json*")] == ["mlflow.json"]
 
 
+def test_sync_does_not_make_a_folder_that_is_gone_anew(tmp_path: Path) -> None:
+    gone = tmp_path / "working_dir_of_a_job"
+    Record(f"sqlite:///{gone}/mlflow.db", "pmlm", "r").save(tmp_path / "run")
+    with pytest.raises(ConfigError, match=r"in a folder that is gone .*; give --tracking_uri"):
+        sync(SyncConfig(run_dir=str(tmp_path / "run")))
+    assert not gone.exists()
+
+
 def test_sync_keeps_out_of_a_run_in_training(tmp_path: Path) -> None:
     Record("http://127.0.0.1:9", "pmlm", "r").save(tmp_path)
     with locked(tmp_path, "pmlm pretrain"), pytest.raises(ConfigError, match=r"in use by pmlm pretrain \(process \d+"):
