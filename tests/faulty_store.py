@@ -1,16 +1,18 @@
 """A real S3 server on this machine behind a proxy that fails as told: it refuses, drops, cuts, stalls or corrupts."""
 
 import http.client
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import urlsplit
 
-import boto3
 import pytest
-from moto.server import ThreadedMotoServer
+
+from tests.bucket_server import bucket_on_a_server
 
 ERROR = '<?xml version="1.0"?><Error><Code>{}</Code><Message>told to fail</Message></Error>'
 REFUSALS = {"slow_down": (503, "SlowDown"), "too_many": (429, "TooManyRequests"), "broken": (500, "InternalError")}
@@ -146,18 +148,11 @@ class _Proxy(ThreadingHTTPServer):
 @contextmanager
 def faulty_store(name: str) -> Iterator[FaultyStore]:
     """An empty bucket `s3://name`; the environment points at the proxy before it as a user's would."""
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    store = FaultyStore(f"s3://{name}")
-    proxy = _Proxy(("127.0.0.1", 0), _handler(store, (host, port)))
-    threading.Thread(target=proxy.serve_forever, daemon=True).start()
-    with pytest.MonkeyPatch.context() as patch:
+    with bucket_on_a_server(name) as uri, pytest.MonkeyPatch.context() as patch:
+        behind = urlsplit(os.environ["AWS_ENDPOINT_URL"])
+        store = FaultyStore(uri)
+        proxy = _Proxy(("127.0.0.1", 0), _handler(store, (behind.hostname or "", behind.port or 0)))
+        threading.Thread(target=proxy.serve_forever, daemon=True).start()
         patch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{proxy.server_address[1]}")
-        patch.setenv("AWS_ACCESS_KEY_ID", "test")
-        patch.setenv("AWS_SECRET_ACCESS_KEY", "test")
-        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-        boto3.client("s3", endpoint_url=f"http://{host}:{port}").create_bucket(Bucket=name)
         yield store
-    proxy.shutdown()
-    server.stop()
+        proxy.shutdown()
