@@ -29,8 +29,8 @@ def disk(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="module")
-def in_peace(tmp_path_factory: pytest.TempPathFactory, two_worker_blocks: str) -> Path:
-    return train_here(config_for(two_worker_blocks, tmp_path_factory.mktemp("peace"), **OPTIONS))
+def in_peace(tmp_path_factory: pytest.TempPathFactory, blocks: str) -> Path:
+    return train_here(config_for(blocks, tmp_path_factory.mktemp("peace"), **OPTIONS))
 
 
 def fill(place: Path, after_step: int) -> None:
@@ -54,12 +54,10 @@ def said(run: Path) -> str:
     return " | ".join(event["text"] for event in Events(RunDir(run)).read()[0])
 
 
-def test_a_disk_that_is_full_for_a_while_costs_checkpoints_but_no_step(
-    disk: Path, two_worker_blocks: str, in_peace: Path
-):
+def test_a_disk_that_is_full_for_a_while_costs_checkpoints_but_no_step(disk: Path, blocks: str, in_peace: Path):
     after: dict[str, Any] = {8: lambda: fill(disk, 5), 20: (disk / "ballast").unlink}
     run = train_here(
-        config_for(two_worker_blocks, disk, **OPTIONS),
+        config_for(blocks, disk, **OPTIONS),
         report=lambda figures: after.pop(figures["step"], lambda: None)(),
     )
     assert not after
@@ -73,9 +71,9 @@ def test_a_disk_that_is_full_for_a_while_costs_checkpoints_but_no_step(
 
 
 def test_a_disk_full_to_the_end_is_said_and_the_same_command_goes_on_when_there_is_room(
-    disk: Path, two_worker_blocks: str, in_peace: Path
+    disk: Path, blocks: str, in_peace: Path
 ):
-    options = config_for(two_worker_blocks, disk, **OPTIONS)
+    options = config_for(blocks, disk, **OPTIONS)
     with pytest.raises(CheckpointError, match="No space left on device; the one before it is untouched"):
         train_here(options, report=lambda figures: fill(disk, 5) if figures["step"] == 8 else None)
     (disk / "ballast").unlink()

@@ -13,6 +13,7 @@ from ray.cluster_utils import Cluster
 from pipelines.run_folder import Events, RunDir
 from tests.pipelines.tiny_blocks import make_blocks
 from tests.pipelines.training_without_ray import config_for, curve, train_here
+from tests.ray_nodes import cluster_of
 
 STEPS = 900
 OPTIONS = {
@@ -35,12 +36,8 @@ OPTIONS = {
 
 @pytest.fixture
 def cluster() -> Iterator[Cluster]:
-    """A head for the driver's calls and three nodes of one CPU each."""
-    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
-    for _ in range(3):
-        made.add_node(num_cpus=1)
-    yield made
-    made.shutdown()
+    with cluster_of(3) as made:
+        yield made
 
 
 @pytest.mark.slow

@@ -14,9 +14,9 @@ from tests.pipelines.training_without_ray import curve
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("rank", [1, pytest.param(0, marks=pytest.mark.slow)])
 def test_killed_worker_then_killed_driver_leave_no_trace_in_the_curve(
-    rank, tmp_path: Path, two_worker_blocks: str, undisturbed: Path
+    rank, tmp_path: Path, blocks: str, undisturbed: Path
 ):
-    blocks, expected = two_worker_blocks, curve(undisturbed)
+    expected = curve(undisturbed)
     assert len(expected) == STEPS
 
     command = Command(blocks, tmp_path / "war")
@@ -39,8 +39,7 @@ def test_killed_worker_then_killed_driver_leave_no_trace_in_the_curve(
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_ctrl_c_ends_with_a_sentence_and_the_same_command_goes_on(tmp_path: Path, two_worker_blocks: str):
-    blocks = two_worker_blocks
+def test_ctrl_c_ends_with_a_sentence_and_the_same_command_goes_on(tmp_path: Path, blocks: str):
     command = Command(blocks, tmp_path / "out")
     command.wait_for_step(15)
     os.kill(command.process.pid, signal.SIGINT)

@@ -16,12 +16,10 @@ from tests.processes import below, wait_until_gone
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_a_notice_to_a_worker_then_to_the_command_costs_not_a_step(
-    tmp_path: Path, two_worker_blocks: str, undisturbed: Path
-):
+def test_a_notice_to_a_worker_then_to_the_command_costs_not_a_step(tmp_path: Path, blocks: str, undisturbed: Path):
     store = f"sqlite:///{tmp_path / 'mlflow.db'}"
     given = {"save_steps": 1000, "max_failures": 0, "tracking_uri": store}
-    command = Command(two_worker_blocks, tmp_path / "war", **given)
+    command = Command(blocks, tmp_path / "war", **given)
     command.wait_for_step(5)
     os.kill(command.worker_pid(1), signal.SIGTERM)
     command.wait_for_event("resumed", times=2)
@@ -35,7 +33,7 @@ def test_a_notice_to_a_worker_then_to_the_command_costs_not_a_step(
     (tracked,) = client.search_runs([client.get_experiment_by_name("pmlm-pretrain").experiment_id])
     assert tracked.info.status == "KILLED"
 
-    again = Command(two_worker_blocks, tmp_path / "war", **given)
+    again = Command(blocks, tmp_path / "war", **given)
     assert again.process.wait(timeout=400) == 0, again.said()
     assert curve(command.run.path) == curve(undisturbed)
     events, _ = Events(command.run).read()
@@ -53,9 +51,9 @@ def test_a_notice_to_a_worker_then_to_the_command_costs_not_a_step(
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_sigterm_to_all_processes_of_the_machine_ends_soon_and_the_same_command_goes_on(
-    tmp_path: Path, two_worker_blocks: str, undisturbed: Path
+    tmp_path: Path, blocks: str, undisturbed: Path
 ):
-    command = Command(two_worker_blocks, tmp_path / "war")
+    command = Command(blocks, tmp_path / "war")
     command.wait_for_step(15)
     every = below(command.process.pid)  # Ray's too: a batch system at the end of the time
     for pid in (command.process.pid, *every):
@@ -63,7 +61,7 @@ def test_sigterm_to_all_processes_of_the_machine_ends_soon_and_the_same_command_
     assert command.process.wait(timeout=50) == 143, command.said()
     assert "Traceback" not in command.said()
     wait_until_gone(every)
-    again = Command(two_worker_blocks, tmp_path / "war")
+    again = Command(blocks, tmp_path / "war")
     assert again.process.wait(timeout=400) == 0, again.said()
     assert curve(command.run.path) == curve(undisturbed)
 

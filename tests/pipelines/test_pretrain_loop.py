@@ -38,11 +38,6 @@ class Pulled(Exception):
 
 
 @pytest.fixture(scope="module")
-def blocks(tmp_path_factory, sample_texts, sample_tokenizer_dir) -> str:
-    return make_blocks(tmp_path_factory.mktemp("data") / "blocks", sample_texts, sample_tokenizer_dir)
-
-
-@pytest.fixture(scope="module")
 def in_peace(tmp_path_factory, blocks) -> Path:
     return train_here(config_for(blocks, tmp_path_factory.mktemp("peace"), **OPTIONS))
 

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -17,23 +17,14 @@ from pipelines.run_folder import Events
 from tests.pipelines.pretrain_command import STEPS, Command
 from tests.pipelines.training_without_ray import curve
 from tests.processes import above
+from tests.ray_nodes import cluster_of
 
 RAY = Path(sys.executable).parent / "ray"
 
 
-@contextmanager
-def started_cluster() -> Iterator[Cluster]:
-    """A head for the driver's calls and two nodes of one CPU each."""
-    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
-    for _ in range(2):
-        made.add_node(num_cpus=1)
-    yield made
-    made.shutdown()
-
-
 @pytest.fixture
 def cluster() -> Iterator[Cluster]:
-    with started_cluster() as made:
+    with cluster_of(2) as made:
         yield made
 
 
@@ -64,9 +55,9 @@ def weights(run: Path) -> str:
 
 @pytest.mark.timeout(900)
 def test_a_node_taken_after_notice_and_one_without_leave_no_trace(
-    tmp_path: Path, two_worker_blocks: str, undisturbed: Path, cluster: Cluster
+    tmp_path: Path, blocks: str, undisturbed: Path, cluster: Cluster
 ):
-    command = Command(two_worker_blocks, tmp_path / "out", {"RAY_ADDRESS": cluster.address}, max_failures=1)
+    command = Command(blocks, tmp_path / "out", {"RAY_ADDRESS": cluster.address}, max_failures=1)
     command.wait_for_step(11)
     pids = [command.worker_pid(rank) for rank in (0, 1)]
     stop(pids)
@@ -112,8 +103,8 @@ def drain(cluster: Cluster, node) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_a_worker_that_never_goes_on_is_replaced(tmp_path: Path, two_worker_blocks: str, undisturbed: Path):
-    command = Command(two_worker_blocks, tmp_path / "out", {"RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S": "15"})
+def test_a_worker_that_never_goes_on_is_replaced(tmp_path: Path, blocks: str, undisturbed: Path):
+    command = Command(blocks, tmp_path / "out", {"RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S": "15"})
     command.wait_for_step(15)
     os.kill(command.worker_pid(1), signal.SIGSTOP)
     assert command.process.wait(timeout=400) == 0, command.said()
@@ -124,9 +115,9 @@ def test_a_worker_that_never_goes_on_is_replaced(tmp_path: Path, two_worker_bloc
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_lost_head_ends_the_command_and_the_same_command_on_a_new_cluster_goes_on(
-    tmp_path: Path, two_worker_blocks: str, undisturbed: Path, cluster: Cluster
+    tmp_path: Path, blocks: str, undisturbed: Path, cluster: Cluster
 ):
-    command = Command(two_worker_blocks, tmp_path / "out", {"RAY_ADDRESS": cluster.address})
+    command = Command(blocks, tmp_path / "out", {"RAY_ADDRESS": cluster.address})
     command.wait_for_step(15)
     workers = [command.worker_pid(rank) for rank in (0, 1)]
     for pid in workers:  # or they would come to the end before they miss the head
@@ -137,8 +128,8 @@ def test_a_lost_head_ends_the_command_and_the_same_command_on_a_new_cluster_goes
         os.kill(pid, signal.SIGKILL)
     cluster.shutdown()
 
-    with started_cluster() as other:
-        again = Command(two_worker_blocks, tmp_path / "out", {"RAY_ADDRESS": other.address})
+    with cluster_of(2) as other:
+        again = Command(blocks, tmp_path / "out", {"RAY_ADDRESS": other.address})
         assert again.process.wait(timeout=400) == 0, again.said()
     resumed = [event["step"] for event in Events(command.run).read()[0] if event["kind"] == "resumed"]
     assert resumed[0] == 0

@@ -25,11 +25,6 @@ OPTIONS = {
 }
 
 
-@pytest.fixture(scope="module")
-def blocks(tmp_path_factory, sample_texts, sample_tokenizer_dir) -> str:
-    return make_blocks(tmp_path_factory.mktemp("data") / "blocks", sample_texts, sample_tokenizer_dir)
-
-
 def config(blocks: str, output: Path, **options) -> PretrainConfig:
     found = PretrainConfig(**config_for(blocks, output, **{**OPTIONS, **options}))
     found.validate()

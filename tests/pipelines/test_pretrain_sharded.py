@@ -11,7 +11,6 @@ from safetensors.torch import load_file
 
 from pipelines.run_folder import Events, RunDir
 from pmlm_core.training import checkpoint
-from tests.pipelines.tiny_blocks import make_blocks
 from tests.pipelines.training_without_ray import config_for, curve, train_here, train_in_processes
 
 OPTIONS: dict[str, Any] = {
@@ -27,11 +26,6 @@ OPTIONS: dict[str, Any] = {
     "num_workers": 4,
     "min_workers": 1,
 }
-
-
-@pytest.fixture(scope="module")
-def blocks(tmp_path_factory, sample_texts, sample_tokenizer_dir) -> str:
-    return make_blocks(tmp_path_factory.mktemp("data") / "blocks", sample_texts, sample_tokenizer_dir)
 
 
 @pytest.fixture(scope="module")

@@ -23,13 +23,7 @@ from pmlm_core.errors import CheckpointError, ConfigError
 from pmlm_core.training import checkpoint
 from tests.bucket_server import bucket_on_a_server
 from tests.pipelines.test_pretrain_loop import OPTIONS, Pulled, weights
-from tests.pipelines.tiny_blocks import make_blocks
 from tests.pipelines.training_without_ray import config_for, curve, plan_of, train_here
-
-
-@pytest.fixture(scope="module")
-def blocks(tmp_path_factory, sample_texts, sample_tokenizer_dir) -> str:
-    return make_blocks(tmp_path_factory.mktemp("data") / "blocks", sample_texts, sample_tokenizer_dir)
 
 
 @pytest.fixture(scope="module")

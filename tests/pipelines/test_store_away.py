@@ -49,16 +49,14 @@ def store(monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
 
 
 @pytest.fixture(scope="module")
-def in_peace(tmp_path_factory: pytest.TempPathFactory, two_worker_blocks: str) -> Path:
-    return train_here(config_for(two_worker_blocks, tmp_path_factory.mktemp("peace"), **OPTIONS))
+def in_peace(tmp_path_factory: pytest.TempPathFactory, blocks: str) -> Path:
+    return train_here(config_for(blocks, tmp_path_factory.mktemp("peace"), **OPTIONS))
 
 
-def test_uploads_catch_up_and_training_does_not_wait(
-    tmp_path: Path, two_worker_blocks: str, in_peace: Path, store: Store
-):
+def test_uploads_catch_up_and_training_does_not_wait(tmp_path: Path, blocks: str, in_peace: Path, store: Store):
     after: dict[str, Any] = {5: store.stop, 20: store.start}
     run = train_here(
-        config_for(two_worker_blocks, tmp_path / "out", **OPTIONS, upload_dir=store.uri),
+        config_for(blocks, tmp_path / "out", **OPTIONS, upload_dir=store.uri),
         report=lambda figures: after.pop(figures["step"], lambda: None)(),
     )
     assert not after
@@ -70,13 +68,13 @@ def test_uploads_catch_up_and_training_does_not_wait(
 
 
 def test_reading_of_blocks_waits_for_the_store(
-    tmp_path: Path, two_worker_blocks: str, in_peace: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, blocks: str, in_peace: Path, store: Store, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setenv("PMLM_CACHE", str(tmp_path / "cache"))
     blocks = f"{store.uri}/blocks"
-    for file in Path(two_worker_blocks).rglob("*"):
+    for file in Path(blocks).rglob("*"):
         if file.is_file():
-            storage.copy_file(file, storage.join(blocks, *file.relative_to(two_worker_blocks).parts))
+            storage.copy_file(file, storage.join(blocks, *file.relative_to(blocks).parts))
     really = loop.CheckpointWriter
 
     def before_the_first_step(*arguments: Any, **named: Any) -> Any:  # manifest and tokenizer have been read, no rows

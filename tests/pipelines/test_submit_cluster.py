@@ -178,9 +178,9 @@ def _kill_driver(output_dir: str) -> None:
 
 
 @pytest.mark.slow
-def test_a_job_that_is_stopped_writes_a_checkpoint_of_its_next_step(head, tmp_path, two_worker_blocks):
+def test_a_job_that_is_stopped_writes_a_checkpoint_of_its_next_step(head, tmp_path, blocks):
     given = {"max_steps": 100_000, "save_steps": 100_000, "eval_rows": 0, "logging_steps": 1, "run_name": "run"}
-    options = config_for(two_worker_blocks, tmp_path, **given)
+    options = config_for(blocks, tmp_path, **given)
     process = _begin(head, "--", "pretrain", *(f"--{name}={value}" for name, value in options.items()))
     assert process.stdout is not None
     said = process.stdout.readline()

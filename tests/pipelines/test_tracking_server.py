@@ -122,9 +122,9 @@ def test_figures_arrive_once_whatever_the_server_does(tmp_path: Path, server: Se
 
 
 def test_a_run_without_mlflow_from_beginning_to_end_is_sent_afterwards(
-    tmp_path: Path, server: Server, two_worker_blocks: str, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, server: Server, blocks: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    options = config_for(two_worker_blocks, tmp_path / "out", **OPTIONS, cpus_per_worker=1, tracking_uri=server.uri)
+    options = config_for(blocks, tmp_path / "out", **OPTIONS, cpus_per_worker=1, tracking_uri=server.uri)
     monkeypatch.setattr(stage, "_fit", lambda plan: train(plan, Team()))
     stage.run(PretrainConfig(**options))
     run_dir = tmp_path / "out" / "run"
