@@ -1,7 +1,12 @@
-"""Who started whom on this machine, from /proc."""
+"""Who started whom on this machine, from /proc; and ending what was started."""
 
+import os
+import signal
+import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 
 def parent_of(pid: int) -> int:
@@ -32,6 +37,18 @@ def wait_until_gone(pids: list[int], seconds: float = 30) -> None:
     while left := [pid for pid in pids if _runs(pid)]:
         assert time.monotonic() < deadline, f"still running after {seconds} s: {left}"
         time.sleep(0.1)
+
+
+def end(command: "subprocess.Popen[Any]", how: signal.Signals, said: Callable[[], str], seconds: float) -> None:
+    """End a command by SIGKILL to its session, or by SIGTERM: within `seconds`, with all that it started, Ray too."""
+    if how == signal.SIGKILL:
+        os.killpg(command.pid, how)
+        command.wait()
+        return
+    started = below(command.pid)
+    command.send_signal(how)
+    assert command.wait(timeout=seconds) == 143, said()
+    wait_until_gone(started)
 
 
 def _runs(pid: int) -> bool:

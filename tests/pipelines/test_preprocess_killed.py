@@ -1,6 +1,5 @@
 """`pmlm preprocess` ended half-way: the same command then goes on, and the files are those of a run that was not."""
 
-import os
 import re
 import signal
 import subprocess
@@ -11,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.corpus.corpus_makers import jsonl, write
-from tests.processes import below, wait_until_gone
+from tests.processes import end
 
 
 @pytest.mark.slow
@@ -33,16 +32,10 @@ def test_kill_9_of_everything_or_sigterm_and_the_same_command_again(how, tmp_pat
     while process.poll() is None and not (ledger.exists() and len(list(ledger.glob("*.json"))) >= 3):
         time.sleep(0.01)
     assert process.poll() is None, log.read_text()
-    if how == signal.SIGKILL:
-        os.killpg(process.pid, how)
-        process.wait()
-    else:
-        started = below(process.pid)
-        process.send_signal(how)
-        assert process.wait(timeout=60) == 143, log.read_text()
+    end(process, how, log.read_text, seconds=60)
+    if how == signal.SIGTERM:
         assert "terminated; the same command goes on" in log.read_text()
         assert "Traceback" not in log.read_text()
-        wait_until_gone(started)  # Ray too
     done = len(list(ledger.glob("*.json")))
     assert not (killed / "manifest.json").exists()
 

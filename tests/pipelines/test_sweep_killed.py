@@ -1,7 +1,6 @@
 """A sweep ended in the middle, by `kill -9` or SIGTERM, and the same command again: nothing is lost or done twice."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -14,7 +13,7 @@ from mlflow import MlflowClient
 from sweeping_data import make_sweep
 
 from pipelines.sweep.config import SweepConfig
-from tests.processes import below, wait_until_gone
+from tests.processes import end
 
 _PROGRAM = """
 import json, sys
@@ -49,14 +48,7 @@ def test_it_goes_on_and_repeats_no_finished_trial(tmp_path: Path, sample_tokeniz
         assert time.monotonic() < deadline, log.read_text()
         time.sleep(0.1)
     time.sleep(1.5)
-    if how == signal.SIGKILL:
-        os.killpg(driver.pid, how)
-        driver.wait()
-    else:
-        started = below(driver.pid)
-        driver.send_signal(how)
-        assert driver.wait(timeout=120) == 143, log.read_text()[-3000:]
-        wait_until_gone(started)  # Ray too
+    end(driver, how, lambda: log.read_text()[-3000:], seconds=120)
     assert not (trials.parent / "result.json").exists()
     finished = {path: path.read_bytes() for path in trials.glob("*/scores.json")}
     journals = {path.parent: (path.parent / "metrics.jsonl").read_bytes() for path in finished}
