@@ -26,6 +26,10 @@ settings.load_profile("pmlm")
 PROSE = Path(__file__).parent / "data" / "prose.txt"
 
 
+# The tests' runs are for stores of their own, not for the one of whoever runs them.
+os.environ.pop("MLFLOW_TRACKING_URI", None)
+
+
 @pytest.fixture(scope="session")
 def sample_texts() -> list[str]:
     """The 239 longer paragraphs of a public-domain novel (tests/data/README.md), in order."""

@@ -9,7 +9,7 @@ import contextlib
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -139,10 +139,9 @@ def _describe(client: Any, name: str, version: str, form: Form, alias: str | Non
 def _log_model(run_dir: Path, run_id: str, checkpoint: Path, name: str, uri: str, form: Form) -> int:
     import mlflow
 
-    mlflow.set_tracking_uri(uri)
-    mlflow.set_registry_uri(uri)
     requirements = [f"{package}=={version(package).partition('+')[0]}" for package in ("mlflow", *form.requirements)]
     with (
+        _mlflow_at(uri),
         # In the run's folder, mostly on the checkpoint's disk: MLflow follows no link out of what it is given.
         tempfile.TemporaryDirectory(prefix=".register-", dir=run_dir) as folder,
         mlflow.start_run(run_id=run_id, log_system_metrics=False),
@@ -161,6 +160,29 @@ def _log_model(run_dir: Path, run_id: str, checkpoint: Path, name: str, uri: str
             registered_model_name=name,
         )
     return int(info.registered_model_version)
+
+
+@contextlib.contextmanager
+def _mlflow_at(uri: str) -> Iterator[None]:
+    """MLflow's own idea of the store, which logging a model takes no argument for.
+
+    It writes that into the environment too, where it would look like the user's word for every later run of this
+    process, and be handed to every process that it starts.
+    """
+    import mlflow
+
+    names = ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI")
+    before = {name: os.environ.get(name) for name in names}
+    mlflow.set_tracking_uri(uri)
+    mlflow.set_registry_uri(uri)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
 
 def _place(source: Path, target: Path) -> None:

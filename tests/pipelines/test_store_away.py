@@ -71,10 +71,10 @@ def test_reading_of_blocks_waits_for_the_store(
     tmp_path: Path, blocks: str, in_peace: Path, store: Store, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setenv("PMLM_CACHE", str(tmp_path / "cache"))
-    blocks = f"{store.uri}/blocks"
+    there = f"{store.uri}/blocks"
     for file in Path(blocks).rglob("*"):
         if file.is_file():
-            storage.copy_file(file, storage.join(blocks, *file.relative_to(blocks).parts))
+            storage.copy_file(file, storage.join(there, *file.relative_to(blocks).parts))
     really = loop.CheckpointWriter
 
     def before_the_first_step(*arguments: Any, **named: Any) -> Any:  # manifest and tokenizer have been read, no rows
@@ -84,6 +84,6 @@ def test_reading_of_blocks_waits_for_the_store(
 
     monkeypatch.setattr(loop, "CheckpointWriter", before_the_first_step)
     begun = time.monotonic()
-    run = train_here(config_for(blocks, tmp_path / "out", **OPTIONS))
+    run = train_here(config_for(there, tmp_path / "out", **OPTIONS))
     assert time.monotonic() - begun > 3
     assert curve(run) == curve(in_peace)

@@ -1,6 +1,7 @@
 """A checkpoint registered in a real MLflow store, and used from there by a process that cannot see this repository."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -46,6 +47,18 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("store") / "mlflow.db"
     store.open_store(f"sqlite:///{path}", "pmlm")
     return path
+
+
+def test_the_environment_is_as_before(
+    tmp_path: Path, checkpoint: Path, database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://the.user.said")
+    monkeypatch.delenv("MLFLOW_REGISTRY_URI", raising=False)
+    uri = f"sqlite:///{database}"
+    assert MlflowSink(tmp_path, uri, "pmlm", "here").finish("FINISHED", 60)
+    assert models.register(tmp_path, checkpoint, "pmlm-here", uri) == "pmlm-here version 1"
+    assert os.environ["MLFLOW_TRACKING_URI"] == "http://the.user.said"
+    assert "MLFLOW_REGISTRY_URI" not in os.environ
 
 
 def test_a_registered_model_works_without_this_repository(tmp_path: Path, checkpoint: Path, database: Path) -> None:

@@ -102,7 +102,8 @@ def test_registered_models_predict_as_the_command_does(folders: dict[str, str], 
     assert found["generation"][0] != found["generation"][1]
 
 
-def test_callers_are_told_what_it_takes_and_gives(uri: str) -> None:
+def test_callers_are_told_what_it_takes_and_gives(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)  # MLflow sets it too, and the next test is not to find it
     mlflow.set_tracking_uri(uri)
     signatures = {kind: mlflow.models.get_model_info(f"models:/pmlm-{kind}/1").signature for kind in ROWS}
     for kind, rows in ROWS.items():
