@@ -38,7 +38,7 @@ def run_in_background(work: Callable[[], object], meanwhile: Callable[[], None],
                 meanwhile()
             break
         except KeyboardInterrupt as signal:
-            if stopped is not None:
+            if stopped is not None or not request.has_begun():
                 raise
             try:
                 request.ask()

@@ -1,8 +1,8 @@
 """Leaving in good order: the workers hear that they have to go, agree on a step, write a checkpoint of it, and end.
 
 Who may say so: the command itself (SIGTERM, Ctrl-C), by a line in a file of the run's folder; whoever takes a worker's
-process away (SIGTERM to it); and whoever takes its machine away, by draining the node in Ray (`ray drain-node`, an
-autoscaler), which a spot notice should lead to.
+process away (SIGTERM to it); and whoever takes its machine away, by draining the node in Ray (an autoscaler, or
+`spot_notice.py` at a cloud's word).
 """
 
 import contextlib
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 GRACE_S = 300.0
 """How long the command waits for the workers' checkpoint; a second signal ends it at once."""
-_ASKED, _LEFT = "asked", "left"
+_BEGUN, _ASKED, _LEFT = "begun", "asked", "left"
 _LOOK_S, _DRAIN_S = 0.5, 2.0
 
 
@@ -49,7 +49,7 @@ def own_sigterm() -> Iterator[None]:
 
 
 class Request:
-    """The file by which a command asks its workers to leave, and they say that they have."""
+    """The file by which workers say that they have begun, a command asks them to leave, and they say that they have."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -64,6 +64,11 @@ class Request:
         """Ask the workers to leave; OSError if that cannot be written."""
         self._add(_ASKED)
 
+    def tell_begun(self) -> None:
+        """Say that workers run, which a command can ask to leave."""
+        with contextlib.suppress(OSError):  # a full disk is for the first checkpoint to meet
+            self._add(_BEGUN)
+
     def tell_left(self) -> None:
         """Say that they have left; OSError if that cannot be written."""
         self._add(_LEFT)
@@ -74,8 +79,12 @@ class Request:
             self._looked, self._found = time.monotonic(), _ASKED in self._words()
         return self._found
 
+    def has_begun(self) -> bool:
+        return _BEGUN in self._words()
+
     def has_left(self) -> bool:
-        return _LEFT in self._words()
+        """Whether the last that began have left; Ray may have started others since."""
+        return [word for word in self._words() if word != _ASKED][-1:] == [_LEFT]
 
     def remove(self) -> None:
         with contextlib.suppress(OSError):

@@ -195,6 +195,8 @@ def work_in(
     failure = run.failure_of(attempt)
     if failure.exists():
         return
+    if team.leads:
+        request.tell_begun()
     try:
         train(team)
     except Left:

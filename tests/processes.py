@@ -1,5 +1,6 @@
 """Who started whom on this machine, from /proc; and ending what was started."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -29,6 +30,16 @@ def below(pid: int) -> list[int]:
     """All processes that descend from `pid`."""
     running = [int(each.name) for each in Path("/proc").iterdir() if each.name.isdigit()]
     return [each for each in running if pid in above(each)]
+
+
+def naming(word: str) -> list[int]:
+    """Processes with this word on their command line."""
+    found = []
+    for each in Path("/proc").iterdir():
+        with contextlib.suppress(OSError):  # it has ended
+            if each.name.isdigit() and word in (each / "cmdline").read_text().split("\0"):
+                found.append(int(each.name))
+    return found
 
 
 def wait_until_gone(pids: list[int], seconds: float = 30) -> None:

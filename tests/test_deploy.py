@@ -2,7 +2,11 @@
 
 import importlib
 import json
+import os
 import re
+import signal
+import subprocess
+import sys
 import time
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,6 +24,7 @@ from ray.autoscaler.v2.instance_manager.subscribers.cloud_resource_monitor impor
 from ray.core.generated.instance_manager_pb2 import Instance, InstanceUpdateEvent
 
 from pipelines.spot_fallback import score
+from tests.processes import below, naming
 
 ROOT = Path(__file__).parent.parent
 CLUSTERS = ["cluster.yaml", "deploy/gcp.yaml", "deploy/on-premise.yaml"]
@@ -96,6 +101,27 @@ def test_ray_s_second_autoscaler_takes_no_note_of_nodes_that_were_refused():
     monitor = CloudResourceMonitor()
     monitor.notify([refused])
     assert monitor.get_recoverable_resource_availabilities() == {}
+
+
+@pytest.mark.parametrize(("path", "cloud"), [("cluster.yaml", "aws"), ("deploy/gcp.yaml", "google")])
+def test_every_worker_waits_for_the_cloud_s_notice_once(path, cloud, tmp_path, monkeypatch):
+    *_, command = _read(path)["worker_start_ray_commands"]
+    assert f"-m pipelines.spot_notice --cloud {cloud}" in command
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    command = command.replace("/tmp/", f"{tmp_path}/")
+    for _ in range(2):  # `ray up` comes again
+        subprocess.run(["bash", "-c", command], check=True, timeout=20)
+    log, deadline = tmp_path / "spot_notice.log", time.monotonic() + 60
+    try:
+        while not (log.is_file() and "metadata cannot be read" in log.read_text()):
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+        assert log.read_text().count(f"waiting for {cloud}'s notice") == 1
+    finally:
+        (watcher,) = naming(str(tmp_path / "spot_notice.lock"))
+        for pid in (watcher, *below(watcher)):
+            os.kill(pid, signal.SIGTERM)
 
 
 def test_the_head_is_told_who_scores():

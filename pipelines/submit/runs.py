@@ -41,9 +41,7 @@ def runs_of(job: str, metadata: Mapping[str, str], given: str | None) -> Runs:
     attempt = Attempt(lambda: _search(uri, job), _PATIENCE, "submit-runs")
     if attempt.failure is not None:
         return Runs(failure=f"MLflow at {redact(uri)} does not answer ({attempt.failure}); {by_hand}")
-    return Runs(
-        tuple(attempt.result or ()), None if attempt.result else f"MLflow at {redact(uri)} has no run of it yet"
-    )
+    return Runs(tuple(attempt.result or ()), None if attempt.result else f"MLflow at {redact(uri)} has no run of it")
 
 
 def _search(uri: str, job: str) -> list[str]:

@@ -8,6 +8,9 @@ from pipelines.console import next_command, say, warn
 from pipelines.submit.runs import runs_of
 from pipelines.tracking.redact import redact
 
+_LAST_LINES = 8
+"""How much of a failed job's log is shown with its state."""
+
 
 def show_list(jobs: list[Any], address: str | None) -> None:
     """One line a job, the newest first."""
@@ -26,7 +29,9 @@ def show_status(info: Any, job: str, tracking_uri: str | None, address: str | No
     say(f"job {job}: {info.status}, {_when(info)}")
     say(f"  {redact(info.entrypoint)}")
     if str(info.status) in ("PENDING", "FAILED") and info.message:
-        say(f"  {redact(info.message.splitlines()[0])}")
+        first, *log = redact(info.message).splitlines()
+        for line in (first, *log[-_LAST_LINES:]):
+            say(f"  {line}")
     runs = runs_of(job, info.metadata or {}, tracking_uri)
     for line in runs.lines:
         say(f"  {line}")

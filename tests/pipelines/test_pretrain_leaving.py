@@ -69,6 +69,9 @@ def test_sigterm_to_all_processes_of_the_machine_ends_soon_and_the_same_command_
 def test_a_request_is_heard_and_answered(tmp_path: Path):
     command, worker = Request(tmp_path / "leaving"), Request(tmp_path / "leaving")
     command.prepare()
+    assert not command.has_begun()
+    worker.tell_begun()
+    assert command.has_begun()
     assert not worker.is_asked()
     command.ask()
     worker = Request(tmp_path / "leaving")
@@ -76,7 +79,11 @@ def test_a_request_is_heard_and_answered(tmp_path: Path):
     assert not command.has_left()
     worker.tell_left()
     assert command.has_left()
+    worker.tell_begun()  # by workers that Ray has put in their place
+    assert not command.has_left()
+    worker.tell_left()
     command.prepare()  # the next start of the workers
     assert not command.has_left()
+    assert not command.has_begun()
     command.remove()
     assert not list(tmp_path.iterdir())

@@ -83,12 +83,14 @@ def test_a_job_runs_the_code_that_was_sent_and_is_followed_and_found_again(head,
     assert printed.stdout.count("this file was sent") == 1
 
 
-def test_the_exit_code_is_that_of_the_job(failing):
+def test_the_exit_code_is_that_of_the_job_and_its_last_words_are_shown(head, failing):
     said, _ = failing.communicate(timeout=120)
     assert failing.returncode == 1
     assert re.search(r"^error: \S+/none holds no manifest.json", said, re.M), said
     assert "failed with exit code 1" in said
     assert "the same command goes on" in said
+    told = _submit(head, "--status", _id_in(said)).stdout
+    assert re.search(r"^  error: \S+/none holds no manifest.json", told, re.M), told
 
 
 @pytest.mark.slow
