@@ -80,6 +80,14 @@ def test_what_the_command_names_is_sent_whatever_the_patterns_say(project):
     assert _sent("text/a.jsonl.zst", "data") - _sent() == {"text/a.jsonl.zst", "data/a.txt"}
 
 
+def test_keys_and_history_below_a_named_folder_are_not_sent(project):
+    sent = _sent(".")
+    assert {"outputs/run/model.safetensors", "data/a.txt", "scratch.txt"} <= sent
+    assert not {".env", ".git/HEAD", "key.pem", "auth_token", ".venv/bin/python"} & sent
+    with pytest.raises(ConfigError, match=r"key\.pem has the name of a key or token"):
+        _sent("key.pem")
+
+
 def test_links_to_folders_are_not_followed_and_links_to_files_are(project, tmp_path_factory):
     elsewhere = tmp_path_factory.mktemp("elsewhere")
     (elsewhere / "recipe.yaml").write_text("x")

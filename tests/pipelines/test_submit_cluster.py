@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -14,10 +15,12 @@ import pytest
 from ray_head import ROOT, Head, ray_head
 
 from pipelines.run_folder import Events, RunDir
+from pipelines.submit import follow
 from pipelines.tracking.journal import Journal
 from pipelines.tracking.record import Record
 from pmlm_core.training.checkpoint import all_steps, step_of
 from tests.pipelines.training_without_ray import config_for
+from tests.tcp_proxy import proxy_to
 
 PMLM = [sys.executable, "-m", "pipelines.cli", "submit"]
 PLAN = ["plan", "--recipe", "recipes/pretrain/base.yaml"]
@@ -81,6 +84,27 @@ def test_a_job_runs_the_code_that_was_sent_and_is_followed_and_found_again(head,
     assert f"tags.ray_job_id = '{job}'" in status.stdout
     printed = _submit(head, "--logs", job, "--no_wait")
     assert printed.stdout.count("this file was sent") == 1
+
+
+@pytest.mark.slow
+def test_a_connection_that_breaks_late_is_made_anew(head, monkeypatch, capsys):
+    """Not given up for being old: what counts is how long ago the cluster answered."""
+    from ray.job_submission import JobSubmissionClient
+
+    monkeypatch.setattr(follow, "_GIVE_UP", 2.0)
+    monkeypatch.setattr(follow, "_ASK_EVERY", 0.5)
+    host, port = head.address.removeprefix("http://").split(":")
+    program = "import time; [(print('line', i, flush=True), time.sleep(0.5)) for i in range(16)]"
+    with proxy_to(host, int(port)) as proxy:
+        token = {"Authorization": f"Bearer {head.token}"}
+        client = JobSubmissionClient(f"http://127.0.0.1:{proxy.port}", headers=token)
+        job = client.submit_job(entrypoint=f'{sys.executable} -c "{program}"')
+        cut = threading.Timer(5, proxy.cut)
+        cut.start()
+        info = follow.follow(client, job)
+    assert cut.finished.is_set()
+    assert str(info.status) == "SUCCEEDED"
+    assert re.findall(r"^line (\d+)$", capsys.readouterr().out, re.M) == [str(i) for i in range(16)]
 
 
 def test_the_exit_code_is_that_of_the_job_and_its_last_words_are_shown(head, failing):
