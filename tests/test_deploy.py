@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import tomllib
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,31 @@ def test_the_token_is_asked_for_the_dashboard_is_not_open_and_versions_are_pinne
     assert "--dashboard-host=127.0.0.1" in starts[0]
     assert any("auth_token" in target for target in cluster["file_mounts"])
     assert any("--constraint constraints.txt" in command for command in cluster["setup_commands"])
+
+
+def test_the_code_is_mounted_and_nothing_else():
+    mounts = [_read(path)["file_mounts"] for path in [*CLUSTERS, "deploy/testbed/cluster.yaml"]]
+    assert all(each == mounts[0] for each in mounts)
+    code = {mine for there, mine in mounts[0].items() if there.startswith("~/pmlm/")}
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    packages = {name.rstrip("*") for name in project["tool"]["setuptools"]["packages"]["find"]["include"]}
+    needed = {"pyproject.toml", project["project"]["readme"], *project["project"]["license-files"]}
+    assert code == packages | needed | {"constraints.txt", "recipes"}
+    assert all((ROOT / name).exists() for name in code)
+
+
+@pytest.mark.parametrize(
+    ("path", "module"), [("cluster.yaml", "boto3"), ("deploy/gcp.yaml", "google-api-python-client")]
+)
+def test_the_head_can_start_nodes(path, module):
+    cluster = _read(path)
+    assert any(re.search(rf"pip install .*\b{module}$", command) for command in cluster["head_setup_commands"])
+    assert f"pip install --constraint constraints.txt {module}" in (ROOT / path).read_text()
+
+
+def test_three_lines_are_to_be_edited():
+    lines = [line for line in (ROOT / "cluster.yaml").read_text().splitlines() if "EDIT-ME" in line]
+    assert len([line for line in lines if not line.startswith("#")]) == 3
 
 
 @pytest.mark.parametrize("path", CLUSTERS[:2])
@@ -226,7 +252,10 @@ def test_kubernetes_takes_every_pod(path):
 
 # KubeRay's reference, version 1.6.2: the fields that are used here.
 _FIELDS = {
-    "job": {"backoffLimit", "shutdownAfterJobFinishes", "ttlSecondsAfterFinished", "entrypoint", "rayClusterSpec"},
+    "job": {
+        *("backoffLimit", "shutdownAfterJobFinishes", "ttlSecondsAfterFinished"),
+        *("entrypoint", "runtimeEnvYAML", "rayClusterSpec"),
+    },
     "cluster": {
         *("rayVersion", "authOptions", "enableInTreeAutoscaling", "autoscalerOptions"),
         *("headGroupSpec", "workerGroupSpecs"),
@@ -245,6 +274,7 @@ def test_ray_s_own_fields_on_kubernetes_are_those_of_its_reference(path):
     assert document["apiVersion"] == "ray.io/v1"
     if document["kind"] == "RayJob":
         assert set(document["spec"]) <= _FIELDS["job"]
+        assert yaml.safe_load(document["spec"]["runtimeEnvYAML"]) == {"env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": "360"}}
     assert set(cluster) <= _FIELDS["cluster"]
     assert set(cluster["autoscalerOptions"]) <= _FIELDS["autoscaler"]
     assert set(cluster["headGroupSpec"]) <= _FIELDS["head"]
