@@ -138,8 +138,10 @@ def test_a_store_that_stays_away_is_no_fault_of_the_data(store, shards, tmp_path
     with pytest.raises(OSError, match=r"manifest\.json cannot be read: .*AWS Error"):
         storage.read_bytes(storage.join(FOLDER, "manifest.json"))
     assert cached(tmp_path) == set()
+    opened.fetch_ahead([0])
+    _wait_until_nothing_is_fetched()
     store.faults.clear()
-    check(opened.rows([0], 0), shards, [0], [0])
+    check(opened.rows([0], 0), shards, [0], [0])  # what was asked for ahead failed while nobody waited for it
 
 
 def test_a_shard_that_is_not_there_is_not_waited_for(store, shards):
@@ -293,6 +295,10 @@ def test_a_cache_folder_that_cannot_be_made(store, shards, tmp_path, monkeypatch
 def test_no_thread_is_left_when_nothing_is_fetched(store, shards):
     opened = BlockSet.open(FOLDER)
     opened.rows(np.arange(len(opened)), 0)
+    _wait_until_nothing_is_fetched()
+
+
+def _wait_until_nothing_is_fetched() -> None:
     deadline = time.monotonic() + 5
     while any(thread.name == "pmlm-fetch" for thread in threading.enumerate()):
         assert time.monotonic() < deadline
