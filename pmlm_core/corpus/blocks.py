@@ -205,7 +205,7 @@ class BlockSet:
                     return open_shard(path, unit.entry, self.manifest)
                 return open_batch(path, unit.entry, unit.batch, self.manifest)
             except DataError:
-                if not self._bounded or os.path.exists(path):
+                if not self._remote or os.path.exists(path):
                     raise
         raise DataError(
             f"{unit.entry.path} of {self.folder} was evicted {_EVICTIONS} times before it could be read: raise "

@@ -1,6 +1,8 @@
 """Shards from a real S3 server behind a faulty proxy: fetched once a machine by record batches, checked, bounded."""
 
+import fcntl
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -214,6 +216,18 @@ def test_what_a_killed_process_left_is_no_obstacle(store, shards, tmp_path):
     assert cached(tmp_path) == {batches(opened)[0]}
 
 
+def test_a_cache_that_vanishes_during_a_fetch_is_made_again(store, shards, tmp_path):
+    opened = BlockSet.open(FOLDER)
+    store.late = 1.0
+    store.fail("late", method="GET", name="0.arrow")
+    with ThreadPoolExecutor(1) as pool:
+        wanted = pool.submit(opened.rows, [0], 0)
+        assert store.stalled.wait(10)
+        shutil.rmtree(tmp_path / "cache")
+        check(wanted.result(), shards, [0], [0])
+    assert cached(tmp_path) == {batches(opened)[0]}
+
+
 def test_what_was_used_least_recently_makes_room(store, shards, tmp_path, monkeypatch):
     sizes = [nbytes for entry in Manifest.load(FOLDER).splits["train"] for nbytes in entry.part_bytes]
     monkeypatch.setenv("PMLM_CACHE_GB", f"{(sizes[0] + sizes[1] + sizes[3]) / 1e9:.9f}")
@@ -227,6 +241,15 @@ def test_what_was_used_least_recently_makes_room(store, shards, tmp_path, monkey
     os.utime(left, (1, 1))
     opened.rows([0], 0)  # mapped already, and used all the same
     assert cached(tmp_path) == {names[0], names[1], names[3], "killed.part"}
+    remove = Path.unlink
+
+    def nobody_can_take_it_meanwhile(path: Path) -> None:
+        if path == left:
+            with open(path) as other, pytest.raises(BlockingIOError):
+                fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        remove(path)
+
+    monkeypatch.setattr(Path, "unlink", nobody_can_take_it_meanwhile)
     check(opened.rows([2_499], 0), shards, [2_499], [0])
     assert cached(tmp_path) == {names[0], names[2], names[3]}
     opened.rows([2_499], 0)
