@@ -51,8 +51,7 @@ def _run_alone(config: PretrainConfig, manifest: Manifest, run_dir: RunDir, know
     from pmlm_core.training import checkpoint
 
     checkpoint.sweep(run_dir.checkpoints)
-    newest = checkpoint.newest_valid(run_dir.checkpoints, lambda text: say(f"warning: {text}"))
-    newest = fetch_upload(plan, newest)
+    newest = newest_checkpoint(plan)
     if newest is not None and checkpoint.read_manifest(newest)["step"] >= config.max_steps:
         say(f"run {run_dir.name} is finished: all {config.max_steps} steps were done before")
         if _has_news(plan, newest):  # killed after its last checkpoint, or given another store or model name now
@@ -80,6 +79,23 @@ def _run_alone(config: PretrainConfig, manifest: Manifest, run_dir: RunDir, know
     sink.finish(status)
     _register(plan, folder)
     _conclude(plan, folder, before=False)
+
+
+def newest_checkpoint(plan: WorkPlan) -> Path | None:
+    """The newest good checkpoint of the run, here or fetched from upload_dir; None if it has none yet.
+
+    Raises:
+        ConfigError, CheckpointError: as `checkpoint.newest_valid` and `upload.fetch`.
+    """
+    from pmlm_core.training import checkpoint
+
+    try:
+        newest = checkpoint.newest_valid(plan.run.checkpoints, lambda text: say(f"warning: {text}"))
+    except checkpoint.Damaged:
+        if (fetched := fetch_upload(plan, None)) is None:
+            raise
+        return fetched
+    return fetch_upload(plan, newest)
 
 
 def fetch_upload(plan: WorkPlan, newest: Path | None) -> Path | None:

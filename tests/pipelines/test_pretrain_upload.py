@@ -94,7 +94,14 @@ def test_a_run_whose_disk_was_lost_goes_on_from_the_upload_bitwise(tmp_path, blo
     shutil.rmtree(tmp_path / "out")
     start(options)
     assert "finished: all 24 steps were done before" in capsys.readouterr().out
-    assert checkpoint.damage(checkpoint.folder_of(run / "checkpoints", 24)) is None
+    only = checkpoint.folder_of(run / "checkpoints", 24)
+    assert checkpoint.damage(only) is None
+    (only / checkpoint.OPTIMIZER).write_bytes(b"rotten")
+    with pytest.raises(CheckpointError, match="no checkpoint of this run is whole; the damaged ones are kept"):
+        start({**options, "upload_dir": str(tmp_path / "empty")})
+    start(options)
+    assert "fetched step-00000024 of this run" in capsys.readouterr().out
+    assert checkpoint.damage(only) is None
 
 
 def test_a_half_uploaded_checkpoint_is_passed_over_and_a_damaged_one_said(tmp_path, blocks, place, capsys):
@@ -134,12 +141,21 @@ def test_the_best_stays_there_when_it_is_lost_here(tmp_path, blocks, place):
         manifest = checkpoint.read_manifest(folder) | {"score": score}
         (folder / checkpoint.MANIFEST).write_text(json.dumps(manifest))
     home = upload.home_of(run, place)
-    assert upload.mirror(run, home, keep=9) == [folder.name for folder in reversed(steps)]
-    assert upload.mirror(run, home, keep=9) == []
-    for folder in steps[:-1]:
+    said: list[str] = []
+    assert upload.mirror(run, home, 9, said.append) == [folder.name for folder in reversed(steps)]
+    assert upload.mirror(run, home, 9, said.append) == []
+    assert not said
+    for folder in steps[1:-1]:
         shutil.rmtree(folder)
+    (steps[0] / checkpoint.MANIFEST).write_text('{"torn')
     (steps[-1] / checkpoint.MANIFEST).write_text((steps[-1] / checkpoint.MANIFEST).read_text() + "\n")  # written anew
-    assert upload.mirror(run, home, keep=2) == [steps[-1].name]
+    for _ in range(2):
+        uploads = upload.Uploads(run, place, 2, events := Events(run))
+        for _ in range(2):
+            uploads._mirror(last=False)
+    told = [(event["kind"], event["text"]) for event in events.read()[0] if event["kind"] in ("uploaded", "warning")]
+    assert [kind for kind, _ in told] == ["warning", "uploaded", "warning"]  # each command once
+    assert "step-00000005 is not uploaded" in told[0][1]
     assert uploaded(place) == [10, 20, 24]
 
 
