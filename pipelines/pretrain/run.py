@@ -2,6 +2,7 @@
 
 import shutil
 import uuid
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
@@ -36,7 +37,16 @@ def run(config: PretrainConfig) -> None:
     data = identity(manifest)
     with locked(make_folder(config, data), "pmlm pretrain"):  # before the record: of two at once, one may make it
         run_dir, known = open_run(config, data)
-        _run_alone(config, manifest, run_dir, known)
+        with _lease(config, run_dir):
+            _run_alone(config, manifest, run_dir, known)
+
+
+def _lease(config: PretrainConfig, run_dir: RunDir) -> AbstractContextManager[None]:
+    if config.upload_dir is None:
+        return nullcontext()
+    from pipelines.pretrain import lease, upload
+
+    return lease.kept(run_dir, upload.home_of(run_dir, config.upload_dir))
 
 
 def _run_alone(config: PretrainConfig, manifest: Manifest, run_dir: RunDir, known: bool) -> None:

@@ -17,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from pipelines.pretrain import lease
 from pipelines.run_folder import CHECKPOINTS, RUN_FILE, Events, RunDir
 from pipelines.tracking.journal import FILE_NAME as JOURNAL
 from pipelines.tracking.record import FILE_NAME as MLFLOW_RECORD
@@ -137,8 +138,8 @@ def fetch(
         The folder of the fetched checkpoint, or `newest`.
 
     Raises:
-        ConfigError, CheckpointError: what lies in upload_dir is another run's; or there is no checkpoint here and the
-            store is away, has only damaged ones, or cannot be written.
+        ConfigError, CheckpointError: what lies in upload_dir is another run's, or in use by another command; or there
+            is no checkpoint here and the store is away, has only damaged ones, or cannot be written.
     """
     home = home_of(run, upload_dir)
     try:
@@ -147,6 +148,7 @@ def fetch(
             check(known)
         except (KeyError, TypeError):
             raise ConfigError(f"{redact(home)}/{RUN_FILE} is no record of a run: choose another run_name") from None
+        lease.take(run, home, say)
         names = list(_whole(storage.join(home, CHECKPOINTS)))
         after = -1 if newest is None else checkpoint.step_of(newest.name) or 0
         wanted = sorted((name for name in names if _step(name) > after), key=_step, reverse=True)

@@ -3,6 +3,7 @@
 import json
 import shutil
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,8 @@ import torch
 
 from pipelines.fill.config import FillConfig
 from pipelines.fill.run import run as fill
+from pipelines.pretrain import lease, upload
 from pipelines.pretrain import run as stage
-from pipelines.pretrain import upload
 from pipelines.pretrain.config import PretrainConfig
 from pipelines.pretrain.loop import train
 from pipelines.run_folder import Events, RunDir
@@ -47,6 +48,8 @@ def place(request, tmp_path) -> str:
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PMLM_STORE_SECONDS", "0.5")
+    for name, seconds in (("_RENEW_S", 0.2), ("_LOST_S", 1.0), ("_LOOK_S", 0.1)):
+        monkeypatch.setattr(lease, name, seconds)
 
 
 def start(options: dict[str, Any], pull_at: int | None = None) -> Path:
@@ -180,6 +183,38 @@ def test_a_store_that_is_away_costs_a_warning_and_the_end_of_the_run_catches_up(
     assert curve(run) == curve(in_peace)
     assert uploaded(str(place)) == [5, 10, 15, 20, 24]
     assert not (run / ".uploading").exists()
+
+
+def test_a_second_machine_is_refused_while_the_first_lives_and_takes_over_when_it_is_dead(
+    tmp_path, blocks, place, capsys
+):
+    first = options_with(blocks, tmp_path / "a", place, max_steps=2, eval_steps=2)
+    second = {**first, "output_dir": str(tmp_path / "b")}
+    run = plan_of(first).run
+    home = upload.home_of(run, place)
+    with lease.kept(run, home):
+        lease.take(run, home, print)
+        with pytest.raises(ConfigError, match=r"in use by pmlm pretrain \(process .*another folder: end it"):
+            start(second)
+        assert lease.NOTE in storage.names_in(home)
+        assert uploaded(place) == []
+    assert lease.NOTE not in storage.names_in(home)
+    lease.take(run, home, print)  # and killed: the note stays
+    capsys.readouterr()
+    start(first, pull_at=2)  # the same machine goes on at once
+    lease.take(run, home, print)
+    assert "is in use" not in capsys.readouterr().out
+    start(second)
+    assert "waiting for up to" in capsys.readouterr().out
+    assert uploaded(place) == [2]
+    assert lease.NOTE not in storage.names_in(home)
+    with lease.kept(run, home):
+        lease.take(run, home, print)
+        lease._write(plan_of(second).run, home)  # after a while without a store
+        deadline = time.monotonic() + 10
+        while "was taken over by pmlm pretrain (process" not in capsys.readouterr().out:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
 
 
 def test_a_finished_run_is_uploaded_by_the_same_command(tmp_path, blocks, place, capsys):
