@@ -95,5 +95,5 @@ def _write(run: RunDir, home: str) -> None:
 
 
 def _made(run: RunDir) -> float:
-    """When a run folder was made, to the microsecond: what tells it from others."""
-    return json.loads(run.record.read_text(encoding="utf-8"))["started"]
+    """When a run folder was made, to the microsecond: what tells it from others, if its record says so."""
+    return json.loads(run.record.read_text(encoding="utf-8")).get("started", 0.0)
