@@ -1,6 +1,6 @@
 """Object stores: how they are opened, and how long one that fails is waited for.
 
-`PMLM_STORE_SECONDS` (60 by default) bounds that wait. A request that fails for a passing reason (no connection, no
+`PMLM_STORE_SECONDS` (180 by default) bounds that wait. A request that fails for a passing reason (no connection, no
 answer, 429, 5xx, "slow down") is repeated after growing waits of random length: by the store's own client, and around
 it here, where whole operations are repeated.
 """
@@ -26,7 +26,7 @@ from pmlm_core.errors import ConfigError, DataError
 SCHEMES = ("s3", "gs", "gcs")
 PATIENCE_VARIABLE = "PMLM_STORE_SECONDS"
 T = TypeVar("T")
-_PATIENCE = 60.0
+_PATIENCE = 180.0
 _LONGEST_WAIT = 16.0
 _SILENCE = 20.0  # seconds without a byte until a request counts as failed; the client's own 3 are few for a busy store
 _S3_OPTIONS = {"region", "scheme", "endpoint_override", "tls_ca_file_path"}

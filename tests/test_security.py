@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from pipelines.pretrain import upload
+from pipelines.pretrain import lease, upload
 from pipelines.run_folder import RunDir
 from pipelines.tracking import artifacts, models
 from pipelines.tracking.record import Record
@@ -141,7 +141,7 @@ def test_an_uploaded_checkpoint_writes_nothing_outside_of_its_folder(tmp_path, n
     assert fetched is not None
     assert fetched.name == "step-00000010"
     assert f"names a file '{name}'" in said[0]
-    assert {path for path in tmp_path.rglob("*") if here.path not in path.parents} == before
+    assert {path for path in tmp_path.rglob("*") if here.path not in path.parents} == before | {home / lease.NOTE}
     with pytest.raises(checkpoint.Damaged, match="none of this folder"):
         checkpoint.read_manifest(evil)
 

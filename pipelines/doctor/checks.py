@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from pipelines import cluster
-from pipelines.doctor import access, capacity, environment, limits, network, report, storage, tracking, versions
+from pipelines.doctor import access, blocks, capacity, environment, limits, network, report, storage, tracking, versions
 from pipelines.doctor.config import DoctorConfig
 from pipelines.doctor.demands import Demands
 from pipelines.doctor.examined import examine
@@ -46,6 +46,8 @@ def all_checks(
             "paths",
             lambda: storage.check([examine(place, nodes) for place in demands.places], demands.jobs, written),
         )
+    if config.verify_blocks:
+        add("blocks", lambda: blocks.check(demands.places))
     add("MLflow", lambda: tracking.check(tracking.look(demands.tracking_uri, config.timeout), several=several))
     return checks, machines
 

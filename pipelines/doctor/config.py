@@ -25,6 +25,8 @@ class DoctorConfig:
 
     cluster: bool | None = None
     """Look at the nodes of a Ray (joined or started), not at this machine alone; left out, if RAY_ADDRESS is set."""
+    verify_blocks: bool = False
+    """Read all blocks on this machine's disks that are named, and compare their digests: takes as long as reading."""
     timeout: float = 30.0
     """Seconds that a question to a node, a storage or a server may take."""
     json: str | None = None

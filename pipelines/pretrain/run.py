@@ -2,6 +2,7 @@
 
 import shutil
 import uuid
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
@@ -36,7 +37,16 @@ def run(config: PretrainConfig) -> None:
     data = identity(manifest)
     with locked(make_folder(config, data), "pmlm pretrain"):  # before the record: of two at once, one may make it
         run_dir, known = open_run(config, data)
-        _run_alone(config, manifest, run_dir, known)
+        with _lease(config, run_dir):
+            _run_alone(config, manifest, run_dir, known)
+
+
+def _lease(config: PretrainConfig, run_dir: RunDir) -> AbstractContextManager[None]:
+    if config.upload_dir is None:
+        return nullcontext()
+    from pipelines.pretrain import lease, upload
+
+    return lease.kept(run_dir, upload.home_of(run_dir, config.upload_dir))
 
 
 def _run_alone(config: PretrainConfig, manifest: Manifest, run_dir: RunDir, known: bool) -> None:
@@ -51,8 +61,7 @@ def _run_alone(config: PretrainConfig, manifest: Manifest, run_dir: RunDir, know
     from pmlm_core.training import checkpoint
 
     checkpoint.sweep(run_dir.checkpoints)
-    newest = checkpoint.newest_valid(run_dir.checkpoints, lambda text: say(f"warning: {text}"))
-    newest = fetch_upload(plan, newest)
+    newest = newest_checkpoint(plan)
     if newest is not None and checkpoint.read_manifest(newest)["step"] >= config.max_steps:
         say(f"run {run_dir.name} is finished: all {config.max_steps} steps were done before")
         if _has_news(plan, newest):  # killed after its last checkpoint, or given another store or model name now
@@ -80,6 +89,23 @@ def _run_alone(config: PretrainConfig, manifest: Manifest, run_dir: RunDir, know
     sink.finish(status)
     _register(plan, folder)
     _conclude(plan, folder, before=False)
+
+
+def newest_checkpoint(plan: WorkPlan) -> Path | None:
+    """The newest good checkpoint of the run, here or fetched from upload_dir; None if it has none yet.
+
+    Raises:
+        ConfigError, CheckpointError: as `checkpoint.newest_valid` and `upload.fetch`.
+    """
+    from pmlm_core.training import checkpoint
+
+    try:
+        newest = checkpoint.newest_valid(plan.run.checkpoints, lambda text: say(f"warning: {text}"))
+    except checkpoint.Damaged:
+        if (fetched := fetch_upload(plan, None)) is None:
+            raise
+        return fetched
+    return fetch_upload(plan, newest)
 
 
 def fetch_upload(plan: WorkPlan, newest: Path | None) -> Path | None:

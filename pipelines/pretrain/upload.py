@@ -17,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from pipelines.pretrain import lease
 from pipelines.run_folder import CHECKPOINTS, RUN_FILE, Events, RunDir
 from pipelines.tracking.journal import FILE_NAME as JOURNAL
 from pipelines.tracking.record import FILE_NAME as MLFLOW_RECORD
@@ -44,6 +45,7 @@ class Uploads:
         self._wanted, self._closing = threading.Event(), threading.Event()
         self._thread: threading.Thread | None = None
         self._away = False
+        self._said: set[str] = set()
 
     def wake(self) -> None:
         """There is a new checkpoint."""
@@ -70,7 +72,7 @@ class Uploads:
 
     def _mirror(self, last: bool) -> None:
         try:
-            for name in mirror(self._run, self._home, self._keep):
+            for name in mirror(self._run, self._home, self._keep, self._warn_once):
                 self._events.add("uploaded", f"{name} uploaded to {redact(self._home)}")
             self._away = False
         except Exception as error:
@@ -81,9 +83,17 @@ class Uploads:
                 )
             self._away = True
 
+    def _warn_once(self, text: str) -> None:
+        if text not in self._said:
+            self._said.add(text)
+            self._events.add("warning", text)
 
-def mirror(run: RunDir, home: str, keep: int) -> list[str]:
+
+def mirror(run: RunDir, home: str, keep: int, warn: Callable[[str], None]) -> list[str]:
     """Copy the run's checkpoints that `home` lacks, then remove all there but the `keep` newest and the best.
+
+    Args:
+        warn: told which checkpoints are left out, since their manifests cannot be read.
 
     Returns:
         Names of the checkpoints copied.
@@ -93,7 +103,7 @@ def mirror(run: RunDir, home: str, keep: int) -> list[str]:
     """
     root = storage.join(home, CHECKPOINTS)
     there = _whole(root)
-    here = {folder.name: _manifest_of(folder) for folder in checkpoint.all_steps(run.checkpoints)}
+    here = {folder.name: _manifest_of(folder, warn) for folder in checkpoint.all_steps(run.checkpoints)}
     here = {name: content for name, content in here.items() if content}
     every = sorted({*there, *here}, key=_step)
     scores = {name: json.loads(here.get(name) or there[name]).get("score") for name in every}
@@ -128,8 +138,8 @@ def fetch(
         The folder of the fetched checkpoint, or `newest`.
 
     Raises:
-        ConfigError, CheckpointError: what lies in upload_dir is another run's; or there is no checkpoint here and the
-            store is away, has only damaged ones, or cannot be written.
+        ConfigError, CheckpointError: what lies in upload_dir is another run's, or in use by another command; or there
+            is no checkpoint here and the store is away, has only damaged ones, or cannot be written.
     """
     home = home_of(run, upload_dir)
     try:
@@ -138,6 +148,7 @@ def fetch(
             check(known)
         except (KeyError, TypeError):
             raise ConfigError(f"{redact(home)}/{RUN_FILE} is no record of a run: choose another run_name") from None
+        lease.take(run, home, say)
         names = list(_whole(storage.join(home, CHECKPOINTS)))
         after = -1 if newest is None else checkpoint.step_of(newest.name) or 0
         wanted = sorted((name for name in names if _step(name) > after), key=_step, reverse=True)
@@ -184,8 +195,8 @@ def _whole(root: str) -> dict[str, bytes]:
         if checkpoint.step_of(name) is not None and checkpoint.MANIFEST in storage.names_in(folder):
             content = storage.read_bytes(storage.join(folder, checkpoint.MANIFEST))
             with contextlib.suppress(ValueError):  # torn: not whole
-                json.loads(content)
-                found[name] = content
+                if isinstance(json.loads(content), dict):
+                    found[name] = content
     return found
 
 
@@ -254,10 +265,13 @@ def _take(run: RunDir, home: str, name: str) -> str | None:
     return None
 
 
-def _manifest_of(folder: Path) -> bytes:
+def _manifest_of(folder: Path, warn: Callable[[str], None]) -> bytes:
     try:
+        checkpoint.read_manifest(folder)
         return (folder / checkpoint.MANIFEST).read_bytes()
-    except OSError:  # pruned meanwhile
+    except (OSError, CheckpointError) as error:
+        if folder.exists():  # else it was pruned meanwhile
+            warn(f"{folder.name} is not uploaded ({_short(error)}); the others are")
         return b""
 
 

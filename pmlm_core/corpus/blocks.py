@@ -146,17 +146,16 @@ class BlockSet:
         step = batch_size * sum(unit.nbytes for unit in self._units) / len(self._units)
         return max(1, min(_MOST_AHEAD, int(bound / 2 / step)))
 
-    def verify(self) -> None:
-        """Read every shard and compare its digest with the manifest's: slow, for doubts about a disk or a transfer.
+    def damaged(self) -> list[str]:
+        """Read every shard; paths of those that are missing, or whose digest is not the manifest's.
+
+        Slow, for doubts about a disk. Of a set on an object store it fetches everything.
 
         Raises:
-            DataError: the first shard that differs.
+            DataError: a part in the store is damaged; OSError: it failed.
         """
-        for unit in self._units:
-            path = self._local(unit)
-            digest = shard_cache.digest_of(path) if os.path.exists(path) else "a missing file"
-            if digest != unit.sha256:
-                raise DataError(f"{path} has digest {digest[:14]}, the manifest says {unit.sha256[:14]}; remake it.")
+        found = ((self._local(unit), unit.sha256) for unit in self._units)
+        return [path for path, sha256 in found if not os.path.exists(path) or shard_cache.digest_of(path) != sha256]
 
     def _owners(self, wanted: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """Numbers of the units that hold these rows."""
@@ -205,7 +204,7 @@ class BlockSet:
                     return open_shard(path, unit.entry, self.manifest)
                 return open_batch(path, unit.entry, unit.batch, self.manifest)
             except DataError:
-                if not self._bounded or os.path.exists(path):
+                if not self._remote or os.path.exists(path):
                     raise
         raise DataError(
             f"{unit.entry.path} of {self.folder} was evicted {_EVICTIONS} times before it could be read: raise "

@@ -105,8 +105,7 @@ def _evict(folder: Path, used: int | None, allowed: int) -> int:
             continue
         seen, nbytes, path = queue.popleft()
         with contextlib.suppress(FileNotFoundError):  # another process was faster, and has counted it
-            if path.stat().st_atime_ns == seen and not (path.suffix == COMING and _locked_by_another(path)):
-                path.unlink()
+            if path.stat().st_atime_ns == seen and _removed(path):
                 used -= nbytes
     return used or 0
 
@@ -124,14 +123,28 @@ def _look(folder: Path, queue: deque[tuple[int, int, Path]]) -> int:
     return sum(nbytes for _, nbytes, _ in found)
 
 
-def _locked_by_another(coming: Path) -> bool:
-    """Whether a process has this file locked; else it is what a killed one left."""
-    with open(coming, "rb") as file:
+def _removed(path: Path) -> bool:
+    """Remove a file, but not what a process is fetching: that is locked, unless a killed one left it."""
+    if path.suffix != COMING:
+        path.unlink()
+        return True
+    with open(path, "rb") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            return True
-    return False
+            return False
+        if not is_named(file):
+            return False
+        path.unlink()  # under the lock: who waits for it sees that the name is gone, and makes a new file
+    return True
+
+
+def is_named(file: BinaryIO) -> bool:
+    """Whether an open file still lies under its name."""
+    try:
+        return os.path.samestat(os.stat(file.name), os.fstat(file.fileno()))
+    except FileNotFoundError:
+        return False
 
 
 @contextlib.contextmanager

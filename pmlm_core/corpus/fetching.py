@@ -12,7 +12,7 @@ class Fetching:
     """Calls `work(number)` in threads, which start with a request and end when nothing is left.
 
     They are daemons, so that a process with much still to fetch, or with a store that is away, can end at once. What
-    is under way is not begun again. A failure stays until somebody waits for that number, who gets it.
+    is under way is not begun again. A failure is told to those who wait for that number, and then forgotten.
     """
 
     def __init__(self, work: Callable[[int], object]) -> None:
@@ -42,11 +42,7 @@ class Fetching:
         Raises:
             Exception: what `work` raised for the first of them that failed; the next request tries those again.
         """
-        failed = []
-        for number, future in zip(numbers, self.ask(numbers), strict=True):
-            if (error := future.exception()) is not None:
-                failed.append(error)
-                self._forget(number, future)
+        failed = [error for future in self.ask(numbers) if (error := future.exception()) is not None]
         if failed:
             raise failed[0]
 
@@ -57,15 +53,14 @@ class Fetching:
                     self._threads -= 1
                     return
                 number, future = self._wanted.popleft()
+            error: BaseException | None = None
             try:
                 self._work(number)
-            except BaseException as error:
-                future.set_exception(error)
-            else:
-                self._forget(number, future)
-                future.set_result(None)
-
-    def _forget(self, number: int, future: Future) -> None:
-        with self._lock:
-            if self._under_way.get(number) is future:
+            except BaseException as met:
+                error = met
+            with self._lock:
                 del self._under_way[number]
+            if error is None:
+                future.set_result(None)
+            else:
+                future.set_exception(error)

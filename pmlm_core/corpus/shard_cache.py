@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from pmlm_core import storage
-from pmlm_core.corpus.cache_room import COMING, KEPT, LIMIT_VARIABLE, limit, reserve, touch
+from pmlm_core.corpus.cache_room import COMING, KEPT, LIMIT_VARIABLE, is_named, limit, reserve, touch
 from pmlm_core.corpus.manifest import ShardEntry
 from pmlm_core.errors import DataError
 
@@ -63,18 +63,10 @@ def fetch(wanted: Bytes) -> str:
     folder = Path(storage.absolute(os.environ.get(CACHE_VARIABLE) or "~/.cache/pmlm")) / "blocks"
     target = folder / f"{wanted.sha256}{wanted.suffix}"
     try:
-        if not _is_good(target, wanted):
-            folder.mkdir(parents=True, exist_ok=True)
-            with _alone(folder / f"{wanted.sha256}{COMING}") as coming:
-                if not _is_good(target, wanted):  # another process may have fetched it while this one waited
-                    reserve(folder, coming, wanted.size, wanted.uri)
-                    _download(wanted, coming)
-                    os.replace(coming.name, target)
-                    _trust(target)
-    except FileNotFoundError:
-        raise DataError(
-            f"{wanted.uri}: the manifest names this shard, but it is missing; run `pmlm preprocess` again."
-        ) from None
+        try:
+            _fetch_into(folder, target, wanted)
+        except FileNotFoundError:  # somebody has emptied the cache meanwhile
+            _fetch_into(folder, target, wanted)
     except storage.StoreError:
         raise
     except OSError as error:
@@ -86,6 +78,18 @@ def fetch(wanted: Bytes) -> str:
         ) from None
     touch(target)
     return str(target)
+
+
+def _fetch_into(folder: Path, target: Path, wanted: Bytes) -> None:
+    if _is_good(target, wanted):
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    with _alone(folder / f"{wanted.sha256}{COMING}") as coming:
+        if not _is_good(target, wanted):  # another process may have fetched it while this one waited
+            reserve(folder, coming, wanted.size, wanted.uri)
+            _download(wanted, coming)
+            os.replace(coming.name, target)
+            _trust(target)
 
 
 def digest_of(path: str | Path) -> str:
@@ -123,13 +127,25 @@ def _download(wanted: Bytes, coming: BinaryIO) -> None:
         digest = sha256()
         coming.seek(0)
         for offset in range(0, wanted.size, _CHUNK):
-            chunk = storage.read_range(wanted.uri, wanted.offset + offset, min(_CHUNK, wanted.size - offset))
+            chunk = _read(wanted, offset)
             digest.update(chunk)
             coming.write(chunk)
         coming.flush()
         if digest.hexdigest() == wanted.sha256:
             return
-    raise DataError(f"{wanted.name} is not what the manifest says (its digest differs); run `pmlm preprocess` again.")
+    raise DataError(
+        f"{wanted.name} is not what the manifest says (its digest differs); delete {wanted.uri} and run "
+        "`pmlm preprocess` again (it does only what is missing)."
+    )
+
+
+def _read(wanted: Bytes, offset: int) -> bytes:
+    try:
+        return storage.read_range(wanted.uri, wanted.offset + offset, min(_CHUNK, wanted.size - offset))
+    except FileNotFoundError:
+        raise DataError(
+            f"{wanted.uri}: the manifest names this shard, but it is missing; run `pmlm preprocess` again."
+        ) from None
 
 
 @contextlib.contextmanager
@@ -140,8 +156,9 @@ def _alone(path: Path) -> Iterator[BinaryIO]:
         file.truncate(0)
         yield file
     finally:
-        if _is_named(file):
-            os.unlink(file.name)
+        if is_named(file):
+            with contextlib.suppress(FileNotFoundError):  # the whole folder goes at this moment
+                os.unlink(file.name)
         with contextlib.suppress(OSError):  # a full disk shows once more
             file.close()
 
@@ -154,14 +171,6 @@ def _open_locked(path: Path) -> BinaryIO:
         except OSError:  # a network file system without locks: fetch it beside the others
             file.close()
             return open(path.with_suffix(f".{os.getpid()}.{threading.get_ident()}{COMING}"), "w+b")
-        if _is_named(file):
+        if is_named(file):
             return file
         file.close()  # who held it has renamed or removed it
-
-
-def _is_named(file: BinaryIO) -> bool:
-    """Whether an open file still lies under its name."""
-    try:
-        return os.path.samestat(os.stat(file.name), os.fstat(file.fileno()))
-    except FileNotFoundError:
-        return False

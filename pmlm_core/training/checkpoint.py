@@ -207,8 +207,8 @@ def newest_valid(root: Path, say: Callable[[str], None]) -> Path | None:
     Damaged ones are told to `say` and renamed `damaged-...`, so that they are neither taken nor lost.
 
     Raises:
-        CheckpointError: one cannot be read at the moment or is of another version (see `damage`; it is left alone), or
-            there are checkpoints and none is whole: to start over then is for the user to decide, not for us.
+        CheckpointError: one cannot be read at the moment or is of another version (see `damage`; it is left alone).
+        Damaged: there are checkpoints and none is whole: to start over then is for the user to decide, not for us.
     """
     for folder in reversed(all_steps(root)):
         reason = damage(folder)
@@ -219,7 +219,7 @@ def newest_valid(root: Path, say: Callable[[str], None]) -> Path | None:
         folder.rename(aside)
         say(f"checkpoint {folder.name} is damaged ({reason}); kept as {aside.name}, going back to the one before it")
     if root.is_dir() and any(path.name.startswith(_DAMAGED) for path in root.iterdir()):
-        raise CheckpointError(
+        raise Damaged(
             f"no checkpoint of this run is whole; the damaged ones are kept in {root} as {_DAMAGED}step-... . Put a "
             "good copy back there, or remove them to start over from step 0, or choose another run_name"
         )

@@ -102,8 +102,8 @@ def test_another_tokenizer_is_refused(blocks: tuple[str, object]) -> None:
         opened.require_tokenizer("other")
 
 
-def test_an_intact_set_verifies(blocks: tuple[str, object]) -> None:
-    BlockSet.open(blocks[0]).verify()
+def test_nothing_of_an_intact_set_is_damaged(blocks: tuple[str, object]) -> None:
+    assert BlockSet.open(blocks[0]).damaged() == []
 
 
 @pytest.fixture

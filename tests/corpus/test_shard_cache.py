@@ -1,6 +1,8 @@
 """Shards from a real S3 server behind a faulty proxy: fetched once a machine by record batches, checked, bounded."""
 
+import fcntl
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -77,7 +79,7 @@ def test_a_row_costs_its_record_batch_and_no_more(store, shards, tmp_path):
     everything = np.random.default_rng(0).permutation(len(opened))
     check(opened.rows(everything, 1), shards, everything.tolist(), [1] * len(everything))
     assert cached(tmp_path) == set(batches(opened))
-    opened.verify()
+    assert opened.damaged() == []
     BlockSet.open(FOLDER).rows(everything, 0)
     assert len(store.got(".arrow")) == 5
 
@@ -138,8 +140,10 @@ def test_a_store_that_stays_away_is_no_fault_of_the_data(store, shards, tmp_path
     with pytest.raises(OSError, match=r"manifest\.json cannot be read: .*AWS Error"):
         storage.read_bytes(storage.join(FOLDER, "manifest.json"))
     assert cached(tmp_path) == set()
+    opened.fetch_ahead([0])
+    _wait_until_nothing_is_fetched()
     store.faults.clear()
-    check(opened.rows([0], 0), shards, [0], [0])
+    check(opened.rows([0], 0), shards, [0], [0])  # what was asked for ahead failed while nobody waited for it
 
 
 def test_a_shard_that_is_not_there_is_not_waited_for(store, shards):
@@ -212,6 +216,18 @@ def test_what_a_killed_process_left_is_no_obstacle(store, shards, tmp_path):
     assert cached(tmp_path) == {batches(opened)[0]}
 
 
+def test_a_cache_that_vanishes_during_a_fetch_is_made_again(store, shards, tmp_path):
+    opened = BlockSet.open(FOLDER)
+    store.late = 1.0
+    store.fail("late", method="GET", name="0.arrow")
+    with ThreadPoolExecutor(1) as pool:
+        wanted = pool.submit(opened.rows, [0], 0)
+        assert store.stalled.wait(10)
+        shutil.rmtree(tmp_path / "cache")
+        check(wanted.result(), shards, [0], [0])
+    assert cached(tmp_path) == {batches(opened)[0]}
+
+
 def test_what_was_used_least_recently_makes_room(store, shards, tmp_path, monkeypatch):
     sizes = [nbytes for entry in Manifest.load(FOLDER).splits["train"] for nbytes in entry.part_bytes]
     monkeypatch.setenv("PMLM_CACHE_GB", f"{(sizes[0] + sizes[1] + sizes[3]) / 1e9:.9f}")
@@ -225,6 +241,15 @@ def test_what_was_used_least_recently_makes_room(store, shards, tmp_path, monkey
     os.utime(left, (1, 1))
     opened.rows([0], 0)  # mapped already, and used all the same
     assert cached(tmp_path) == {names[0], names[1], names[3], "killed.part"}
+    remove = Path.unlink
+
+    def nobody_can_take_it_meanwhile(path: Path) -> None:
+        if path == left:
+            with open(path) as other, pytest.raises(BlockingIOError):
+                fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        remove(path)
+
+    monkeypatch.setattr(Path, "unlink", nobody_can_take_it_meanwhile)
     check(opened.rows([2_499], 0), shards, [2_499], [0])
     assert cached(tmp_path) == {names[0], names[2], names[3]}
     opened.rows([2_499], 0)
@@ -293,6 +318,10 @@ def test_a_cache_folder_that_cannot_be_made(store, shards, tmp_path, monkeypatch
 def test_no_thread_is_left_when_nothing_is_fetched(store, shards):
     opened = BlockSet.open(FOLDER)
     opened.rows(np.arange(len(opened)), 0)
+    _wait_until_nothing_is_fetched()
+
+
+def _wait_until_nothing_is_fetched() -> None:
     deadline = time.monotonic() + 5
     while any(thread.name == "pmlm-fetch" for thread in threading.enumerate()):
         assert time.monotonic() < deadline

@@ -101,8 +101,7 @@ def test_damaged_bytes_give_an_error_or_other_tokens_but_never_a_crash(tmp_path:
                 assert max(rows.input_ids.max(), rows.replacement_ids.max()) < 500
         except DataError as error:
             complaints.append(str(error))
-        with pytest.raises(DataError, match=r"2\.arrow has digest"):
-            opened.verify()
+        assert opened.damaged() == [str(tmp_path / "2.arrow")]
     assert len(complaints) > 20
     assert all("2.arrow" in complaint for complaint in complaints)
 
@@ -168,7 +167,7 @@ def test_an_empty_shard_is_whole(tmp_path: Path) -> None:
         pass
     save(str(tmp_path), [out.entry("a.arrow")])
     opened = BlockSet.open(str(tmp_path))
-    opened.verify()
+    assert opened.damaged() == []
     assert len(opened.rows([], 0)) == 0
 
 

@@ -154,16 +154,32 @@ def test_strict_stops_and_names_the_row_and_what_was_done_is_kept(config, corpus
         run(options)
 
 
+def verified(options: PreprocessConfig) -> int:
+    """Exit code of `pmlm doctor` that reads the blocks."""
+    about = ["--preset", "tiny", "--data_dir", options.output_dir, "--output_dir", f"{options.output_dir}-runs"]
+    with pytest.raises(SystemExit) as caught:
+        main(["doctor", "--verify_blocks", "--cluster", "false", "--", "pretrain", *about, "--tracking_uri", "none"])
+    return int(caught.value.code or 0)
+
+
 def test_run_again_it_does_only_what_is_missing(config, corpus, tmp_path, capsys):
     options = config()
     run(options)
     first = files_of(options.output_dir)
     times = {p: p.stat().st_mtime_ns for p in (tmp_path / "blocks" / "shards").iterdir()}
     gone = sorted(times)[0]
-    gone.unlink()
+    content = bytearray(gone.read_bytes())
+    content[len(content) // 2] ^= 1
+    gone.write_bytes(content)
     capsys.readouterr()
+    assert verified(options) == 1
+    assert f"1 of {len(times)} shards in {options.output_dir} differ" in (out := capsys.readouterr().out)
+    assert f"written there: {gone}" in out
+    gone.unlink()  # as the finding says
     run(options)
     out = capsys.readouterr().out
+    assert verified(options) == 0
+    assert f"{len(times)} shards read and compared" in capsys.readouterr().out
     assert files_of(options.output_dir) == first
     changed = {p.name.split(".")[0] for p, t in times.items() if p.stat().st_mtime_ns != t}
     assert changed == {gone.name.split(".")[0]}

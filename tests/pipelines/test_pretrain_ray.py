@@ -1,16 +1,22 @@
 """`pmlm pretrain` over a real Ray with two workers: what it makes, says and refuses."""
 
+import os
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from pipelines.preprocess.config import PreprocessConfig
+from pipelines.preprocess.run import run as preprocess
 from pipelines.pretrain.config import PretrainConfig
 from pipelines.pretrain.run import dry_run, run
 from pipelines.run_folder import Events, RunDir
+from pmlm_core.corpus.manifest import Manifest
 from pmlm_core.errors import DataError, TrainingError
 from pmlm_core.training import checkpoint
-from tests.pipelines.tiny_blocks import make_blocks
-from tests.pipelines.training_without_ray import config_for, curve
+from tests.corpus.corpus_makers import jsonl, write
+from tests.pipelines.training_without_ray import config_for, curve, train_in_processes
 
 pytestmark = pytest.mark.timeout(900)  # Ray takes minutes to start where other work holds the processors
 
@@ -75,12 +81,46 @@ def test_nan_ends_the_run_once_with_the_worker_s_own_sentence(blocks, tmp_path, 
 
 
 @pytest.mark.slow
-def test_damaged_shard_is_named_and_does_not_hang(tmp_path, sample_texts, sample_tokenizer_dir, ray_session):
-    blocks = make_blocks(tmp_path / "blocks", sample_texts, sample_tokenizer_dir)
-    shard = Path(blocks) / "train.arrow"
-    shard.write_bytes(shard.read_bytes()[:-1000])
-    with pytest.raises(DataError, match=r"train\.arrow"):
-        run(config(blocks, tmp_path / "out"))
+def test_damaged_shard_is_named_and_made_anew_and_the_run_goes_on(
+    tmp_path, sample_texts, sample_tokenizer_dir, ray_session
+):
+    write(tmp_path / "text.jsonl", jsonl(sample_texts))
+    blocks = str(tmp_path / "blocks")
+    making = PreprocessConfig(
+        inputs=[str(tmp_path / "text.jsonl")],
+        tokenizer=sample_tokenizer_dir,
+        output_dir=blocks,
+        max_length=32,
+        validation_fraction=0.1,
+        piece_bytes=1 << 16,
+    )
+    preprocess(making)
+    options = {"max_steps": 200, "save_steps": 20, "eval_steps": 200, "logging_steps": 1, "run_name": "run"}
+    in_peace = train_in_processes(config_for(blocks, tmp_path / "peace", **{**OPTIONS, **options}), workers=2)
+    shards = [Path(blocks, entry.path) for entry in Manifest.load(blocks).splits["train"]]
+    assert len(shards) > 1
+    whole = {shard: (shard.read_bytes(), shard.stat().st_mtime_ns) for shard in shards}
+    mine, checkpoints = config(blocks, tmp_path / "out", **options), tmp_path / "out" / "run" / "checkpoints"
+
+    def cut() -> None:
+        while not checkpoint.all_steps(checkpoints):
+            time.sleep(0.005)
+        os.truncate(shards[0], 1000)  # mapped: SIGBUS for a worker that reads it
+
+    with ThreadPoolExecutor(1) as pool:
+        cutting = pool.submit(cut)
+        with pytest.raises(DataError, match=rf"{shards[0].name}.*truncated"):
+            run(mine)
+        cutting.result()
+    preprocess(making)
+    assert {shard: shard.read_bytes() for shard in shards} == {shard: content for shard, (content, _) in whole.items()}
+    assert [shard for shard in shards if shard.stat().st_mtime_ns != whole[shard][1]] == shards[:1]
+    run(mine)
+    resumed = [
+        event["step"] for event in Events(RunDir(tmp_path / "out" / "run")).read()[0] if event["kind"] == "resumed"
+    ]
+    assert resumed[-1] >= 20
+    assert curve(tmp_path / "out" / "run") == curve(in_peace)
 
 
 def test_dry_run_makes_nothing(blocks, tmp_path, capsys):

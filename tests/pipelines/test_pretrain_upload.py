@@ -3,6 +3,7 @@
 import json
 import shutil
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,8 @@ import torch
 
 from pipelines.fill.config import FillConfig
 from pipelines.fill.run import run as fill
+from pipelines.pretrain import lease, upload
 from pipelines.pretrain import run as stage
-from pipelines.pretrain import upload
 from pipelines.pretrain.config import PretrainConfig
 from pipelines.pretrain.loop import train
 from pipelines.run_folder import Events, RunDir
@@ -47,6 +48,8 @@ def place(request, tmp_path) -> str:
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PMLM_STORE_SECONDS", "0.5")
+    for name, seconds in (("_RENEW_S", 0.2), ("_LOST_S", 1.0), ("_LOOK_S", 0.1)):
+        monkeypatch.setattr(lease, name, seconds)
 
 
 def start(options: dict[str, Any], pull_at: int | None = None) -> Path:
@@ -94,7 +97,14 @@ def test_a_run_whose_disk_was_lost_goes_on_from_the_upload_bitwise(tmp_path, blo
     shutil.rmtree(tmp_path / "out")
     start(options)
     assert "finished: all 24 steps were done before" in capsys.readouterr().out
-    assert checkpoint.damage(checkpoint.folder_of(run / "checkpoints", 24)) is None
+    only = checkpoint.folder_of(run / "checkpoints", 24)
+    assert checkpoint.damage(only) is None
+    (only / checkpoint.OPTIMIZER).write_bytes(b"rotten")
+    with pytest.raises(CheckpointError, match="no checkpoint of this run is whole; the damaged ones are kept"):
+        start({**options, "upload_dir": str(tmp_path / "empty")})
+    start(options)
+    assert "fetched step-00000024 of this run" in capsys.readouterr().out
+    assert checkpoint.damage(only) is None
 
 
 def test_a_half_uploaded_checkpoint_is_passed_over_and_a_damaged_one_said(tmp_path, blocks, place, capsys):
@@ -134,12 +144,21 @@ def test_the_best_stays_there_when_it_is_lost_here(tmp_path, blocks, place):
         manifest = checkpoint.read_manifest(folder) | {"score": score}
         (folder / checkpoint.MANIFEST).write_text(json.dumps(manifest))
     home = upload.home_of(run, place)
-    assert upload.mirror(run, home, keep=9) == [folder.name for folder in reversed(steps)]
-    assert upload.mirror(run, home, keep=9) == []
-    for folder in steps[:-1]:
+    said: list[str] = []
+    assert upload.mirror(run, home, 9, said.append) == [folder.name for folder in reversed(steps)]
+    assert upload.mirror(run, home, 9, said.append) == []
+    assert not said
+    for folder in steps[1:-1]:
         shutil.rmtree(folder)
+    (steps[0] / checkpoint.MANIFEST).write_text('{"torn')
     (steps[-1] / checkpoint.MANIFEST).write_text((steps[-1] / checkpoint.MANIFEST).read_text() + "\n")  # written anew
-    assert upload.mirror(run, home, keep=2) == [steps[-1].name]
+    for _ in range(2):
+        uploads = upload.Uploads(run, place, 2, events := Events(run))
+        for _ in range(2):
+            uploads._mirror(last=False)
+    told = [(event["kind"], event["text"]) for event in events.read()[0] if event["kind"] in ("uploaded", "warning")]
+    assert [kind for kind, _ in told] == ["warning", "uploaded", "warning"]  # each command once
+    assert "step-00000005 is not uploaded" in told[0][1]
     assert uploaded(place) == [10, 20, 24]
 
 
@@ -164,6 +183,38 @@ def test_a_store_that_is_away_costs_a_warning_and_the_end_of_the_run_catches_up(
     assert curve(run) == curve(in_peace)
     assert uploaded(str(place)) == [5, 10, 15, 20, 24]
     assert not (run / ".uploading").exists()
+
+
+def test_a_second_machine_is_refused_while_the_first_lives_and_takes_over_when_it_is_dead(
+    tmp_path, blocks, place, capsys
+):
+    first = options_with(blocks, tmp_path / "a", place, max_steps=2, eval_steps=2)
+    second = {**first, "output_dir": str(tmp_path / "b")}
+    run = plan_of(first).run
+    home = upload.home_of(run, place)
+    with lease.kept(run, home):
+        lease.take(run, home, print)
+        with pytest.raises(ConfigError, match=r"in use by pmlm pretrain \(process .*another folder: end it"):
+            start(second)
+        assert lease.NOTE in storage.names_in(home)
+        assert uploaded(place) == []
+    assert lease.NOTE not in storage.names_in(home)
+    lease.take(run, home, print)  # and killed: the note stays
+    capsys.readouterr()
+    start(first, pull_at=2)  # the same machine goes on at once
+    lease.take(run, home, print)
+    assert "is in use" not in capsys.readouterr().out
+    start(second)
+    assert "waiting for up to" in capsys.readouterr().out
+    assert uploaded(place) == [2]
+    assert lease.NOTE not in storage.names_in(home)
+    with lease.kept(run, home):
+        lease.take(run, home, print)
+        lease._write(plan_of(second).run, home)  # after a while without a store
+        deadline = time.monotonic() + 10
+        while "was taken over by pmlm pretrain (process" not in capsys.readouterr().out:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
 
 
 def test_a_finished_run_is_uploaded_by_the_same_command(tmp_path, blocks, place, capsys):

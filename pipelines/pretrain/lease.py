@@ -1,0 +1,99 @@
+"""One command at a time on a run's place in upload_dir: machines with disks of their own do not see each other's locks.
+
+    UPLOAD_DIR/RUN/in_use.json     who uses it, and a word that changes every minute while that command lives
+
+No clocks are compared: whoever meets another's note watches whether the word changes. The note goes when its command
+ends; one that stays was left by a kill, and is no bar to commands with the same run folder.
+"""
+
+import contextlib
+import json
+import os
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+
+from pipelines.console import warn
+from pipelines.run_folder import RunDir
+from pipelines.tracking.redact import redact
+from pmlm_core import storage
+from pmlm_core.errors import ConfigError, DataError
+
+NOTE = "in_use.json"
+_RENEW_S, _LOST_S, _LOOK_S, _RELEASE_S = 60.0, 300.0, 5.0, 5.0
+_held: set[str] = set()  # where this process has put a note
+
+
+def take(run: RunDir, home: str, say: Callable[[str], None]) -> None:
+    """Note in `home` that this run folder's command uses it; where another's has, wait until that is surely dead.
+
+    Raises:
+        ConfigError: it lives.
+        OSError, DataError: the store cannot be reached, or refuses.
+    """
+    first, begun = _of_another(run, home), time.monotonic()
+    if first is not None:
+        say(
+            f"warning: {redact(home)} is in use by {first['by']}, or was when that was killed: waiting for up to "
+            f"{_LOST_S / 60:g} minutes to see which; if you know that it has ended, delete {NOTE} there"
+        )
+    while first is not None and time.monotonic() - begun < _LOST_S and (there := _of_another(run, home)) is not None:
+        if there != first:
+            raise ConfigError(
+                f"{redact(home)} is in use by {there['by']}, which trains the same run in another folder: end it and "
+                "give the same command again; for a run beside it, choose another run_name"
+            )
+        time.sleep(_LOOK_S)
+    _write(run, home)
+
+
+@contextlib.contextmanager
+def kept(run: RunDir, home: str) -> Iterator[None]:
+    """Renew the note while the block runs, and remove it at the end."""
+    ended = threading.Event()
+    thread = threading.Thread(target=_renew, args=(run, home, ended), name="pmlm-lease", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join(_RELEASE_S)
+        with contextlib.suppress(OSError, DataError), storage.patient_for(_RELEASE_S):
+            if _of_another(run, home) is None:
+                storage.remove_file(storage.join(home, NOTE))
+        _held.discard(home)
+
+
+def _renew(run: RunDir, home: str, ended: threading.Event) -> None:
+    while not ended.wait(_RENEW_S):
+        with contextlib.suppress(OSError, DataError):  # the store is away: uploads say so
+            if (there := _of_another(run, home)) is None:
+                _write(run, home)
+            elif home in _held:  # else `take` is about to judge it
+                warn(f"{redact(home)} was taken over by {there['by']}: both commands upload there; end one of them")
+                return
+
+
+def _of_another(run: RunDir, home: str) -> dict[str, object] | None:
+    """The note there, unless it is this run folder's own or none."""
+    if NOTE not in storage.names_in(home):
+        return None
+    with contextlib.suppress(DataError, ValueError, TypeError, KeyError):  # removed at this moment, or no such note
+        there = json.loads(storage.read_bytes(storage.join(home, NOTE)))
+        if there["run_folder"] != _made(run) and there["by"]:
+            return there
+    return None
+
+
+def _write(run: RunDir, home: str) -> None:
+    by = f"pmlm pretrain (process {os.getpid()} on {socket.gethostname()})"
+    note = {"by": by, "run_folder": _made(run), "word": uuid.uuid4().hex}
+    storage.write_bytes(storage.join(home, NOTE), json.dumps(note).encode())
+    _held.add(home)
+
+
+def _made(run: RunDir) -> float:
+    """When a run folder was made, to the microsecond: what tells it from others, if its record says so."""
+    return json.loads(run.record.read_text(encoding="utf-8")).get("started", 0.0)
