@@ -32,7 +32,7 @@ COMMANDS = {
     "doctor": Command("DoctorConfig", "Check a machine or a cluster, and what a recipe asks of it, before a long run."),
     "submit": Command("SubmitConfig", "Run a command as a job of a Ray cluster; follow, find, list and stop jobs."),
     "sync": Command("SyncConfig", "Send what MLflow has not received yet of a run or a sweep."),
-    "plan": Command("PlanConfig", "Say what a recipe would take on any cluster: hours, dollars, the bottleneck."),
+    "plan": Command("PlanConfig", "Say what preprocessing and pre-training would take on any cluster: hours, dollars."),
 }
 
 
@@ -83,8 +83,6 @@ def _dispatch(arguments: list[str]) -> int:
         if more := getattr(config_class, "more_help", None):
             print(f"\n{importlib.import_module(more).text()}")
         return 0
-    if name == "submit" and "--" not in rest and any(word in COMMANDS for word in rest):
-        raise ConfigError("pmlm submit: put -- before the command: pmlm submit -- pretrain --config RECIPE.yaml ...")
     request = options.parse(name, config_class, command.summary, rest, tuple(COMMANDS))
     if request.action == "print_config":
         print(options.as_recipe(name, request.config), end="")

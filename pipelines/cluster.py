@@ -92,8 +92,24 @@ def connect(num_cpus: int | None = None) -> None:
     options |= {"address": "local", "num_cpus": num_cpus, "include_dashboard": False}
     # A Ray of ours hands its environment on to its workers. Told as a runtime environment instead, it would be made by
     # an agent first, and the workers that Ray starts in advance, having none, would be left aside for new ones.
-    with _environment(worker_environment()):
+    with _environment(worker_environment()), _on_loopback():
         _start(options, retries=2)
+
+
+@contextmanager
+def _on_loopback() -> Iterator[None]:
+    """A Ray that is started meanwhile listens on 127.0.0.1 alone, as one on macOS and Windows does by itself.
+
+    Told `_node_ip_address="127.0.0.1"`, Ray takes the machine's outward address and listens on all.
+    """
+    from ray._private import ray_constants
+
+    before = ray_constants.ENABLE_RAY_CLUSTER
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before
 
 
 @contextmanager

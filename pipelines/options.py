@@ -201,18 +201,19 @@ def _normalise(argv: list[str], fields: dict[str, Any], positional: str | None, 
             bare += argv[position:]
             break
         if not token.startswith("--"):
+            if positional in (None, "command"):
+                raise _stray(token, argv[: position - 1], fields, positional, command)
             bare.append(token)
             continue
         name, equals, value = token[2:].partition("=")
         name = name.replace("-", "_")
         if name not in fields:
             raise _unknown(name, fields, f"pmlm {command}")
-        if name in seen:
-            raise ConfigError(
-                f"pmlm {command}: option '--{name}' is given twice; the values of a list follow one --{name}"
-            )
-        seen.add(name)
         kind = fields[name]
+        if name in seen:
+            hint = f"; the values of a list follow one --{name}" if _is(kind, list) else ""
+            raise ConfigError(f"pmlm {command}: option '--{name}' is given twice{hint}")
+        seen.add(name)
         if equals:
             out.append(f"--{name}={_as_list(value) if _is(kind, list) else value}")
         elif _is(kind, list):
@@ -228,11 +229,21 @@ def _normalise(argv: list[str], fields: dict[str, Any], positional: str | None, 
         else:
             out.append(f"--{name}={argv[position]}")
             position += 1
-    if bare and positional is None:
-        raise ConfigError(f"pmlm {command}: '{bare[0]}' is not an option; options are written --name value")
-    if bare and positional is not None:
+    if bare:
         out.append(f"--{positional}={json.dumps(bare, ensure_ascii=False)}")
     return out
+
+
+def _stray(word: str, before: list[str], fields: dict[str, Any], positional: str | None, command: str) -> ConfigError:
+    """The error of a word that no option takes."""
+    if positional is not None:
+        return ConfigError(
+            f"pmlm {command}: put -- before the command: pmlm {command} -- pretrain --config RECIPE.yaml ..."
+        )
+    hint, flag = "options are written --name value", before[-1].replace("-", "_") if before else ""
+    if flag.startswith("__") and _is(fields.get(flag[2:]), bool):
+        hint = f"{before[-1]} is given bare, or as {before[-1]}=true or {before[-1]}=false"
+    return ConfigError(f"pmlm {command}: '{word}' is not an option; {hint}")
 
 
 def _as_list(value: str) -> str:

@@ -42,6 +42,16 @@ def naming(word: str) -> list[int]:
     return found
 
 
+def listening(pids: list[int]) -> set[str]:
+    """Addresses at which the processes wait for connections, as /proc/net/tcp and tcp6 write them, without the port."""
+    theirs = set()
+    for pid in pids:
+        with contextlib.suppress(OSError):  # it has ended
+            theirs |= {os.readlink(each) for each in (Path("/proc") / str(pid) / "fd").iterdir()}
+    lines = [line.split() for table in ("tcp", "tcp6") for line in Path("/proc/net", table).read_text().splitlines()]
+    return {each[1].partition(":")[0] for each in lines if each[3] == "0A" and f"socket:[{each[9]}]" in theirs}
+
+
 def wait_until_gone(pids: list[int], seconds: float = 30) -> None:
     """Wait until none of the processes runs; AssertionError if one still does after `seconds`."""
     deadline = time.monotonic() + seconds

@@ -8,7 +8,13 @@ from pipelines.doctor.finding import Check, Finding, count, error, gigabytes, na
 from pipelines.doctor.gpus import Gpus
 from pipelines.doctor.machine import Machine
 from pipelines.doctor.nodes import Node
-from pipelines.doctor.pretraining import LIBRARIES
+
+_LOWER = {
+    "preprocess": "num_workers",
+    "predict": "batch_size, or num_workers",
+    "sweep": "micro_batch_size in its options, or max_concurrent_trials",
+}
+"""What takes memory, where it is not the micro-batch and the number of workers."""
 
 
 def check(
@@ -32,7 +38,8 @@ def check(
         findings += _memory(job, nodes, machines)
     have = f"{totals['CPU']:g} CPUs, {totals['GPU']:g} GPUs, {gigabytes(sum(_own(machines).values()))} of memory"
     asked = "; ".join(
-        f"{job.stage} asks for {count(job.num_workers, 'worker')} of {count(job.cpus, 'CPU')}"
+        f"{job.stage} asks for {count(job.num_workers, 'worker')}{' or more' * (job.most is None)} of "
+        f"{count(job.cpus, 'CPU')}"
         + (f" and {job.gpus:g} GPU" if job.gpus else "")
         + (f", {gigabytes(job.weight.worker)} each" if job.weight else "")
         for job in jobs
@@ -110,15 +117,19 @@ def _memory(job: Job, nodes: Sequence[Node], machines: Mapping[str, Machine]) ->
     """Memory if Ray packs a machine as full as its CPUs and GPUs allow."""
     if job.weight is None:
         return []
-    findings, one = [], job.weight.worker
+    findings, one, lower = [], job.weight.worker, _LOWER.get(job.stage, "micro_batch_size, or num_workers")
     if job.gpus:
+        sharing = max(1, int(1 / job.gpus))
+        takes = f"{sharing} workers take" if sharing > 1 else "a worker takes"
         for node in nodes:
             for gpu in (machines[node.label].gpus or Gpus()).gpus:
-                if gpu.memory_free < one:
-                    hard = gpu.memory < one
+                if gpu.memory_free < sharing * one:
+                    hard = gpu.memory < sharing * one
                     has = f"{gigabytes(gpu.memory)}" if hard else f"{gigabytes(gpu.memory_free)} free now"
-                    text = f"{job.stage}: a worker takes {gigabytes(one)} by formula, and {gpu.name} has {has}"
-                    remedy = "Lower micro_batch_size." if hard else "End what else uses the GPU (`nvidia-smi`)."
+                    text = f"{job.stage}: {takes} {gigabytes(sharing * one)} by formula, and {gpu.name} has {has}"
+                    remedy = f"Lower {lower.partition(',')[0]}."
+                    if not hard:
+                        remedy = "End what else uses the GPU (`nvidia-smi`)."
                     findings.append((error if hard else warning)(text, remedy, node.label))
                     break
         return findings
@@ -128,13 +139,16 @@ def _memory(job: Job, nodes: Sequence[Node], machines: Mapping[str, Machine]) ->
         workers[identity] = workers.get(identity, 0) + _fit(job, node)
     alone = len(nodes) == 1
     for label, machine in {each.identity: (label, each) for label, each in machines.items()}.values():
-        here = job.num_workers if alone else min(job.num_workers, workers.get(machine.identity, 0))
-        needed = here * (one + LIBRARIES)
+        fitting = workers.get(machine.identity, 0)
+        here = fitting if job.most is None else min(fitting, max(job.most, job.num_workers))
+        here = fitting if job.most is None else min(fitting, max(job.most, job.num_workers))
+        here = max(here, job.num_workers * alone)
+        needed = here * (one + job.weight.libraries)
         if needed > machine.memory_free:
             hard = needed > machine.memory
             has = f"{gigabytes(machine.memory)}" if hard else f"{gigabytes(machine.memory_free)} free now"
             text = f"{job.stage}: {count(here, 'worker')} take {gigabytes(needed)} by formula, and the node has {has}"
-            remedy = "Lower micro_batch_size, or num_workers." if hard else "End what else runs there."
+            remedy = f"Lower {lower}." if hard else "End what else runs there."
             findings.append((error if hard else warning)(text, remedy, label))
     return findings
 

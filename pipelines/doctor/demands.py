@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +10,7 @@ from pipelines import cluster, options
 from pipelines.cli import COMMANDS
 from pipelines.doctor.config import DoctorConfig
 from pipelines.doctor.finding import Finding, error
-from pipelines.doctor.pretraining import Weight, weigh
+from pipelines.doctor.pretraining import PREPROCESSING, Weight, weigh
 from pipelines.inner_command import class_of, parse
 from pipelines.tracking.patience import Attempt
 from pmlm_core import storage
@@ -35,7 +36,14 @@ class Place:
 
 @dataclass(frozen=True)
 class Job:
-    """Workers of a stage; `weight` is what pre-training weighs, None for others. `group`: they talk to each other."""
+    """Workers of a stage.
+
+    Attributes:
+        num_workers: without which it does not run.
+        group: they talk to each other.
+        weight: None where it cannot be told: the model is not made yet, or nothing is known of the stage.
+        most: workers at a time where there is room for more than num_workers: as many as fit for None, no more for 0.
+    """
 
     stage: str
     num_workers: int
@@ -44,6 +52,7 @@ class Job:
     group: bool
     output_dir: str = ""
     weight: Weight | None = None
+    most: int | None = 0
 
 
 @dataclass(frozen=True)
@@ -119,21 +128,44 @@ def _each_once(places: list[Place]) -> tuple[Place, ...]:
 def _job(stage: str, config: Any, timeout: float) -> tuple[Job | None, Finding | None]:
     if stage in ("pretrain", "finetune"):
         threads = cluster.threads_per_worker(config.cpus_per_worker, config.num_workers)
-        needed = getattr(config, "min_workers", None) or config.num_workers
-        job = Job(stage, needed, threads, float(config.use_gpu), config.num_workers > 1, config.output_dir)
-        if stage == "finetune":
-            return job, None
-        attempt = Attempt(lambda: weigh(config), timeout, "doctor-weigh")  # it reads data_dir, which may hang
-        if attempt.result is None:
-            why = f"memory of pretrain cannot be told: {attempt.failure}"
-            return job, error(why, "Mend the option or file that it names, or the storage that does not answer.")
-        return dataclasses.replace(job, weight=attempt.result), None
-    if stage == "sweep":
+        workers = config.num_workers
+        needed = getattr(config, "min_workers", None) or workers
+        job = Job(stage, needed, threads, float(config.use_gpu), workers > 1, config.output_dir, most=workers)
+    elif stage == "sweep":
+        workers, trials = config.num_workers, config.max_concurrent_trials
         cpus, gpus = config.cpus_per_trial, config.gpus_per_trial
-        return Job(stage, config.num_workers, cpus, gpus, config.num_workers > 1, config.output_dir), None
-    if stage == "predict":
-        return Job(stage, config.num_workers or 1, config.cpus_per_worker, float(config.use_gpu), False), None
-    return None, None
+        most = trials and trials * workers * len(config.benchmark)
+        job = Job(stage, workers, cpus, gpus, workers > 1, config.output_dir, most=most)
+    elif stage == "predict":
+        workers, gpus = config.num_workers or 1, float(config.use_gpu)
+        job = Job(stage, workers, config.cpus_per_worker, gpus, False, most=config.num_workers)
+    elif stage in ("tokenizer", "preprocess"):
+        # A cluster with fewer CPUs does as many tasks at a time as it has.
+        needed = 1 if cluster.is_remote() else config.num_workers or 1
+        job = Job(stage, needed, 1, 0.0, False, most=config.num_workers)
+    else:
+        return None, None
+    how = _way_to_weigh(stage)
+    attempt = Attempt(lambda: how(config), timeout, "doctor-weigh")  # it reads folders, which may hang
+    if attempt.failure is not None:
+        why = f"memory of {stage} cannot be told: {attempt.failure}"
+        return job, error(why, "Mend the option or file that it names, or the storage that does not answer.")
+    return dataclasses.replace(job, weight=attempt.result), None
+
+
+def _way_to_weigh(stage: str) -> Callable[[Any], Weight | None]:
+    match stage:
+        case "pretrain":
+            return weigh
+        case "preprocess":
+            return lambda _: PREPROCESSING
+        case "tokenizer":
+            return lambda _: None
+    from pipelines.doctor import weights  # imports torch, which is not to be counted in the attempt's time
+
+    ways: dict[str, Callable[[Any], Weight | None]]
+    ways = {"finetune": weights.of_finetune, "sweep": weights.of_sweep, "predict": weights.of_predict}
+    return ways[stage]
 
 
 def _absolute(path: str) -> str:

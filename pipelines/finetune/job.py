@@ -229,15 +229,14 @@ def with_features(job: Job, folders: Mapping[tuple[str, int, bool], Path]) -> Jo
     )
 
 
-def settled_micro_batch(job: Job, longest: int) -> int:
+def settled_micro_batch(config: FinetuneConfig, recipe: Recipe, longest: int) -> int:
     """Rows of one forward pass: as asked for, or what divides the batch evenly within the token budget.
 
     Args:
         longest: tokens of the longest feature.
     """
-    config = job.config
     limit = (_GPU_TOKENS if config.use_gpu else _CPU_TOKENS) // max(1, longest)
-    return micro_batch_size(job.recipe.batch_size, config.num_workers, config.micro_batch_size, limit)
+    return micro_batch_size(recipe.batch_size, config.num_workers, config.micro_batch_size, limit)
 
 
 def changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

@@ -5,16 +5,19 @@ Tokens are an estimate from a sample of the training split, encoded on the spot;
 """
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 from pipelines.finetune.families import family_of
 from pipelines.finetune.job import Job, settled_micro_batch
 from pipelines.finetune.splits import read_chosen
 from pmlm_core.corpus.tokenizer import TextTokenizer
 from pmlm_core.model import cost
+from pmlm_core.tasks.base import Recipe
 
 _SAMPLE = 256
 
@@ -37,7 +40,7 @@ class Size:
 
 def sized(job: Job) -> Size:
     """Count a run; its tokens are an estimate from a sample that is encoded now."""
-    shape = _shape(job)
+    shape = shape_in(json.loads((Path(job.source.path) / "config.json").read_text(encoding="utf-8")))
     features, longest, mean = _sample(job)
     count = cost.parameters(
         shape, job.source.vocab_size, max_position_embeddings=job.source.positions, rel_pos_bins=shape.rel_pos_bins
@@ -52,16 +55,8 @@ def describe(job: Job) -> list[str]:
     size, rows, mean, longest, count = found.shape, found.rows, found.mean, found.longest, found.parameters
     recipe, seeds = job.recipe, job.config.all_seeds()
     steps = -(-rows // recipe.batch_size)
-    micro = settled_micro_batch(job, longest)
-    slots = recipe.max_target_length
-    activations = cost.activation_bytes(
-        size,
-        rows=micro,
-        context=max(8, longest - 2 * slots),
-        slots=slots,
-        vocab_size=job.source.vocab_size,
-        objective="PAR" if slots else "AE",
-    )
+    micro = settled_micro_batch(job.config, recipe, longest)
+    activations = activation_bytes(size, job.source.vocab_size, recipe, micro, longest)
     tokens = rows * mean * recipe.num_train_epochs * len(seeds)
     others = ", ".join(f"{part.split.name} {part.split.used:,}" for part in job.final) or "none"
     return [
@@ -82,8 +77,21 @@ def describe(job: Job) -> list[str]:
     ]
 
 
-def _shape(job: Job) -> SimpleNamespace:
-    saved = json.loads((Path(job.source.path) / "config.json").read_text(encoding="utf-8"))
+def activation_bytes(shape: SimpleNamespace, vocab_size: int, recipe: Recipe, rows: int, longest: int) -> int:
+    """Of a forward pass of `rows`, kept for its backward pass; `longest`: tokens of a feature, a target twice."""
+    slots = recipe.max_target_length
+    return cost.activation_bytes(
+        shape,
+        rows=rows,
+        context=max(8, longest - 2 * slots),
+        slots=slots,
+        vocab_size=vocab_size,
+        objective="PAR" if slots else "AE",
+    )
+
+
+def shape_in(saved: Mapping[str, Any]) -> SimpleNamespace:
+    """Sizes of the model that a config.json describes."""
     names = ("num_hidden_layers", "hidden_size", "num_attention_heads", "intermediate_size")
     return SimpleNamespace(
         **{name: int(saved[name]) for name in names}, rel_pos_bins=int(saved.get("rel_pos_bins", 32))

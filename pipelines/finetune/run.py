@@ -89,7 +89,7 @@ def _encoded(job: Job, known: bool) -> Job:
         threads=cluster.threads_per_worker(job.config.cpus_per_worker, job.config.num_workers),
     )
     batches = TrainingBatches(job, job_family(job))
-    job = replace(job, micro_batch_size=settled_micro_batch(job, batches.longest))
+    job = replace(job, micro_batch_size=settled_micro_batch(job.config, job.recipe, batches.longest))
     tell_training(job, batches.max_steps, known)
     return job
 

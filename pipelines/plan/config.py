@@ -13,7 +13,8 @@ class PlanConfig:
     dry_run: ClassVar[bool] = False
 
     recipe: str = ""
-    """Recipe with a section pretrain; its sections preprocess and tokenizer are reckoned with where it has them."""
+    """Recipe with a section pretrain, such as recipes/pretrain/base.yaml; its sections preprocess and tokenizer are
+    reckoned with where it has them, fine-tuning and sweeps are not."""
     batch_size: int | None = None
     """Rows of a global batch, in place of the recipe's."""
     micro_batch_size: int | None = None
@@ -62,7 +63,7 @@ class PlanConfig:
     """Dollars for storing blocks."""
 
     json: str | None = None
-    """Also write all figures to this file."""
+    """Also write all figures to this file, local or in an object store."""
 
     def validate(self) -> None:
         """Raises ConfigError where something is missing or out of range."""

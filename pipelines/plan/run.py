@@ -2,7 +2,6 @@
 
 import json
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from pipelines.console import made, say
@@ -13,6 +12,7 @@ from pipelines.plan.config import PlanConfig
 from pipelines.plan.corpus import Corpus, corpus_of
 from pipelines.plan.recipe import Planned, read_recipe
 from pipelines.plan.step import Step, evaluation_seconds, step_on
+from pmlm_core import storage
 from pmlm_core.errors import ConfigError
 
 
@@ -49,7 +49,7 @@ def run(config: PlanConfig) -> None:
     for line in text.lines(config, plan):
         say(line)
     if config.json is not None:
-        Path(config.json).write_text(json.dumps(as_json(config, plan), indent=1) + "\n", encoding="utf-8")
+        storage.write_bytes(config.json, (json.dumps(as_json(config, plan), indent=1) + "\n").encode())
         made("plan", config.json)
     if all(line.step is None for line in plan.lines):
         raise ConfigError("on none of these numbers of GPUs can the recipe be trained; the lines above say why")

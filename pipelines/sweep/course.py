@@ -131,7 +131,7 @@ def _course(config: SweepConfig, name: str) -> tuple[Course, Rejects]:
     # What the user says of an option goes before what the benchmark's file says, be it fixed or searched.
     searched = {option: value for option, value in searched.items() if option not in asked}
     options = {**{name: value for name, value in benchmark.options.items() if name not in searched}, **asked}
-    base = _base(config, benchmark, options, config.folder_of(name))
+    base = trial_options(config, benchmark, options, config.folder_of(name))
     for option, domain in searched.items():
         for value in _values(domain):
             _with(base, {option: value}).validate()
@@ -178,7 +178,14 @@ def _grid_size(grid: Mapping[str, Any], seeds: tuple[int, ...]) -> int:
     return size
 
 
-def _base(config: SweepConfig, benchmark: Benchmark, options: Mapping[str, Any], data_dir: str) -> FinetuneConfig:
+def trial_options(
+    config: SweepConfig, benchmark: Benchmark, options: Mapping[str, Any], data_dir: str
+) -> FinetuneConfig:
+    """What every trial of a benchmark is given, with `options` of the benchmark and of the user.
+
+    Raises:
+        ConfigError: they are out of range or contradict each other.
+    """
     output_dir = storage.absolute(config.output_dir)
     base = FinetuneConfig(
         task=benchmark.task,

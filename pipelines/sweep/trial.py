@@ -122,7 +122,8 @@ def _train(told: Told, point: Point, folder: Path, report: "Reporter", ended: En
 
     job = replace(job_at(told.base, point, folder), attempt=uuid.uuid4().hex[:12])
     batches = TrainingBatches(job, job_family(job))
-    micro_batch_size, threads = settled_micro_batch(job, batches.longest), job.config.cpus_per_worker or 1
+    micro_batch_size = settled_micro_batch(job.config, job.recipe, batches.longest)
+    threads = job.config.cpus_per_worker or 1
     job = replace(job, micro_batch_size=micro_batch_size, threads=threads)
     write_point(folder, point)
     write_record(job.run, {"identity": job.identity(), "seed": job.seed})

@@ -8,6 +8,7 @@ import pytest
 from pipelines import cluster
 from pmlm_core.corpus import shard_cache
 from pmlm_core.errors import ConfigError
+from tests.processes import below, listening
 
 
 def test_workers_get_the_memory_settings(ray_session):
@@ -26,6 +27,15 @@ def test_a_ray_of_ours_needs_no_runtime_environment_and_this_process_keeps_its_o
 
     assert not ray.get_runtime_context().runtime_env.get("env_vars")  # or workers started in advance were of no use
     assert not [name for name in cluster._WORKER_ENVIRONMENT if name in os.environ]
+
+
+def test_a_ray_of_ours_listens_for_this_machine_alone(ray_session):
+    import ray
+
+    assert ray.util.get_node_ip_address() == "127.0.0.1"
+    found = listening([os.getpid(), *below(os.getpid())])
+    assert found
+    assert {address[-8:] for address in found} == {"0100007F"}  # 127.0.0.1, in IPv6 too
 
 
 def test_variables_are_set_for_a_while(monkeypatch):

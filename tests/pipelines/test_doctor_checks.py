@@ -1,6 +1,7 @@
 """What the doctor makes of the nodes' reports: each finding once, and nothing where nothing is wrong."""
 
 import sys
+from dataclasses import replace
 
 import pytest
 from doctor_makers import GB, gpus, machine, node, only, three
@@ -152,6 +153,10 @@ def test_memory_of_machines():
     only(capacity.check(NODES, three(memory=24 * GB, memory_free=23 * GB), [job(6, worker=12 * GB)], joined=True,
                         most=None), "error", "2 workers take 26.0 GB")  # fmt: skip
     assert len(capacity.check(NODES, three(), [heavy], joined=True, most=None).findings) == 3
+    filling = Job("preprocess", 1, 1, 0.0, False, weight=Weight(7 * GB // 2, 0, libraries=0), most=None)  # eight a node
+    little = three(memory=27 * GB, memory_free=26 * GB)
+    only(capacity.check(NODES, little, [filling], joined=True, most=None), "error", "8 workers take 28.0 GB")
+    assert not capacity.check(NODES, little, [replace(filling, most=7)], joined=True, most=None).findings
 
 
 def test_memory_of_gpus():
@@ -163,6 +168,10 @@ def test_memory_of_gpus():
     only(capacity.check(nodes, busy, [wanted], joined=True, most=None), "warning", "H100 has 3.0 GB free now")
     small = {**fine, "node2": machine(2, gpus=gpus(name="T4", memory=16 * GB, free=15 * GB))}
     only(capacity.check(nodes, small, [wanted], joined=True, most=None), "error", "T4 has 16.0 GB")
+    shared = job(workers=1, gpus=0.25, worker=18 * GB)
+    assert not capacity.check(nodes, fine, [shared], joined=True, most=None).findings
+    busy = {**fine, "node2": machine(2, gpus=gpus(free=71 * GB))}
+    only(capacity.check(nodes, busy, [shared], joined=True, most=None), "warning", "4 workers take 72.0 GB")
 
 
 def test_gpus_that_torch_does_not_see_or_that_differ():

@@ -1,11 +1,16 @@
 """What the doctor reads out of a recipe and out of a command."""
 
+import re
 from pathlib import Path
 
 import pytest
+from predicting_data import make_finetuned
+from sweeping_data import make_sweep
 
+from pipelines.cli import main
 from pipelines.doctor.config import DoctorConfig
 from pipelines.doctor.demands import Place, settle
+from pipelines.doctor.pretraining import PREPROCESSING
 from pipelines.options import parse
 from pmlm_core.errors import ConfigError
 
@@ -22,7 +27,9 @@ def test_a_recipe_gives_places_workers_and_what_they_weigh(monkeypatch):
     assert at[f"{out}/pretrain"].renames
     assert at[f"{out}/blocks"] == Place(f"{out}/blocks", "preprocess output_dir", written=True, given=False)
     assert not at[str(ROOT / "data/corpus")].written  # above the wildcards
-    (job,) = found.jobs
+    reading, blocks, job = found.jobs
+    assert (reading.stage, reading.num_workers, reading.most, reading.weight) == ("tokenizer", 1, None, None)
+    assert (blocks.stage, blocks.cpus, blocks.most, blocks.weight) == ("preprocess", 1, None, PREPROCESSING)
     assert (job.stage, job.num_workers, job.gpus, job.group) == ("pretrain", 64, 1.0, True)
     # 16 bytes a parameter of state; five checkpoints at once of 12.
     assert 16 * 110e6 < job.weight.worker < 20e9
@@ -46,6 +53,35 @@ def test_a_command_is_read_as_it_would_be_run(monkeypatch):
     ]
     assert found.jobs[0].num_workers == 3
     assert found.tracking_uri == "http://mlflow:5000"
+
+
+def test_fine_tuning_sweeps_and_prediction_weigh_what_their_dry_runs_say(tmp_path, sample_tokenizer_dir, capsys):
+    sweep = make_sweep(tmp_path, sample_tokenizer_dir)
+    model = sweep["model"]
+    tune = ["finetune", "--task=classification", f"--model={model}", f"--data_dir={tmp_path / 'data'}"]
+    tune += ["--max_length=48", "--batch_size=8", "--micro_batch_size=4", f"--output_dir={tmp_path / 'run'}"]
+    (job,) = settle(DoctorConfig(command=tune)).jobs
+    with pytest.raises(SystemExit):
+        main([*tune, "--dry_run"])
+    said = float(re.search(r"memory +(\S+) GB a worker", capsys.readouterr().out)[1])
+    # Rows of the data are shorter than max_length.
+    assert said - 0.005 <= job.weight.worker / 1e9 < said + 0.02
+    assert 16 / 40 * job.weight.disk < job.weight.worker  # three checkpoints and a model; the state is 16 a parameter
+
+    words = [f"--{name}={value}" for name, value in sweep.items() if name not in ("benchmark", "data_dir")]
+    words += ["--benchmark", *sweep["benchmark"], "--data_dir", *sweep["data_dir"]]
+    (trial,) = settle(DoctorConfig(command=["sweep", *words])).jobs
+    assert trial.most is None
+    assert trial.weight.worker == job.weight.worker
+
+    folder = make_finetuned(tmp_path / "model", sample_tokenizer_dir, "classification")
+    ask = ["predict", f"--model={folder}", "--inputs", "x.jsonl", "--output_dir=out"]
+    (few,), (many,) = (settle(DoctorConfig(command=[*ask, f"--batch_size={rows}"])).jobs for rows in (1, 1000))
+    assert 600e6 < few.weight.worker < many.weight.worker < 1e9
+    assert few.weight.libraries == 0  # they are in it
+
+    (unmade,) = settle(DoctorConfig(command=[word.replace(model, "/nowhere") for word in tune])).jobs
+    assert unmade.weight is None
 
 
 def test_a_sweep_names_folders_by_benchmark(monkeypatch):

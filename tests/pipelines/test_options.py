@@ -109,7 +109,8 @@ def test_wrong_recipes_are_refused_with_place_and_reason(tmp_path, section, mess
         (["--kind", "wordpiece"], 'pmlm example: --kind must be one of .*, not "wordpiece"'),
         (["--config"], "needs the path of a recipe"),
         (["--config", "/nowhere.yaml"], "cannot be read"),
-        (["--inputs", "a", "--inputs", "b"], "given twice"),
+        (["--inputs", "a", "--inputs", "b"], "given twice; the values of a list follow one --inputs"),
+        (["--max_length", "9", "--max_length=8"], "'--max_length' is given twice$"),
         (["--dry_run=false"], "takes no value"),
     ],
 )
@@ -131,6 +132,29 @@ class Demanding:
     model: str
     task: str
     rate: float | None = None
+
+
+@dataclass(frozen=True)
+class Flagged:
+    """Nothing but options."""
+
+    use_gpu: bool = False
+    """A flag."""
+    seed: int = 0
+    """A number."""
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--use-gpu", "yes"], "'yes' is not an option; --use-gpu is given bare, or as --use-gpu=true or --use-gpu=f"),
+        (["--seed", "1", "yes"], "'yes' is not an option; options are written --name value"),
+        (["yes"], "'yes' is not an option; options are written --name value"),
+    ],
+)
+def test_a_word_that_no_option_takes(argv, message):
+    with pytest.raises(ConfigError, match=message):
+        parse("flagged", Flagged, "", argv, ["flagged"])
 
 
 def test_what_must_be_given_may_be_in_the_recipe_or_on_the_command_line(tmp_path):

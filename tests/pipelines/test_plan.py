@@ -206,7 +206,7 @@ def test_an_unknown_gpu_needs_its_figures() -> None:
 
 
 def test_the_command(tmp_path, capsys) -> None:
-    out = tmp_path / "plan.json"
+    out = tmp_path / "new" / "plan.json"
     arguments = ["plan", "--recipe", BASE.recipe, "--gpus", "8", "64", "512", "--corpus_gb", "160", "--json", str(out)]
     with pytest.raises(SystemExit) as caught:
         main(arguments)

@@ -1,7 +1,8 @@
-"""`kill -9` of a worker, then of everything: the same command goes on, and the loss curve is that of a run in peace."""
+"""A slow worker, `kill -9` of one, then of everything: the same command goes on, with the curve of a run in peace."""
 
 import os
 import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -11,16 +12,25 @@ from tests.pipelines.pretrain_command import STEPS, Command
 from tests.pipelines.training_without_ray import curve
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("rank", [1, pytest.param(0, marks=pytest.mark.slow)])
-def test_killed_worker_then_killed_driver_leave_no_trace_in_the_curve(
+@pytest.mark.parametrize("rank", [1, 0])
+def test_slow_worker_then_killed_worker_then_killed_driver_leave_no_trace_in_the_curve(
     rank, tmp_path: Path, blocks: str, undisturbed: Path
 ):
     expected = curve(undisturbed)
     assert len(expected) == STEPS
 
     command = Command(blocks, tmp_path / "war")
+    command.wait_for_step(3)
+    os.kill(command.worker_pid(1), signal.SIGSTOP)
+    time.sleep(1)  # for the step that it was in
+    reached = max(curve(command.run.path))
+    time.sleep(3)
+    assert max(curve(command.run.path)) == reached < 15
+    os.kill(command.worker_pid(1), signal.SIGCONT)
     command.wait_for_step(15)
+    assert [event["kind"] for event in Events(command.run).read()[0]].count("resumed") == 1
     os.kill(command.worker_pid(rank), signal.SIGKILL)
     command.wait_for_step(45)
     os.killpg(command.process.pid, signal.SIGKILL)

@@ -217,11 +217,12 @@ def test_nothing_answers(project, capsys, listener):
     assert f"no Ray answers at http://127.0.0.1:{port}" in capsys.readouterr().err
 
 
-def test_a_command_without_its_dashes_is_told_where_they_go(project, capsys):
+@pytest.mark.parametrize("before", [["submit", "--no_wait"], ["doctor"]])
+def test_a_command_without_its_dashes_is_told_where_they_go(before, project, capsys):
     with pytest.raises(SystemExit) as ended:
-        main(["submit", "--no_wait", "pretrain", "--preset", "tiny"])
+        main([*before, "pretrain", "--preset", "tiny"])
     assert ended.value.code == 2
-    assert "pmlm submit: put -- before the command" in capsys.readouterr().err
+    assert f"pmlm {before[0]}: put -- before the command" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

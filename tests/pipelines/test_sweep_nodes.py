@@ -1,8 +1,10 @@
-"""A sweep over several nodes, one of which is lost while a trial runs on it."""
+"""A sweep that is given a second node while it runs, and loses it while a trial runs on it."""
 
 import json
+import os
+import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 
@@ -14,34 +16,52 @@ from test_sweep_killed import start
 
 from pipelines.sweep.config import SweepConfig
 from pipelines.sweep.trials import read_failure
+from tests.ray_nodes import at_work, cluster_of
 
 
 @pytest.fixture
 def cluster() -> Iterator[Cluster]:
-    """A head for the driver's calls and two nodes of one CPU each."""
-    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
-    yield made
-    made.shutdown()
+    with cluster_of(1) as made:
+        yield made
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
-def test_a_lost_node_loses_no_finished_trial(
+@pytest.mark.timeout(900)
+def test_a_new_node_is_given_trials_and_a_lost_one_loses_no_finished_trial(
     tmp_path: Path, sample_tokenizer_dir: str, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ):
-    doomed, _ = cluster.add_node(num_cpus=1), cluster.add_node(num_cpus=1)
     monkeypatch.setenv("RAY_ADDRESS", cluster.address)
     made = make_sweep(tmp_path, sample_tokenizer_dir, num_samples=5, finalists=0, stop_hopeless=False)
     longer = {"num_train_epochs": 12, "max_train_rows": 60}
     options = asdict(SweepConfig(**{**made, "strategy": "random", "options": longer}))
     trials, log = tmp_path / "out" / "sweep" / "reviews" / "trials", tmp_path / "log.txt"
     driver = start(options, log)
-    deadline = time.monotonic() + 300
+
+    def begun() -> int:
+        return len(list(trials.glob("*/run.json")))
+
+    def ended() -> int:
+        return len(list(trials.glob("*/scores.json")))
+
+    def wait_until(come_true: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + 300
+        while not come_true():
+            assert driver.poll() is None, log.read_text()
+            assert time.monotonic() < deadline, log.read_text()
+            time.sleep(0.1)
+
+    wait_until(lambda: begun() == 1)
+    (first,) = cluster.worker_nodes
+    trial = at_work(first)
+    for pid in trial:  # or it and all others would be done before the new node is up
+        os.kill(pid, signal.SIGSTOP)
+    doomed = cluster.add_node(num_cpus=1)
+    wait_until(lambda: begun() == 2)
+    assert at_work(doomed)
+    for pid in trial:
+        os.kill(pid, signal.SIGCONT)
     # One has ended, and each node is at work on another.
-    while not (ended := len(list(trials.glob("*/scores.json")))) or len(list(trials.glob("*/run.json"))) < ended + 2:
-        assert driver.poll() is None, log.read_text()
-        assert time.monotonic() < deadline, log.read_text()
-        time.sleep(0.1)
+    wait_until(lambda: (done := ended()) > 0 and begun() >= done + 2)
     finished = {path: path.read_bytes() for path in trials.glob("*/scores.json")}
     cluster.remove_node(doomed, allow_graceful=False)
 

@@ -128,6 +128,8 @@ def test_a_run_without_mlflow_from_beginning_to_end_is_sent_afterwards(
     monkeypatch.setattr(stage, "_fit", lambda plan: train(plan, Team()))
     stage.run(PretrainConfig(**options))
     run_dir = tmp_path / "out" / "run"
+    stage.run(PretrainConfig(**options | {"output_dir": str(tmp_path / "peace"), "tracking_uri": "none"}))
+    assert curve(run_dir) == curve(tmp_path / "peace" / "run")
     server.start()
     sync(SyncConfig(run_dir=str(run_dir), tracking_uri=server.uri))
     client = MlflowClient(server.uri)
