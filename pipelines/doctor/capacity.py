@@ -141,7 +141,6 @@ def _memory(job: Job, nodes: Sequence[Node], machines: Mapping[str, Machine]) ->
     for label, machine in {each.identity: (label, each) for label, each in machines.items()}.values():
         fitting = workers.get(machine.identity, 0)
         here = fitting if job.most is None else min(fitting, max(job.most, job.num_workers))
-        here = fitting if job.most is None else min(fitting, max(job.most, job.num_workers))
         here = max(here, job.num_workers * alone)
         needed = here * (one + job.weight.libraries)
         if needed > machine.memory_free:
