@@ -17,7 +17,6 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
-from pathlib import Path
 
 LOOK_S = 5.0
 _GOOGLE_S = 30.0
@@ -86,16 +85,19 @@ def drain_this_node(seconds: float) -> None:
     import ray
 
     ray.init(address="auto", log_to_driver=False, logging_level=logging.ERROR)
-    context = ray.get_runtime_context()
+    try:
+        context = ray.get_runtime_context()
+        address, node = context.gcs_address, context.get_node_id()
+    finally:
+        ray.shutdown()
     command = [
-        str(Path(sys.executable).parent / "ray"), "drain-node",
-        "--address", context.gcs_address,
-        "--node-id", context.get_node_id(),
+        sys.executable, "-m", "ray.scripts.scripts", "drain-node",
+        "--address", address,
+        "--node-id", node,
         "--reason", "DRAIN_NODE_REASON_PREEMPTION",
         "--reason-message", f"this machine is taken in {seconds:.0f} s",
         "--deadline-remaining-seconds", str(int(seconds)),
     ]  # fmt: skip
-    ray.shutdown()
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     if done.returncode != 0:
         raise RuntimeError(f"Ray did not drain this node: {done.stderr.strip()[-500:]}")
@@ -124,7 +126,7 @@ def main(arguments: list[str] | None = None) -> None:
         try:
             drain_this_node(max(0.0, end - time.monotonic()))
             break
-        except (RuntimeError, OSError, subprocess.TimeoutExpired) as error:  # Ray's head may be away for a moment
+        except Exception as error:  # Ray's head may be away for a moment
             if time.monotonic() > end:
                 raise
             say(f"{error}; trying again")

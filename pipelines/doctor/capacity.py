@@ -119,9 +119,10 @@ def _memory(job: Job, nodes: Sequence[Node], machines: Mapping[str, Machine]) ->
         return []
     findings, one, lower = [], job.weight.worker, _LOWER.get(job.stage, "micro_batch_size, or num_workers")
     if job.gpus:
-        sharing = max(1, int(1 / job.gpus))
-        takes = f"{sharing} workers take" if sharing > 1 else "a worker takes"
         for node in nodes:
+            at_once = _fit(job, node) if job.most is None else min(_fit(job, node), max(job.most, job.num_workers))
+            sharing = max(1, min(int(1 / job.gpus), at_once))
+            takes = f"{sharing} workers take" if sharing > 1 else "a worker takes"
             for gpu in (machines[node.label].gpus or Gpus()).gpus:
                 if gpu.memory_free < sharing * one:
                     hard = gpu.memory < sharing * one

@@ -52,7 +52,10 @@ def of_finetune(config: FinetuneConfig) -> Weight | None:
 
 
 def of_sweep(config: SweepConfig) -> Weight | None:
-    """A worker of the heaviest benchmark's trials; what many trials take on disk is not counted.
+    """A worker of the heaviest benchmark's trials, at what the benchmark gives to all of them.
+
+    Not counted: what a search tries instead (a larger batch_size takes more where micro_batch_size is left out), and
+    what many trials take on disk.
 
     Raises:
         PmlmError, OSError: as `of_finetune`; or a benchmark's file cannot be used.

@@ -61,19 +61,23 @@ def kept(run: RunDir, home: str) -> Iterator[None]:
         ended.set()
         thread.join(_RELEASE_S)
         with contextlib.suppress(OSError, DataError), storage.patient_for(_RELEASE_S):
-            if _of_another(run, home) is None:
+            # A thread that is still at a slow store would write the note anew after it was removed.
+            if not thread.is_alive() and _of_another(run, home) is None:
                 storage.remove_file(storage.join(home, NOTE))
         _held.discard(home)
 
 
 def _renew(run: RunDir, home: str, ended: threading.Event) -> None:
+    seen: dict[str, object] | None = None
     while not ended.wait(_RENEW_S):
-        with contextlib.suppress(OSError, DataError):  # the store is away: uploads say so
-            if (there := _of_another(run, home)) is None:
+        with contextlib.suppress(OSError, DataError), storage.patient_for(_RENEW_S / 4):  # uploads say if it is away
+            there = _of_another(run, home)
+            if there is None:
                 _write(run, home)
-            elif home in _held:  # else `take` is about to judge it
-                warn(f"{redact(home)} was taken over by {there['by']}: both commands upload there; end one of them")
+            elif home in _held or (seen is not None and there != seen):  # a word that changes: its command lives
+                warn(f"{redact(home)} is in use by {there['by']} too: both commands upload there; end one of them")
                 return
+            seen = there
 
 
 def _of_another(run: RunDir, home: str) -> dict[str, object] | None:

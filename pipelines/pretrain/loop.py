@@ -139,7 +139,7 @@ def train(plan: WorkPlan, team: Team) -> None:
         writer.wait()
         journal.close()
         if uploads is not None:
-            uploads.close()
+            uploads.close(leaving=leave)
     writer.close()
     if leave:
         raise Left

@@ -14,6 +14,7 @@ import shutil
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -36,13 +37,16 @@ def home_of(run: RunDir, upload_dir: str) -> str:
     return storage.join(upload_dir, run.name)
 
 
+_LEAVING_S, _LEAVING_PATIENCE_S = 240.0, 10.0  # within the grace that a leaving command gives its workers
+
+
 class Uploads:
     """Keeps `upload_dir` up to date from a background thread, which `wake` starts and `close` ends."""
 
     def __init__(self, run: RunDir, upload_dir: str, keep: int, events: Events):
         self._run, self._home, self._keep = run, home_of(run, upload_dir), keep
         self._events = events
-        self._wanted, self._closing = threading.Event(), threading.Event()
+        self._wanted, self._closing, self._leaving = threading.Event(), threading.Event(), False
         self._thread: threading.Thread | None = None
         self._away = False
         self._said: set[str] = set()
@@ -54,19 +58,26 @@ class Uploads:
             self._thread.start()
         self._wanted.set()
 
-    def close(self) -> None:
-        """Catch up with what is missing, or say that it cannot be; raises nothing."""
+    def close(self, leaving: bool = False) -> None:
+        """Catch up with what is missing, or say that it cannot be; raises nothing.
+
+        Args:
+            leaving: the machine goes, or the user waits for the end: a store that is away is not waited for, and one
+                that is slow for four minutes at most. The same command catches up.
+        """
+        self._leaving = leaving
         self._closing.set()
         self.wake()
         if self._thread is not None:
-            self._thread.join()
+            self._thread.join(_LEAVING_S if leaving else None)
 
     def _work(self) -> None:
         while True:
             self._wanted.wait()
             self._wanted.clear()
             last = self._closing.is_set()
-            self._mirror(last)
+            with storage.patient_for(_LEAVING_PATIENCE_S) if self._leaving else nullcontext():
+                self._mirror(last)
             if last:
                 return
 

@@ -20,12 +20,13 @@ LIMIT = 100 << 20
 _MOST_FILES = 50_000
 _IGNORE_FILES = (".gitignore", ".rayignore")
 
-_NEVER = (
-    *(".git", ".venv/", "venv/", "__pycache__/", "*.pyc"),
-    *(".env", ".env.*", "*.pem", "*.key", "id_rsa*", "id_ed25519*", "auth_token", ".netrc", ".ssh/", ".aws/", ".ray/"),
+_SECRET = (
+    *(".env", ".env.*", "*.pem", "*.key", "id_rsa*", "id_ed25519*", "auth_token", ".netrc"),
+    *(".ssh/", ".aws/", ".ray/"),
 )
 _LEFT_OUT = (
-    *("node_modules/", "*.egg-info/", ".*_cache/", ".hypothesis/"),
+    *_SECRET,
+    *(".git", ".venv/", "venv/", "__pycache__/", "*.pyc", "node_modules/", "*.egg-info/", ".*_cache/", ".hypothesis/"),
     *("outputs/", "mlruns/", "mlartifacts/", "mlflow.db*", ".mlflow.db.lock", "/data/", "/glue_data/"),
     *("*.arrow", "*.parquet", "*.zst", "*.gz", "*.safetensors", "*.bin", "*.pt", "*.ckpt", "*.onnx"),
 )
@@ -85,12 +86,12 @@ def collect(root: Path, exclude: Sequence[str] = (), named: Iterable[str] = ()) 
 
     Args:
         exclude: patterns of .gitignore, in addition to the files of that name, .rayignore, and what is usually data.
-        named: files and folders, relative to `root`, that go whatever the patterns say, but for keys and `.git`.
+        named: files and folders, relative to `root`, that go whatever the patterns say, but for keys and tokens.
 
     Raises:
         ConfigError: a pattern, or a folder that none leaves out, cannot be read; a key or token is named itself.
     """
-    own = _spec([*_NEVER, *_LEFT_OUT, *exclude], "exclude")
+    own = _spec([*_LEFT_OUT, *exclude], "exclude")
     try:
         found = dict(_walk(root, "", [("", own)], _MOST_FILES))
     except PermissionError as error:
@@ -104,11 +105,11 @@ def collect(root: Path, exclude: Sequence[str] = (), named: Iterable[str] = ()) 
 
 def _named(root: Path, name: str) -> dict[str, int]:
     """A file or folder that the command reads, data too."""
-    never, path = _spec(_NEVER, "never"), root / name
-    if path.is_file() and never.match_file(name):
+    secret, path = _spec([*_SECRET, ".git"], "secret"), root / name
+    if path.is_file() and secret.match_file(name):
         raise ConfigError(f"{name} has the name of a key or token, and those are not sent; rename it if it is none")
     files = {each.relative_to(root).as_posix(): each for each in (path.rglob("*") if path.is_dir() else [path])}
-    return {each: file.stat().st_size for each, file in files.items() if file.is_file() and not never.match_file(each)}
+    return {each: file.stat().st_size for each, file in files.items() if file.is_file() and not secret.match_file(each)}
 
 
 def _walk(root: Path, inside: str, specs: list[tuple[str, GitIgnoreSpec]], most: int) -> Iterator[tuple[str, int]]:

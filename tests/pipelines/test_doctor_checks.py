@@ -168,10 +168,14 @@ def test_memory_of_gpus():
     only(capacity.check(nodes, busy, [wanted], joined=True, most=None), "warning", "H100 has 3.0 GB free now")
     small = {**fine, "node2": machine(2, gpus=gpus(name="T4", memory=16 * GB, free=15 * GB))}
     only(capacity.check(nodes, small, [wanted], joined=True, most=None), "error", "T4 has 16.0 GB")
-    shared = job(workers=1, gpus=0.25, worker=18 * GB)
+    alone = job(workers=1, gpus=0.25, worker=18 * GB)
+    shared = replace(alone, most=None, cpus=2)
     assert not capacity.check(nodes, fine, [shared], joined=True, most=None).findings
     busy = {**fine, "node2": machine(2, gpus=gpus(free=71 * GB))}
     only(capacity.check(nodes, busy, [shared], joined=True, most=None), "warning", "4 workers take 72.0 GB")
+    assert not capacity.check(nodes, busy, [alone], joined=True, most=None).findings
+    few = replace(shared, most=3)
+    assert not capacity.check(nodes, busy, [few], joined=True, most=None).findings
 
 
 def test_gpus_that_torch_does_not_see_or_that_differ():

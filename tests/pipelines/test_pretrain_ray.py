@@ -1,7 +1,7 @@
 """`pmlm pretrain` over a real Ray with two workers: what it makes, says and refuses."""
 
 import os
-import time
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -102,15 +102,21 @@ def test_damaged_shard_is_named_and_made_anew_and_the_run_goes_on(
     whole = {shard: (shard.read_bytes(), shard.stat().st_mtime_ns) for shard in shards}
     mine, checkpoints = config(blocks, tmp_path / "out", **options), tmp_path / "out" / "run" / "checkpoints"
 
+    over = threading.Event()
+
     def cut() -> None:
         while not checkpoint.all_steps(checkpoints):
-            time.sleep(0.005)
+            if over.wait(0.005):
+                return
         os.truncate(shards[0], 1000)  # mapped: SIGBUS for a worker that reads it
 
     with ThreadPoolExecutor(1) as pool:
         cutting = pool.submit(cut)
-        with pytest.raises(DataError, match=rf"{shards[0].name}.*truncated"):
-            run(mine)
+        try:
+            with pytest.raises(DataError, match=rf"{shards[0].name}.*truncated"):
+                run(mine)
+        finally:
+            over.set()
         cutting.result()
     preprocess(making)
     assert {shard: shard.read_bytes() for shard in shards} == {shard: content for shard, (content, _) in whole.items()}

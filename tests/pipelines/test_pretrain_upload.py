@@ -186,8 +186,9 @@ def test_a_store_that_is_away_costs_a_warning_and_the_end_of_the_run_catches_up(
 
 
 def test_a_second_machine_is_refused_while_the_first_lives_and_takes_over_when_it_is_dead(
-    tmp_path, blocks, place, capsys
+    tmp_path, blocks, place, capsys, monkeypatch
 ):
+    monkeypatch.setattr(lease, "_LOST_S", 5.0)  # a busy machine may hold up the thread that renews
     first = options_with(blocks, tmp_path / "a", place, max_steps=2, eval_steps=2)
     second = {**first, "output_dir": str(tmp_path / "b")}
     run = plan_of(first).run
@@ -212,9 +213,34 @@ def test_a_second_machine_is_refused_while_the_first_lives_and_takes_over_when_i
         lease.take(run, home, print)
         lease._write(plan_of(second).run, home)  # after a while without a store
         deadline = time.monotonic() + 10
-        while "was taken over by pmlm pretrain (process" not in capsys.readouterr().out:
+        while "both commands upload there" not in capsys.readouterr().out:
             assert time.monotonic() < deadline
             time.sleep(0.1)
+
+
+def test_a_command_that_began_without_a_store_tells_of_the_other_when_it_is_back(tmp_path, blocks, place, capsys):
+    run = plan_of(options_with(blocks, tmp_path / "a", place, max_steps=2)).run
+    other = plan_of(options_with(blocks, tmp_path / "b", place, max_steps=2)).run
+    home = upload.home_of(run, place)
+    with lease.kept(run, home):  # nothing could be taken
+        deadline = time.monotonic() + 10
+        while "both commands upload there" not in capsys.readouterr().out:
+            assert time.monotonic() < deadline
+            lease._write(other, home)
+            lease._held.discard(home)  # it is another machine's
+            time.sleep(0.1)
+
+
+def test_who_leaves_does_not_wait_for_a_store_that_is_away(tmp_path, blocks, monkeypatch):
+    run = plan_of(options_with(blocks, tmp_path / "out", "s3://away", max_steps=2)).run
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("PMLM_STORE_SECONDS", "100")
+    monkeypatch.setattr(upload, "_LEAVING_PATIENCE_S", 0.1)
+    uploads, begun = upload.Uploads(run, "s3://away", 2, Events(run)), time.monotonic()
+    uploads.close(leaving=True)
+    assert time.monotonic() - begun < 60
+    (warning,) = [event["text"] for event in Events(run).read()[0] if event["kind"] == "warning"]
+    assert "the same command again catches up" in warning
 
 
 def test_a_finished_run_is_uploaded_by_the_same_command(tmp_path, blocks, place, capsys):
