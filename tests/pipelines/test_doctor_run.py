@@ -138,10 +138,9 @@ def test_a_ray_of_its_own_is_started_and_ended(tmp_path):
 
 @pytest.mark.slow
 def test_two_nodes_of_a_cluster(tmp_path):
-    from ray.cluster_utils import Cluster
+    from tests.ray_nodes import cluster_of
 
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
-    try:
+    with cluster_of(0) as cluster:
         lame = cluster.add_node(num_cpus=1, env_vars={"NUMBA_DISABLE_JIT": "1"})
         environment = {**os.environ, "RAY_ADDRESS": cluster.address, "PYTHONPATH": str(ROOT)}
         command = [sys.executable, "-m", "pipelines.cli", "doctor", "--paths", str(tmp_path / "runs")]
@@ -160,8 +159,6 @@ def test_two_nodes_of_a_cluster(tmp_path):
         assert checks["token"]["severity"] == ("ok" if asked else "warning")
         assert checks["paths"]["severity"] == "ok"
         assert not (tmp_path / "runs").exists()
-    finally:
-        cluster.shutdown()
 
 
 def test_a_store_that_is_away_is_told_without_its_password(monkeypatch, capsys, tmp_path):
