@@ -36,7 +36,8 @@ def start(options: dict, log: Path) -> subprocess.Popen:
         return subprocess.Popen(command, stdout=out, stderr=out, start_new_session=True)
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
 def test_it_goes_on_and_repeats_no_finished_trial(tmp_path: Path, sample_tokenizer_dir: str, how: signal.Signals):
     made = make_sweep(tmp_path, sample_tokenizer_dir, num_samples=4, finalists=0, stop_hopeless=False)
     options = asdict(SweepConfig(**{**made, "strategy": "optuna", "max_concurrent_trials": 1}))
