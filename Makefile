@@ -10,7 +10,7 @@ help:
 	@echo "make demo       set-up, then the main job on embedded samples: tokenizer, preprocessing, pre-training, sweeps, comparison"
 	@echo "make test       set-up, then the tests"
 	@echo "make test-slow  the tests that take minutes too"
-	@echo "make cluster-test  ray up on three hosts made on this machine, one killed while training (ten minutes; needs root)"
+	@echo "make cluster-test  ray up on three hosts made on this machine, one killed while training (a quarter of an hour; needs root)"
 	@echo "make lint       style, types, import direction"
 	@echo "make figures    draw the figures of the documentation anew"
 	@echo "make clean      remove the environment, the demo's output and all caches"
