@@ -29,6 +29,7 @@ from pmlm_core.corpus.readers import read_documents
 from pmlm_core.corpus.rejects import ReadProgress, Reject, RejectLog
 from pmlm_core.corpus.reports import place
 from pmlm_core.corpus.shards import ShardWriter
+from pmlm_core.corpus.sources import modified
 from pmlm_core.corpus.text_cuts import cut
 from pmlm_core.corpus.tokenizer import TextTokenizer
 from pmlm_core.errors import DataError
@@ -152,7 +153,7 @@ def _require_unchanged(piece: Piece) -> None:
             continue
         # A store tells the time of one object in whole seconds, of listed ones it may tell fractions.
         unit = 10**9 if storage.is_remote(source.uri) else 1
-        if (info.size, int(info.mtime_ns or 0) // unit) != (source.size, source.mtime_ns // unit):
+        if (info.size, modified(source.uri, info) // unit) != (source.size, source.mtime_ns // unit):
             raise DataError(
                 f"{source.uri} has changed since this run listed it ({source.size:,} bytes then, {info.size or 0:,} "
                 "now); when nothing writes to it any more, the same command reads it as it is"

@@ -24,6 +24,15 @@ class Source:
     compression: str | None = None
 
 
+def modified(uri: str, info: pafs.FileInfo) -> int:
+    """When a file was last written, in ns since 1970.
+
+    0 for what a job brought along: Ray unpacks that on every node, so the copies differ in age, and puts it below a
+    folder that is named after the content.
+    """
+    return 0 if "/_ray_pkg_" in uri else int(info.mtime_ns or 0)
+
+
 def list_sources(inputs: list[str], fmt: InputFormat, on_skip: Callable[[str], None] | None = None) -> list[Source]:
     """List the files that `inputs` name, sorted by URI, each once.
 
@@ -58,7 +67,7 @@ def list_sources(inputs: list[str], fmt: InputFormat, on_skip: Callable[[str], N
                 plain = name if beside else plain
                 continue
             known = True
-            found[uri] = Source(uri, int(info.size), int(info.mtime_ns or 0), kind, compression_of(name))
+            found[uri] = Source(uri, int(info.size), modified(uri, info), kind, compression_of(name))
         if not matched:
             raise DataError(f"input '{text}': no such file, folder or match; check the path (globs need quotes)")
         if not known:

@@ -182,6 +182,19 @@ def test_a_file_that_changes_after_it_was_listed_fails_its_piece(tmp_path, corpu
     assert run_piece(piece, options, tokenizer, str(out)).counts["documents"] >= 239
 
 
+def test_copies_that_ray_unpacks_on_every_node_may_differ_in_age(tmp_path, tokenizer):
+    copy = write(tmp_path / "_ray_pkg_0123456789abcdef" / "a.jsonl", jsonl(["fine " * 50]))
+    ((piece,), _) = pieces_of(copy)
+    os.utime(copy, (1, 1))  # as another node has it
+    row = run_piece(piece, ShardOptions(max_length=32), tokenizer, str(tmp_path / "out"))
+    assert row.counts["documents"] == 1
+    ((again,), _) = pieces_of(copy)
+    assert row.describes(again)
+    _longer(Path(copy))
+    with pytest.raises(DataError, match="has changed since"):
+        run_piece(piece, ShardOptions(max_length=32), tokenizer, str(tmp_path / "out"))
+
+
 def test_a_change_between_the_digest_and_the_text_does_not_bear_the_digests_name(
     tmp_path, corpus, tokenizer, monkeypatch
 ):
