@@ -9,6 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+PMLM = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\nfrom pipelines.cli import main\nmain()"
+"""A program for `python -c`: pmlm, heeding Ctrl-C also in the background of a shell, which ignores it there."""
+
 
 def parent_of(pid: int) -> int:
     """The process that started `pid` or has taken it over; 0 above the first one, or if there is no such process."""

@@ -1,7 +1,6 @@
 """A real `pmlm pretrain` of two workers, for tests that take something away from it."""
 
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -11,6 +10,7 @@ from typing import Any
 from pipelines.run_folder import Events, RunDir
 from pipelines.tracking.journal import Journal
 from tests.pipelines.training_without_ray import config_for
+from tests.processes import PMLM
 
 STEPS = 90
 OPTIONS = {
@@ -35,11 +35,10 @@ class Command:
         self.run = RunDir(output / "run")
         self.log = output.with_suffix(".log").open("ab")
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "pipelines.cli", "pretrain", *arguments],
+            [sys.executable, "-c", PMLM, "pretrain", *arguments],
             stdout=self.log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a background shell ignores it
             env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **(environment or {})},
         )
 

@@ -19,6 +19,7 @@ from pipelines.submit import follow
 from pipelines.tracking.journal import Journal
 from pipelines.tracking.record import Record
 from pmlm_core.training.checkpoint import all_steps, step_of
+from tests import processes
 from tests.pipelines.training_without_ray import config_for
 from tests.tcp_proxy import proxy_to
 
@@ -50,13 +51,12 @@ def _submit(
 
 def _begin(head: Head, *words: str, env: Mapping[str, str] | None = None) -> "subprocess.Popen[str]":
     return subprocess.Popen(
-        [*PMLM, *words],
+        [sys.executable, "-c", processes.PMLM, "submit", *words],
         cwd=ROOT,
         env=head.environment() | dict(env or {}),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a background shell ignores it
     )
 
 
