@@ -113,6 +113,11 @@ def _fit(job: Job, node: Node) -> int:
     return int(min(by, default=0))
 
 
+def _at_once(job: Job, fitting: int) -> int:
+    """Workers that run at a time where there is room for `fitting`."""
+    return fitting if job.most is None else min(fitting, max(job.most, job.num_workers))
+
+
 def _memory(job: Job, nodes: Sequence[Node], machines: Mapping[str, Machine]) -> list[Finding]:
     """Memory if Ray packs a machine as full as its CPUs and GPUs allow."""
     if job.weight is None:
@@ -120,17 +125,15 @@ def _memory(job: Job, nodes: Sequence[Node], machines: Mapping[str, Machine]) ->
     findings, one, lower = [], job.weight.worker, _LOWER.get(job.stage, "micro_batch_size, or num_workers")
     if job.gpus:
         for node in nodes:
-            at_once = _fit(job, node) if job.most is None else min(_fit(job, node), max(job.most, job.num_workers))
-            sharing = max(1, min(int(1 / job.gpus), at_once))
+            sharing = max(1, min(int(1 / job.gpus), _at_once(job, _fit(job, node))))
             takes = f"{sharing} workers take" if sharing > 1 else "a worker takes"
             for gpu in (machines[node.label].gpus or Gpus()).gpus:
                 if gpu.memory_free < sharing * one:
                     hard = gpu.memory < sharing * one
                     has = f"{gigabytes(gpu.memory)}" if hard else f"{gigabytes(gpu.memory_free)} free now"
                     text = f"{job.stage}: {takes} {gigabytes(sharing * one)} by formula, and {gpu.name} has {has}"
-                    remedy = f"Lower {lower.partition(',')[0]}."
-                    if not hard:
-                        remedy = "End what else uses the GPU (`nvidia-smi`)."
+                    less = f"Lower {lower.partition(',')[0]}."
+                    remedy = less if hard else "End what else uses the GPU (`nvidia-smi`)."
                     findings.append((error if hard else warning)(text, remedy, node.label))
                     break
         return findings
@@ -140,9 +143,7 @@ def _memory(job: Job, nodes: Sequence[Node], machines: Mapping[str, Machine]) ->
         workers[identity] = workers.get(identity, 0) + _fit(job, node)
     alone = len(nodes) == 1
     for label, machine in {each.identity: (label, each) for label, each in machines.items()}.values():
-        fitting = workers.get(machine.identity, 0)
-        here = fitting if job.most is None else min(fitting, max(job.most, job.num_workers))
-        here = max(here, job.num_workers * alone)
+        here = max(_at_once(job, workers.get(machine.identity, 0)), job.num_workers * alone)
         needed = here * (one + job.weight.libraries)
         if needed > machine.memory_free:
             hard = needed > machine.memory
