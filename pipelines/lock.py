@@ -47,10 +47,15 @@ def locked(
         else:
             with contextlib.suppress(OSError):  # a full disk: the lock holds, it only does not say whose it is
                 os.ftruncate(handle, 0)
-                os.pwrite(handle, f"{command} (process {os.getpid()} on {socket.gethostname()})\n".encode(), 0)
+                os.pwrite(handle, f"{holder_named(command)}\n".encode(), 0)
         yield
     finally:
         os.close(handle)
+
+
+def holder_named(command: str) -> str:
+    """This process as a holder, for those who are kept out."""
+    return f"{command} (process {os.getpid()} on {socket.gethostname()})"
 
 
 def _take(handle: int, wait: float) -> None:

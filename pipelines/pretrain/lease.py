@@ -8,14 +8,13 @@ ends; one that stays was left by a kill, and is no bar to commands with the same
 
 import contextlib
 import json
-import os
-import socket
 import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
 
 from pipelines.console import warn
+from pipelines.lock import holder_named
 from pipelines.run_folder import RunDir
 from pipelines.tracking.redact import redact
 from pmlm_core import storage
@@ -92,8 +91,7 @@ def _of_another(run: RunDir, home: str) -> dict[str, object] | None:
 
 
 def _write(run: RunDir, home: str) -> None:
-    by = f"pmlm pretrain (process {os.getpid()} on {socket.gethostname()})"
-    note = {"by": by, "run_folder": _made(run), "word": uuid.uuid4().hex}
+    note = {"by": holder_named("pmlm pretrain"), "run_folder": _made(run), "word": uuid.uuid4().hex}
     storage.write_bytes(storage.join(home, NOTE), json.dumps(note).encode())
     _held.add(home)
 
