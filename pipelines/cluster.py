@@ -2,13 +2,14 @@
 
 import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from pipelines.console import say, warn
 from pipelines.leaving import own_sigterm
+from pipelines.variables import set_for_a_while
 from pmlm_core.errors import ConfigError
 
 _START_TIMEOUT = "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"
@@ -92,7 +93,7 @@ def connect(num_cpus: int | None = None) -> None:
     options |= {"address": "local", "num_cpus": num_cpus, "include_dashboard": False}
     # A Ray of ours hands its environment on to its workers. Told as a runtime environment instead, it would be made by
     # an agent first, and the workers that Ray starts in advance, having none, would be left aside for new ones.
-    with _environment(worker_environment()), _on_loopback():
+    with set_for_a_while(worker_environment()), _on_loopback():
         _start(options, retries=2)
 
 
@@ -110,21 +111,6 @@ def _on_loopback() -> Iterator[None]:
         yield
     finally:
         ray_constants.ENABLE_RAY_CLUSTER = before
-
-
-@contextmanager
-def _environment(variables: Mapping[str, str]) -> Iterator[None]:
-    """Environment variables of this process for the time of a block."""
-    before = {name: os.environ.get(name) for name in variables}
-    os.environ.update(variables)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
 
 
 def look_again_soon() -> None:

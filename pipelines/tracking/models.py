@@ -21,6 +21,7 @@ from pipelines.tracking.patience import Attempt
 from pipelines.tracking.record import Record
 from pipelines.tracking.redact import redact
 from pipelines.tracking.store import NONE, resolve, set_client_defaults
+from pipelines.variables import set_for_a_while
 from pmlm_core.errors import CheckpointError
 
 # What only a resumed training needs, in the same folder; the model is what remains.
@@ -171,18 +172,10 @@ def _mlflow_at(uri: str) -> Iterator[None]:
     """
     import mlflow
 
-    names = ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI")
-    before = {name: os.environ.get(name) for name in names}
-    mlflow.set_tracking_uri(uri)
-    mlflow.set_registry_uri(uri)
-    try:
+    with set_for_a_while({"MLFLOW_TRACKING_URI": uri, "MLFLOW_REGISTRY_URI": uri}):
+        mlflow.set_tracking_uri(uri)
+        mlflow.set_registry_uri(uri)
         yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
 
 
 def _place(source: Path, target: Path) -> None:

@@ -38,15 +38,6 @@ def test_a_ray_of_ours_listens_for_this_machine_alone(ray_session):
     assert {address[-8:] for address in found} == {"0100007F"}  # 127.0.0.1, in IPv6 too
 
 
-def test_variables_are_set_for_a_while(monkeypatch):
-    monkeypatch.setenv("PMLM_SET", "before")
-    monkeypatch.delenv("PMLM_UNSET", raising=False)
-    with cluster._environment({"PMLM_SET": "now", "PMLM_UNSET": "now"}):
-        assert (os.environ["PMLM_SET"], os.environ["PMLM_UNSET"]) == ("now", "now")
-    assert os.environ["PMLM_SET"] == "before"
-    assert "PMLM_UNSET" not in os.environ
-
-
 def test_what_the_user_has_set_wins(monkeypatch):
     name = next(iter(cluster.worker_environment()))
     monkeypatch.setenv(name, "12345")
