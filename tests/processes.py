@@ -7,8 +7,9 @@ import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+T = TypeVar("T")
 PMLM = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\nfrom pipelines.cli import main\nmain()"
 """A program for `python -c`: pmlm, heeding Ctrl-C also in the background of a shell, which ignores it there."""
 
@@ -53,6 +54,16 @@ def listening(pids: list[int]) -> set[str]:
             theirs |= {os.readlink(each) for each in (Path("/proc") / str(pid) / "fd").iterdir()}
     lines = [line.split() for table in ("tcp", "tcp6") for line in Path("/proc/net", table).read_text().splitlines()]
     return {each[1].partition(":")[0] for each in lines if each[3] == "0A" and f"socket:[{each[9]}]" in theirs}
+
+
+def wait_until(come_true: Callable[[], T], command: "subprocess.Popen[Any]", log: Path) -> T:
+    """Wait for something true from `come_true`, and return it; AssertionError if the command ends or in 5 minutes."""
+    deadline = time.monotonic() + 300
+    while not (found := come_true()):
+        assert command.poll() is None, log.read_text()
+        assert time.monotonic() < deadline, log.read_text()
+        time.sleep(0.02)
+    return found
 
 
 def wait_until_gone(pids: list[int], seconds: float = 30) -> None:

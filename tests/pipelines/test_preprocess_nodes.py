@@ -4,14 +4,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.corpus.corpus_makers import jsonl, write
 from tests.pipelines.test_preprocess_killed import files
+from tests.processes import wait_until
 from tests.ray_nodes import at_work, cluster_of
 
 
@@ -33,23 +32,15 @@ def test_a_new_node_takes_part(tmp_path: Path, sample_texts: list[str], sample_t
                 stderr=subprocess.STDOUT,
             )
 
-    def wait_until(come_true: Callable[[], list[int]]) -> list[int]:
-        deadline = time.monotonic() + 300
-        while not (found := come_true()):
-            assert grown.poll() is None, log.read_text()
-            assert time.monotonic() < deadline, log.read_text()
-            time.sleep(0.02)
-        return found
-
     with cluster_of(1) as cluster:
         (first,) = cluster.worker_nodes
         grown = start("grown", cluster.address)
-        old = wait_until(lambda: at_work(first))
+        old = wait_until(lambda: at_work(first), grown, log)
         # It stops in the middle of a piece, or it would have done all of them before the new node is up.
         for pid in old:
             os.kill(pid, signal.SIGSTOP)
         new = cluster.add_node(num_cpus=1)
-        wait_until(lambda: at_work(new))
+        wait_until(lambda: at_work(new), grown, log)
         for pid in old:
             os.kill(pid, signal.SIGCONT)
         assert grown.wait(timeout=300) == 0, log.read_text()

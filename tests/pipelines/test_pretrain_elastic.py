@@ -3,8 +3,7 @@
 import os
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,6 +12,7 @@ from ray.cluster_utils import Cluster
 from pipelines.run_folder import Events, RunDir
 from tests.pipelines.tiny_blocks import make_blocks
 from tests.pipelines.training_without_ray import config_for, curve, train_here
+from tests.processes import wait_until
 from tests.ray_nodes import cluster_of
 
 STEPS = 900
@@ -61,22 +61,15 @@ def test_a_lost_node_and_one_that_comes_back_change_no_step(
         )
     run = RunDir(tmp_path / "out" / "run")
 
-    def until(what: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + 300
-        while not what():
-            assert driver.poll() is None, log.read_text()
-            assert time.monotonic() < deadline, log.read_text()
-            time.sleep(0.05)
-
     def said(text: str) -> bool:
         return any(text in event["text"] for event in Events(run).read()[0])
 
     try:
-        until(lambda: said(str(run.checkpoints / "step-00000040")))
+        wait_until(lambda: said(str(run.checkpoints / "step-00000040")), driver, log)
         cluster.remove_node(cluster.list_all_nodes()[-1], allow_graceful=False)
-        until(lambda: said("num_workers was 3, is 2"))
+        wait_until(lambda: said("num_workers was 3, is 2"), driver, log)
         cluster.add_node(num_cpus=1)
-        until(lambda: said("num_workers was 2, is 3"))
+        wait_until(lambda: said("num_workers was 2, is 3"), driver, log)
         assert driver.wait(timeout=400) == 0, log.read_text()
     finally:
         driver.kill()

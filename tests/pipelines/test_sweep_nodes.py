@@ -3,8 +3,7 @@
 import json
 import os
 import signal
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from test_sweep_killed import start
 
 from pipelines.sweep.config import SweepConfig
 from pipelines.sweep.trials import read_failure
+from tests.processes import wait_until
 from tests.ray_nodes import at_work, cluster_of
 
 
@@ -43,25 +43,18 @@ def test_a_new_node_is_given_trials_and_a_lost_one_loses_no_finished_trial(
     def ended() -> int:
         return len(list(trials.glob("*/scores.json")))
 
-    def wait_until(come_true: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + 300
-        while not come_true():
-            assert driver.poll() is None, log.read_text()
-            assert time.monotonic() < deadline, log.read_text()
-            time.sleep(0.1)
-
-    wait_until(lambda: begun() == 1)
+    wait_until(lambda: begun() == 1, driver, log)
     (first,) = cluster.worker_nodes
     trial = at_work(first)
     for pid in trial:  # or it and all others would be done before the new node is up
         os.kill(pid, signal.SIGSTOP)
     doomed = cluster.add_node(num_cpus=1)
-    wait_until(lambda: begun() == 2)
+    wait_until(lambda: begun() == 2, driver, log)
     assert at_work(doomed)
     for pid in trial:
         os.kill(pid, signal.SIGCONT)
     # One has ended, and each node is at work on another.
-    wait_until(lambda: (done := ended()) > 0 and begun() >= done + 2)
+    wait_until(lambda: (done := ended()) > 0 and begun() >= done + 2, driver, log)
     finished = {path: path.read_bytes() for path in trials.glob("*/scores.json")}
     cluster.remove_node(doomed, allow_graceful=False)
 
