@@ -9,12 +9,15 @@ Products are counted as usual: two of Q x S x E forward, five backward, whatever
 contestants take turns; of each, the median round counts. The error is that of output and gradients of the queries,
 keys, values and bias against float64, as a share of the largest number, at two rows.
 
-`--sweep_tiles` tries other tile sizes for each Triton kernel, those with the most to gain first, until
-`--sweep_seconds` are over.
+`--sweep_tiles` first tries other tile sizes for each Triton kernel, those with the most to gain first, until
+`--sweep_seconds` are over, and goes on with the best.
 """
 
 import argparse
+import contextlib
 import itertools
+import multiprocessing
+import os
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -23,6 +26,7 @@ from functools import partial
 from typing import Any
 
 import torch
+from kernels import by_kernel
 from race import Samples, race
 from report import Report, options
 from torch import Tensor
@@ -59,8 +63,9 @@ class Problem:
         self.relative = RelativeBias(self.heads, 32, 128).to(self.device)
         torch.nn.init.normal_(self.relative.weight, std=0.5)
         self.fused = torch.randn(self.rows, self.total, 4, self.heads, self.width, device=self.device)
-        positions = torch.stack([torch.randperm(self.context)[: self.slots] for _ in range(self.rows)])
-        steps = torch.arange(self.slots).div(3, rounding_mode="floor").expand(self.rows, -1) + 1
+        # In order, as the model has them.
+        positions = torch.stack([torch.randperm(self.context)[: self.slots] for _ in range(self.rows)]).sort(1).values
+        steps = torch.rand(self.rows, self.slots).argsort(1).div(3, rounding_mode="floor") + 1
         self.positions, self.steps = positions.to(self.device), steps.to(self.device)
 
     def calls(self, structured: bool, dtype: torch.dtype) -> list[Call]:
@@ -276,42 +281,61 @@ def compare(problem: Problem, args: argparse.Namespace, report: Report) -> None:
             rows,
         )
     if problem.device.type == "cuda" and "triton" in running:
-        by_kernel(work(problem, *running["triton"], slice(None), True), report)
-
-
-def by_kernel(run: Callable[[], object], report: Report) -> None:
-    """What each kernel on the GPU takes of a run of the Triton contestant."""
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as seen:
-        for _ in range(5):
-            run()
-        torch.cuda.synchronize()
-    found = sorted(seen.key_averages(), key=lambda event: -event.self_device_time_total)[:14]
-    rows = [[e.key[:70], e.count // 5, f"{e.self_device_time_total / 5e3:.3f}"] for e in found]
-    report.table("Triton, calls A and B: kernel by kernel", ("kernel", "launches", "ms"), rows)
+        by_kernel(work(problem, *running["triton"], slice(None), True), report, "Triton, calls A and B")
 
 
 def candidates(kernel: str) -> list[Any]:
     """Tiles with a sensible number of scores for each thread."""
     from pmlm_core.model.attention.tiled.sizes import Tile
 
-    queries, keys, warps = {
-        "bias_by_row": ((16, 32, 64), (32, 64, 128), (1, 2, 4)),
-        "bias_shared": ((64, 128), (32, 64), (4, 8)),
-    }.get(kernel, ((32, 64, 128), (32, 64, 128), (4, 8)))
+    queries, keys, warps, stages = {
+        "forward": ((64, 128), (32, 64, 128), (4, 8), (2, 3, 4)),
+        "bias_by_row": ((16, 32, 64), (32, 64, 128), (1, 2, 4), (2,)),
+        "bias_shared": ((64, 128), (32, 64, 128), (4, 8), (2, 3)),
+    }.get(kernel, ((32, 64, 128), (32, 64, 128), (4, 8), (2, 3)))
     return [
         Tile(q, k, w, s)
-        for q, k, w, s in itertools.product(queries, keys, warps, (2, 3))
-        if 16 <= q * k / (32 * w) <= 64 and not (kernel == "bias_by_row" and s == 3)
+        for q, k, w, s in itertools.product(queries, keys, warps, stages)
+        if 16 <= q * k / (32 * w) <= 64
     ]
+
+
+ORDER = ("keys", "queries", "forward", "bias_shared", "bias_by_row")
+"""In which the sweep takes the kernels: those with the most to gain first."""
+
+
+def compile_tiles(problem: Problem) -> None:
+    """Have all candidates compiled by as many processes as there are cores; the sweep finds them in Triton's cache."""
+    jobs = [(kernel, tile) for kernel in ORDER for tile in candidates(kernel)]
+    processes = max(1, min(len(jobs), (os.cpu_count() or 2) - 1))
+    # Fewer rows, and still a multiple of 16, which the compiler knows about.
+    small = (16, problem.context, problem.heads, problem.width, problem.dtype, problem.device, problem.dropout)
+    shares = [(small, jobs[at::processes]) for at in range(processes)]
+    with multiprocessing.get_context("spawn").Pool(processes) as pool:
+        pool.starmap(_compile_share, shares)
+
+
+def _compile_share(size: tuple[Any, ...], jobs: list[tuple[str, Any]]) -> None:
+    from pmlm_core.model.attention import tiled
+    from pmlm_core.model.attention.tiled import sizes
+
+    run = work(Problem(*size), True, tiled.attend, slice(None), True)
+    for kernel, tile in jobs:
+        sizes.OVERRIDES[kernel] = tile
+        with contextlib.suppress(Exception):  # the sweep will meet it again, and say so
+            run()
+        del sizes.OVERRIDES[kernel]
 
 
 def sweep(problem: Problem, args: argparse.Namespace, report: Report) -> None:
     from pmlm_core.model.attention import tiled
     from pmlm_core.model.attention.tiled import sizes
 
-    stop = time.monotonic() + args.sweep_seconds
-    # Those with the most to gain first.
-    for kernel in ("keys", "queries", "forward", "bias_by_row", "bias_shared"):
+    begun = time.monotonic()
+    compile_tiles(problem)
+    print(f"compiled in {time.monotonic() - begun:.0f} s")
+    stop = begun + args.sweep_seconds
+    for kernel in ORDER:
         chosen = sizes.tile(kernel, problem.width, problem.dtype)
         run = work(problem, True, tiled.attend, slice(None), kernel != "forward")
         found: list[tuple[float, sizes.Tile]] = []
@@ -365,10 +389,9 @@ def main() -> None:
         "Calls A and B of one layer with a learned relative bias; wall time, the median of the rounds; 2 products "
         "forward and 5 backward are counted. Peak memory is beyond inputs, bias and what else lies there.",
     )
-    compare(problem, args, report)
     if args.sweep_tiles and gpu:
         sweep(problem, args, report)
-        compare(problem, args, report)
+    compare(problem, args, report)
     report.finish(args.save)
 
 

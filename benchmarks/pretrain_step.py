@@ -4,19 +4,24 @@
 
 Ours is the product's own training step (loss, backward, gradient norm, fused AdamW) for two objectives in one pass and
 for AE alone. The peer is `BertForMaskedLM` with SDPA as it comes, with fused AdamW: forward, backward, update. "slots"
-is the peer with its output layer on the masked slots only, which its own code does not do; "compiled" is under
-`torch.compile`. Tokens are source tokens: the appended part and the slots are extra work.
+is the peer with its output layer on the masked slots only, which its own code does not do; "compiled" is with
+`torch.compile`: of ours the parts around attention, as the recipes' `torch_compile` has it, of the peer all of it.
+Tokens are source tokens: the appended part and the slots are extra work.
 
-On a CPU, processor time of one thread by default; on a GPU, wall time, and the memory at its peak.
+On a CPU, processor time of one thread by default; on a GPU, wall time, the memory at its peak, and with `--profile` the
+kernels that our step's time goes to. The share of the peak is that of the products a step has to do, recomputed ones
+not counted, of what one large product of random numbers reaches in the same run.
 """
 
 import argparse
+import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
 from sys import path
 
 import torch
+from kernels import by_kernel
 from race import Ratio, best, race
 from report import Report, options
 from torch import Tensor
@@ -26,11 +31,12 @@ from transformers import BertConfig, BertForMaskedLM
 from pmlm_core.corpus.special import SpecialIds
 from pmlm_core.model import PmlmConfig, PmlmForPreTraining
 from pmlm_core.model.collate import collate
-from pmlm_core.model.cost import max_predictions
+from pmlm_core.model.compiling import compile_parts
+from pmlm_core.model.cost import flops_per_step, max_predictions
 from pmlm_core.model.objectives import Objective
 from pmlm_core.model.presets import preset
 from pmlm_core.training.optimizer import build_adamw
-from pmlm_core.training.peak import peak
+from pmlm_core.training.peak import Peak, peak
 from pmlm_core.training.pretraining import count_predictions, pretraining_task
 from pmlm_core.training.step import Precision, train_step
 
@@ -39,6 +45,7 @@ from model_makers import random_rows
 
 ADAM = {"learning_rate": 1e-4, "betas": (0.9, 0.98), "epsilon": 1e-6, "weight_decay": 0.01}
 Step = Callable[[], object]
+SIDE = 8192
 
 
 def batch_of(rows: int, length: int, vocab: int, device: torch.device) -> dict[str, Tensor]:
@@ -71,8 +78,11 @@ def ours(
     model = PmlmForPreTraining(config).to(precision.device).train()
     optimizer = build_adamw(model, **ADAM)
     task, counted = pretraining_task(Objective(objective)), count_predictions(batch)
-    run = torch.compile(model, dynamic=False) if compiled else model
-    return lambda: train_step(run, optimizer, [(0, batch)], task, step=0, seed=0, precision=precision, counted=counted)
+    if compiled:
+        compile_parts(model)
+    return lambda: train_step(
+        model, optimizer, [(0, batch)], task, step=0, seed=0, precision=precision, counted=counted
+    )
 
 
 def bert(
@@ -109,11 +119,35 @@ def bert(
     return step
 
 
-def operations(step: Step) -> int:
-    """Floating-point operations of the matrix products that a step executes."""
+def operations(step: Step, contestant: str, name: str, args: argparse.Namespace, batch: dict[str, Tensor]) -> int:
+    """Floating-point operations of the matrix products of a step.
+
+    Counted as they are executed, except those of our step on a GPU, whose attention no counter sees: by the cost model,
+    which tests hold against the counter.
+    """
+    if args.device == "cuda" and contestant.startswith("pmlm"):
+        rows, slots = batch["labels"].shape
+        aim = "AE+PAR" if "AE+PAR" in contestant else "AE"
+        size = {"vocab_size": args.vocab, "rows": rows, "context": args.length, "slots": slots}
+        return flops_per_step(preset(name), objective=aim, **size)
     with FlopCounterMode(display=False) as counter:
         step()
     return counter.get_total_flops()
+
+
+def random_product(device: torch.device) -> float:
+    """Operations a second of a large bf16 product of random numbers: ones and zeros are multiplied faster."""
+    a, b = (torch.randn(SIDE, SIDE, device=device, dtype=torch.bfloat16) for _ in range(2))
+    seconds = []
+    for _ in range(8):
+        start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        start.record()
+        for _ in range(5):
+            a @ b
+        end.record()
+        torch.cuda.synchronize()
+        seconds.append(start.elapsed_time(end) / 5e3)
+    return 2.0 * SIDE**3 / statistics.median(seconds[2:])
 
 
 def main() -> None:
@@ -127,7 +161,9 @@ def main() -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, default=1, help="on a CPU")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--compiled", action="store_true", help="both under torch.compile too")
+    parser.add_argument("--compiled", action="store_true", help="both with torch.compile too")
+    parser.add_argument("--only", nargs="+", metavar="STEP", help="these rows of the table alone, by name")
+    parser.add_argument("--profile", action="store_true", help="on a GPU: our step kernel by kernel")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     precision = Precision(torch.device(args.device), args.precision)
@@ -137,6 +173,8 @@ def main() -> None:
         " ".join((__doc__ or "").split("\n\n")[2].split()),
     )
     top = peak(precision.device, args.precision)
+    if args.device == "cuda":
+        top = Peak(random_product(precision.device), f"a bf16 product of random numbers, {SIDE} a side, in this run")
     report.note(f"Peak: {top.rate / 1e12:.3f} TFLOP/s, {top.source}.")
     for at, name in enumerate(args.preset):
         compare(report, name, args.rows[min(at, len(args.rows) - 1)], args, precision, top.rate)
@@ -152,15 +190,24 @@ def compare(report: Report, name: str, rows: int, args: argparse.Namespace, prec
     steps["BERT"] = bert(name, args, batch, precision, slots=False, compiled=False)
     steps["BERT, slots"] = bert(name, args, batch, precision, slots=True, compiled=False)
     if args.compiled:
-        steps["pmlm AE+PAR, compiled"] = ours("AE+PAR", name, args, batch, precision, compiled=True)
+        for objective in ("AE+PAR", "AE"):
+            steps[f"pmlm {objective}, compiled"] = ours(objective, name, args, batch, precision, compiled=True)
         steps["BERT, compiled"] = bert(name, args, batch, precision, slots=False, compiled=True)
+        steps["BERT, slots, compiled"] = bert(name, args, batch, precision, slots=True, compiled=True)
+    steps = {name: step for name, step in steps.items() if not args.only or name in args.only}
     work, memory = {}, {}
     for contestant, step in steps.items():
-        step()
+        plain = contestant.removesuffix(", compiled")
         if on_gpu:
+            held = torch.cuda.memory_allocated()
             torch.cuda.reset_peak_memory_stats()
-        work[contestant] = operations(step) if "compiled" not in contestant else 0
-        memory[contestant] = f"{torch.cuda.max_memory_allocated() / 1e9:.2f}" if on_gpu else "-"
+        step()
+        memory[contestant] = f"{(torch.cuda.max_memory_allocated() - held) / 1e9:.2f}" if on_gpu else "-"
+        work[contestant] = work[plain] if plain in work else operations(step, contestant, name, args, batch)
+    if on_gpu and args.profile:
+        for contestant, step in steps.items():
+            if contestant.startswith("pmlm AE+PAR"):
+                by_kernel(step, report, contestant, shown=30)
 
     def waited(step: Step) -> Step:
         def run() -> None:
@@ -184,16 +231,21 @@ def compare(report: Report, name: str, rows: int, args: argparse.Namespace, prec
                 f"{work[n] / 1e12:.3f}" if work[n] else "-",
                 f"{work[n] / s / rate:.0%}" if work[n] else "-",
                 memory[n],
-                Ratio.of(samples, "BERT", n),
+                Ratio.of(samples, "BERT", n) if "BERT" in samples else "-",
             )
             for n, s in seconds.items()
         ],
     )
+    if args.only:
+        return
     counted = work["pmlm AE+PAR"] / work["pmlm AE"]
-    report.note(
-        f"{name}: AE+PAR takes {Ratio.of(samples, 'pmlm AE+PAR', 'pmlm AE')} of AE's time; its products count "
-        f"{counted:.2f} of AE's. Beside 'BERT, slots': {Ratio.of(samples, 'BERT, slots', 'pmlm AE+PAR')}."
-    )
+    for form in ("", ", compiled") if args.compiled else ("",):
+        both = f"pmlm AE+PAR{form}"
+        report.note(
+            f"{name}{form}: AE+PAR takes {Ratio.of(samples, both, f'pmlm AE{form}')} of AE's time; its products count "
+            f"{counted:.2f} of AE's. Tokens/s beside 'BERT{form}': {Ratio.of(samples, f'BERT{form}', both)}; beside "
+            f"'BERT, slots{form}': {Ratio.of(samples, f'BERT, slots{form}', both)}."
+        )
 
 
 if __name__ == "__main__":

@@ -1,6 +1,8 @@
 """Cross-entropy over a large vocabulary, in slices: product, softmax, and at once the gradient products, so that no
 more than one slice of logits ever exists and it is used while it is in the cache."""
 
+from collections.abc import Callable
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -129,7 +131,7 @@ def _in_slices(
     states_grad_RD = torch.empty_like(states_RD)
     weight_grad_VD: Tensor | None = None
     bias_grad_V = torch.zeros_like(bias_V, dtype=precise)
-    of_slice = cross_entropy_ if eager_on_cpu(states_RD) else _cross_entropy_anywhere
+    of_slice = _of_slice(states_RD, dtype)
     with torch.autocast(device.type, enabled=False):
         for start in range(0, rows, slice_rows):
             part = slice(start, start + slice_rows)
@@ -148,6 +150,18 @@ def _in_slices(
     if weight_grad_VD is None:
         weight_grad_VD = torch.zeros_like(weight_VD, dtype=precise)
     return losses_R, right_R, [states_grad_RD, weight_grad_VD, bias_grad_V]
+
+
+def _of_slice(states_RD: Tensor, dtype: torch.dtype) -> Callable[..., tuple[Tensor, Tensor, Tensor]]:
+    """What turns a slice of logits into its gradient, by device."""
+    if eager_on_cpu(states_RD):
+        return cross_entropy_
+    has_kernel = states_RD.device.type == "cuda" and dtype != torch.float64 and find_spec("triton") is not None
+    if has_kernel and not torch.compiler.is_compiling():
+        from pmlm_core.model import cross_entropy_tiled
+
+        return cross_entropy_tiled.cross_entropy_
+    return _cross_entropy_anywhere
 
 
 def _cross_entropy_anywhere(

@@ -6,6 +6,8 @@ from torch.nn import functional as F
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from pmlm_core.model.attention.interface import Call, attend
+from pmlm_core.model.attention.thirds import apart
+from pmlm_core.model.compiling import InParts
 from pmlm_core.model.config import PmlmConfig
 from pmlm_core.model.dropout import dropout
 from pmlm_core.model.residual import add_and_norm
@@ -13,7 +15,7 @@ from pmlm_core.model.residual import add_and_norm
 ACTIVATIONS = {"gelu": F.gelu, "gelu_new": lambda x: F.gelu(x, approximate="tanh"), "relu": F.relu}
 
 
-class Embeddings(nn.Module):
+class Embeddings(InParts):
     """Token + learned absolute position + segment, then LayerNorm and dropout."""
 
     def __init__(self, config: PmlmConfig) -> None:
@@ -25,11 +27,15 @@ class Embeddings(nn.Module):
         self.dropout_p = config.hidden_dropout_prob
 
     def forward(self, ids_BT: Tensor, position_ids_BT: Tensor, token_type_ids_BT: Tensor) -> Tensor:
-        summed_BTD = self.word(ids_BT) + self.position(position_ids_BT) + self.token_type(token_type_ids_BT)
-        return dropout(self.norm(summed_BTD), self.dropout_p, self.training)
+        looked_up = self.word(ids_BT), self.position(position_ids_BT), self.token_type(token_type_ids_BT)
+        return self.part(_embed)(self.norm, *looked_up, self.dropout_p, self.training)
 
 
-class Layer(GradientCheckpointingLayer):
+def _embed(norm: nn.LayerNorm, word_BTD: Tensor, position_BTD: Tensor, type_BTD: Tensor, p: float, on: bool) -> Tensor:
+    return dropout(norm(word_BTD + position_BTD + type_BTD), p, on)
+
+
+class Layer(InParts, GradientCheckpointingLayer):
     """One Transformer layer: attention and a feed-forward block, each with dropout, residual and LayerNorm after it.
 
     Query, key and value come from one fused weight [3D, D], as published checkpoints store it. The key has no bias:
@@ -64,15 +70,25 @@ class Layer(GradientCheckpointingLayer):
 
     def project(self, hidden_BTD: Tensor, start: int, stop: int) -> tuple[Tensor, ...]:
         """Query, key and value of each slot, or those of the three from `start` to before `stop`; [B, T, H, E] each."""
-        d = self.q_bias.shape[0]
-        bias_3D = torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias])
-        rows = slice(start * d, stop * d)
-        fused = F.linear(hidden_BTD, self.qkv_weight[rows], bias_3D[rows])
-        return fused.view(*fused.shape[:2], stop - start, self.heads, -1).unbind(2)
+        return apart(self.part(_project)(self, hidden_BTD, start, stop))
 
     def finish(self, mixed_BQHE: Tensor, queries_BQD: Tensor) -> Tensor:
         """The states after this layer, [B, Q, D], from those before it and the values that attention has mixed."""
-        mixed_BQD = self.attention_output(mixed_BQHE.flatten(2))
-        attended_BQD = add_and_norm(mixed_BQD, queries_BQD, self.attention_norm, self.hidden_p, self.training)
-        fed_BQD = self.output(self.activation(self.intermediate(attended_BQD)))
-        return add_and_norm(fed_BQD, attended_BQD, self.output_norm, self.hidden_p, self.training)
+        return self.part(_finish)(self, mixed_BQHE, queries_BQD)
+
+
+def _project(layer: Layer, hidden_BTD: Tensor, start: int, stop: int) -> Tensor:
+    """[B, T, P, H, E] of the P parts wanted."""
+    d = layer.q_bias.shape[0]
+    bias_3D = torch.cat([layer.q_bias, torch.zeros_like(layer.q_bias), layer.v_bias])
+    rows = slice(start * d, stop * d)
+    fused = F.linear(hidden_BTD, layer.qkv_weight[rows], bias_3D[rows])
+    return fused.view(*fused.shape[:2], stop - start, layer.heads, -1)
+
+
+def _finish(layer: Layer, mixed_BQHE: Tensor, queries_BQD: Tensor) -> Tensor:
+    p, on = layer.hidden_p, layer.training
+    mixed_BQD = layer.attention_output(mixed_BQHE.flatten(2))
+    attended_BQD = add_and_norm(mixed_BQD, queries_BQD, layer.attention_norm, p, on)
+    fed_BQD = layer.output(layer.activation(layer.intermediate(attended_BQD)))
+    return add_and_norm(fed_BQD, attended_BQD, layer.output_norm, p, on)

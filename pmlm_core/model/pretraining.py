@@ -94,6 +94,12 @@ class PmlmForPreTraining(PmlmPreTrainedModel):
             pseudo_position_ids, pseudo_steps, labels = (
                 x[:, columns] for x in (pseudo_position_ids, pseudo_steps, labels)
             )
+        else:
+            # Their order means nothing; near each other, they have few distances in a tile of scores.
+            order = pseudo_position_ids.argsort(1)
+            pseudo_position_ids, pseudo_steps, labels = (
+                x.gather(1, order) for x in (pseudo_position_ids, pseudo_steps, labels)
+            )
         objective = Objective(self.config.objective)
         ae_BKD, par_BKD = self.pmlm.predicted_states(
             input_ids,

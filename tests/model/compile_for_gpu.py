@@ -60,6 +60,7 @@ def compile_only(self: Any, grid: Any) -> Any:
 
 def main(width: int, dtype: torch.dtype) -> None:
     # Not before: whoever imports this file must not settle how the kernels are read.
+    from pmlm_core.model import cross_entropy_tiled
     from pmlm_core.model.attention import tiled
 
     driver.set_active(NoGpu())
@@ -79,6 +80,9 @@ def main(width: int, dtype: torch.dtype) -> None:
     )
     qkv = torch.randn(batch, n + 2 * slots, 3, heads, width).to(dtype).requires_grad_()
     tiled.attend(*qkv.unbind(2), plan.full, 0.1).float().sum().backward()
+    for scale in (None, torch.ones(4)):
+        logits = torch.randn(4, 30522).to(dtype)
+        cross_entropy_tiled.cross_entropy_(logits, torch.arange(4), -100, 0.0 if scale is None else 0.1, scale)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from pmlm_core.model.attention.interface import Call
+from pmlm_core.model.attention.thirds import side_by_side
 from pmlm_core.model.attention.tiled.backward import deltas
 from pmlm_core.model.attention.tiled.forward import forward
 from pmlm_core.model.attention.tiled.launch import Backward, Given, rule_of, strides
@@ -45,12 +46,12 @@ class _Attention(torch.autograd.Function):
         batch, queries, heads, width = q.shape
         out_BQHE = q.new_empty(q.shape)
         lse_BHQ = q.new_empty(batch, heads, queries, dtype=torch.float32)
-        # A number for each query and key: drawn on the device, so that nobody waits, and by torch, so that its seed
-        # repeats them.
+        # An odd number for each query and key: drawn on the device, so that nobody waits, and by torch, so that its
+        # seed repeats them.
         random = lse_BHQ
         if dropout_p:
             shape = (batch, heads, queries + k.shape[1])
-            random = torch.randint(-(2**31), 2**31, shape, dtype=torch.int32, device=q.device)
+            random = torch.randint(-(2**31), 2**31, shape, dtype=torch.int32, device=q.device).bitwise_or_(1)
         with _on(q):
             for call in calls:
                 size = tile("forward", width, q.dtype)
@@ -92,8 +93,10 @@ class _Attention(torch.autograd.Function):
         q, k, v, out_BQHE, lse_BHQ, random = ctx.saved_tensors
         batch, queries, heads, width = q.shape
         grad = _rows_whole(gradients[0])
-        q_grad = torch.empty(q.shape, dtype=q.dtype, device=q.device)
-        k_grad, v_grad = (torch.empty(k.shape, dtype=q.dtype, device=q.device) for _ in range(2))
+        if q.shape == k.shape:
+            q_grad, k_grad, v_grad = side_by_side(q, 3)
+        else:
+            (q_grad,), (k_grad, v_grad) = side_by_side(q, 1), side_by_side(k, 2)
         delta_BHQ = torch.empty_like(lse_BHQ)
         bias_grad: Tensor | None = None
         # The call over the most keys first: it sets the keys' gradients, the others add to them.

@@ -12,7 +12,6 @@ from pmlm_core.model.attention.tiled.backward import keys_gradient, queries_grad
 from pmlm_core.model.attention.tiled.bias import bias_gradient_by_row, bias_gradient_shared
 from pmlm_core.model.attention.tiled.sizes import Tile, tile
 
-_DROPOUT_STEPS = 2**24
 _PROGRAMS = 512
 """So many at least when the bias is summed over the batch, to keep a large GPU busy."""
 
@@ -46,7 +45,8 @@ class Given:
         self.lengths = (call.start, call.stop - call.start, call.keys)
         self.score_scale = like.shape[-1] ** -0.5
         self.scale = self.score_scale * math.log2(math.e)
-        self.dropout = (round(dropout_p * _DROPOUT_STEPS), 1 / (1 - dropout_p))
+        # Below it a number of 32 bits, with its sign, drops its score.
+        self.dropout = (min(round(dropout_p * 2**32) - 2**31, 2**31 - 1), 1 / (1 - dropout_p))
         self.options = {
             "WIDTH": like.shape[-1],
             "CODES": codes is not None,

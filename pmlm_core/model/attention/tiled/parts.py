@@ -56,8 +56,9 @@ def ruled(
         else:
             scores += tl.load(table_ptr + (k_pos - q_pos))
     if MASK:
-        past = ((key_code & 1) == 0) & (key_code <= limit)
-        scores = tl.where(past | (key_code == own), scores, float("-inf"))
+        # Of the key alone, so once for a whole row of the tile.
+        past_code = tl.where((key_code & 1) == 0, key_code, UNSEEN)
+        scores = tl.where((past_code <= limit) | (key_code == own), scores, float("-inf"))
     return scores
 
 
@@ -66,13 +67,11 @@ def kept(q_random, k_random, threshold):
     """Whether dropout keeps each score of a tile: whatever the tiling, and whichever kernel asks.
 
     A random number of its own for every score would take longer to make than the attention it is for. Here every query
-    and every key has one, and MurmurHash3's finalizer mixes the two.
+    and every key has an odd one, and the upper bits of their product modulo 2**32 decide: along a row or a column these
+    are as independent as the numbers themselves, and between two rows as those of a random multiplier.
     """
-    x = q_random.to(tl.uint32, bitcast=True) ^ k_random.to(tl.uint32, bitcast=True)
-    x = (x ^ (x >> 16)) * 0x85EBCA6B
-    x = (x ^ (x >> 13)) * 0xC2B2AE35
-    x = x ^ (x >> 16)
-    return (x >> 8).to(tl.int32) >= threshold
+    product = q_random.to(tl.uint32, bitcast=True) * k_random.to(tl.uint32, bitcast=True)
+    return product.to(tl.int32, bitcast=True) >= threshold
 
 
 @triton.jit

@@ -1,0 +1,45 @@
+"""Where a GPU's time goes: a table of the kernels that a piece of work launches."""
+
+from collections.abc import Callable
+
+import torch
+from report import Report
+
+_SORTS = (
+    ("matrix products", ("gemm", "nvjet", "cutlass", "xmma", "splitkreduce")),
+    ("attention", ("forward", "keys_gradient", "queries_gradient", "bias_gradient", "deltas", "flash", "fmha")),
+    ("cross-entropy", ("cross_entropy",)),
+    ("optimizer and norms", ("multi_tensor", "adam")),
+    ("compiled parts", ("triton_",)),
+    ("copies", ("memcpy", "memset", "copy_kernel", "catarray")),
+)
+
+
+def sort_of(kernel: str) -> str:
+    """What a kernel is for, by its name.
+
+    >>> sort_of("nvjet_hsh_128x256_64x4_2x1_v_bz_coopA_TNT"), sort_of("triton_red_fused_add_4")
+    ('matrix products', 'compiled parts')
+    """
+    name = kernel.lower()
+    return next((sort for sort, marks in _SORTS if any(mark in name for mark in marks)), "else")
+
+
+def by_kernel(run: Callable[[], object], report: Report, title: str, repeats: int = 5, shown: int = 14) -> None:
+    """What each kernel on the GPU takes of one run, the longest first, and the sums of each sort."""
+    run()
+    torch.cuda.synchronize()
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as seen:
+        for _ in range(repeats):
+            run()
+        torch.cuda.synchronize()
+    found = sorted(seen.key_averages(), key=lambda event: -event.self_device_time_total)
+    spent = {event.key: event.self_device_time_total / repeats / 1e3 for event in found}
+    rows = [(e.key[:76], f"{e.count / repeats:.0f}", f"{spent[e.key]:.3f}") for e in found[:shown] if spent[e.key]]
+    report.table(f"{title}: kernel by kernel", ("kernel", "launches", "ms"), rows)
+    sums: dict[str, float] = {}
+    for name, milliseconds in spent.items():
+        sums[sort_of(name)] = sums.get(sort_of(name), 0.0) + milliseconds
+    total = sum(sums.values())
+    ordered = sorted(sums.items(), key=lambda pair: -pair[1])
+    report.note(f"{title}, {total:.2f} ms on the GPU: " + ", ".join(f"{n} {s:.2f}" for n, s in ordered) + ".")

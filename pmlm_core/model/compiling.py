@@ -1,0 +1,39 @@
+"""`torch.compile` for the parts of a model that lie around attention and the output layer.
+
+On a GPU a layer spends much of its time on what is between the matrix products: activation, dropout, residual,
+LayerNorm, and the changes of type that autocast makes. Compiled, these are a few kernels. Attention and cross-entropy
+have kernels of their own and stay as they are. All layers share one compiled form, so a deep model compiles no longer
+than a shallow one, and wrappers around layers (DDP, FSDP2, recomputation) find modules as they know them.
+"""
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import torch
+from torch import nn
+
+
+class InParts(nn.Module):
+    """A module some of whose work is done in compiled form, if `compile_parts` was called on it or on what it is in."""
+
+    compiled = False
+
+    def part(self, work: Callable[..., Any]) -> Callable[..., Any]:
+        """`work`, compiled while this module trains, where asked for; in evaluation shapes vary too much."""
+        return _compiled(work) if self.compiled and self.training else work
+
+
+def compile_parts(model: nn.Module) -> None:
+    """Do the work of the model's modules in compiled form from now on, in training; it compiles on first use.
+
+    The shapes of a batch should stay the same: each new one is compiled anew, and after some of them no more.
+    """
+    for module in model.modules():
+        if isinstance(module, InParts):
+            module.compiled = True
+
+
+@cache
+def _compiled(work: Callable[..., Any]) -> Callable[..., Any]:
+    return torch.compile(work, dynamic=False)

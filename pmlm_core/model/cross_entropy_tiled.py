@@ -1,0 +1,96 @@
+"""Cross-entropy of a slice of logits and its gradient by a Triton kernel: each row is read twice and written once."""
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+_BLOCK = 4096
+_WARPS = 8
+
+
+def cross_entropy_(
+    logits_RV: Tensor, labels_R: Tensor, ignored: int, smoothing: float, scale_R: Tensor | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """As `cross_entropy_rows.cross_entropy_`, on a GPU: the losses are fp32, and nobody looks at the labels' range."""
+    rows, classes = logits_RV.shape
+    losses_R = torch.empty(rows, dtype=torch.float32, device=logits_RV.device)
+    right_R = torch.empty(rows, dtype=torch.int64, device=logits_RV.device)
+    _cross_entropy[(rows,)](
+        logits_RV,
+        labels_R,
+        logits_RV if scale_R is None else scale_R,
+        losses_R,
+        right_R,
+        logits_RV.stride(0),
+        classes,
+        ignored,
+        smoothing,
+        SCALED=scale_R is not None,
+        SMOOTHED=smoothing > 0,
+        BLOCK=min(_BLOCK, triton.next_power_of_2(classes)),
+        num_warps=_WARPS,
+    )
+    return losses_R, right_R, logits_RV.sum(0, dtype=torch.float32)
+
+
+@triton.jit
+def _cross_entropy(  # type: ignore[no-untyped-def]
+    logits_ptr,
+    labels_ptr,
+    scale_ptr,
+    losses_ptr,
+    right_ptr,
+    row_stride,
+    classes,
+    ignored,
+    smoothing,
+    SCALED: tl.constexpr,
+    SMOOTHED: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """A row of logits, which becomes its gradient."""
+    row = tl.program_id(0).to(tl.int64)
+    logits_ptr += row * row_stride
+    label = tl.load(labels_ptr + row)
+    lane = tl.arange(0, BLOCK)
+    # Every lane has sums of its own, so that the row is gone through once and lanes meet at the end.
+    top = tl.full([BLOCK], float("-inf"), tl.float32)
+    where = tl.zeros([BLOCK], tl.int32)
+    total = tl.zeros([BLOCK], tl.float32)
+    plain = tl.zeros([BLOCK], tl.float32)
+    for first in range(0, classes, BLOCK):
+        inside = first + lane < classes
+        x = tl.load(logits_ptr + first + lane, mask=inside, other=float("-inf")).to(tl.float32)
+        more = x > top
+        new_top = tl.where(more, x, top)
+        # Lanes that have seen nothing have nothing to shrink.
+        shift = tl.where(new_top == float("-inf"), 0.0, new_top)
+        total = total * tl.exp(top - shift) + tl.exp(x - shift)
+        where = tl.where(more, first + lane, where)
+        top = new_top
+        if SMOOTHED:
+            plain += tl.where(inside, x, 0.0)
+    largest = tl.max(top, 0)
+    total_sum = tl.sum(total * tl.exp(top - largest), 0)
+    guess = tl.min(tl.where(top == largest, where, 2**31 - 1), 0)
+    log_sum = largest + tl.log(total_sum)
+
+    used = label != ignored
+    expected = tl.load(logits_ptr + label, mask=used, other=0.0).to(tl.float32) - log_sum
+    factor = tl.where(used, 1.0, 0.0)
+    if SCALED:
+        factor *= tl.load(scale_ptr + row).to(tl.float32)
+    spread = 0.0
+    if SMOOTHED:
+        spread = smoothing / classes
+        expected = (1 - smoothing) * expected + smoothing * (tl.sum(plain, 0) / classes - log_sum)
+    tl.store(losses_ptr + row, tl.where(used, -expected, 0.0))
+    tl.store(right_ptr + row, (used & (guess == label)).to(tl.int64))
+    # The label's own logit has been read: nobody writes before all have.
+    tl.debug_barrier()
+    for first in range(0, classes, BLOCK):
+        inside = first + lane < classes
+        x = tl.load(logits_ptr + first + lane, mask=inside, other=0.0).to(tl.float32)
+        gradient = tl.exp(x - log_sum) - spread - tl.where(first + lane == label, 1 - smoothing, 0.0)
+        tl.store(logits_ptr + first + lane, (gradient * factor).to(logits_ptr.dtype.element_ty), mask=inside)
