@@ -290,13 +290,13 @@ def candidates(kernel: str) -> list[Any]:
 
     queries, keys, warps, stages = {
         "forward": ((64, 128), (32, 64, 128), (4, 8), (2, 3, 4)),
-        "bias_by_row": ((16, 32, 64), (32, 64, 128), (1, 2, 4), (2,)),
+        "bias_by_row": ((16, 32), (16, 32, 64), (1, 2), (2,)),
         "bias_shared": ((64, 128), (32, 64, 128), (4, 8), (2, 3)),
     }.get(kernel, ((32, 64, 128), (32, 64, 128), (4, 8), (2, 3)))
     return [
         Tile(q, k, w, s)
         for q, k, w, s in itertools.product(queries, keys, warps, stages)
-        if 16 <= q * k / (32 * w) <= 64
+        if 8 <= q * k / (32 * w) <= 64
     ]
 
 

@@ -19,9 +19,9 @@ from torch import Tensor
 from pmlm_core.model import PmlmConfig, PmlmForPreTraining
 from pmlm_core.model.attention.interface import Call
 from pmlm_core.model.cross_entropy import IGNORED
+from pmlm_core.model.device import product_dtype
 from pmlm_core.model.presets import preset
 from pmlm_core.model.pseudo import CONTEXT, PADDING, PSEUDO, TRUE, visible
-from pmlm_core.model.transformer import product_dtype
 
 
 def left(chosen_BK: Tensor) -> tuple[Tensor, Tensor]:

@@ -10,3 +10,15 @@ def eager_on_cpu(x: Tensor) -> bool:
     On a GPU a look makes the host wait; under `torch.compile` it breaks the graph. Both want static shapes.
     """
     return x.device.type == "cpu" and not torch.compiler.is_compiling()
+
+
+def product_dtype(x: Tensor) -> torch.dtype:
+    """What linear layers will give for this input: autocast's type where it is on."""
+    device = x.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
+
+
+def state_dtype(x: Tensor) -> torch.dtype:
+    """The type of the states between layers: on a GPU that of the products, since what lies between products waits for
+    memory there; on a CPU that of the weights."""
+    return x.dtype if eager_on_cpu(x) else product_dtype(x)

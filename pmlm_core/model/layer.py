@@ -9,6 +9,7 @@ from pmlm_core.model.attention.interface import Call, attend
 from pmlm_core.model.attention.thirds import apart
 from pmlm_core.model.compiling import InParts
 from pmlm_core.model.config import PmlmConfig
+from pmlm_core.model.device import state_dtype
 from pmlm_core.model.dropout import dropout
 from pmlm_core.model.residual import add_and_norm
 
@@ -32,7 +33,7 @@ class Embeddings(InParts):
 
 
 def _embed(norm: nn.LayerNorm, word_BTD: Tensor, position_BTD: Tensor, type_BTD: Tensor, p: float, on: bool) -> Tensor:
-    return dropout(norm(word_BTD + position_BTD + type_BTD), p, on)
+    return dropout(norm(word_BTD + position_BTD + type_BTD).to(state_dtype(word_BTD)), p, on)
 
 
 class Layer(InParts, GradientCheckpointingLayer):

@@ -7,16 +7,16 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from pmlm_core.model.device import eager_on_cpu
+from pmlm_core.model.device import eager_on_cpu, state_dtype
 from pmlm_core.model.dropout import draw_seed, dropout
 from pmlm_core.model.loops import compiled, get, number, numbers, put, random_words, share_rows, threshold
 
 
 def add_and_norm(x_BTD: Tensor, residual_BTD: Tensor, norm: nn.LayerNorm, p: float, training: bool) -> Tensor:
-    """LayerNorm(residual + dropout(x)), in the wider type of the two."""
+    """LayerNorm(residual + dropout(x)), in the wider type of the two; on a GPU in that of the products."""
     if eager_on_cpu(x_BTD):
         return _AddAndNorm.apply(x_BTD, residual_BTD, norm.weight, norm.bias, norm.eps, p if training else 0.0)
-    return norm(dropout(x_BTD, p, training) + residual_BTD)
+    return norm(dropout(x_BTD, p, training) + residual_BTD).to(state_dtype(x_BTD))
 
 
 class _AddAndNorm(torch.autograd.Function):

@@ -14,7 +14,7 @@ from pmlm_core.model.attention.choice import kernel_for
 from pmlm_core.model.attention.plan import Plan, make_plan
 from pmlm_core.model.attention.relbias import RelativeBias
 from pmlm_core.model.config import PmlmConfig
-from pmlm_core.model.device import eager_on_cpu
+from pmlm_core.model.device import eager_on_cpu, product_dtype
 from pmlm_core.model.head import LanguageModelHead
 from pmlm_core.model.layer import Embeddings, Layer
 from pmlm_core.model.pseudo import lay_out
@@ -250,9 +250,3 @@ class Appended:
     steps_BK: Tensor
     true_ids_BK: Tensor
     token_type_ids_BK: Tensor | None
-
-
-def product_dtype(hidden: Tensor) -> torch.dtype:
-    """What linear layers will give for this input: autocast's type where it is on."""
-    device = hidden.device.type
-    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from pmlm_core.errors import CheckpointError
 from pmlm_core.training.sharding import copy_to_cpu, like
@@ -58,6 +59,21 @@ def build_adamw(
         eps=epsilon,
         fused=all(p.device.type in ("cuda", "cpu") and p.is_floating_point() for p in model.parameters()),
     )
+
+
+def skips_non_finite(optimizer: torch.optim.Optimizer, figures: Tensor) -> bool:
+    """Have the next update left out if one of `figures` is not finite, where the optimizer can see to that itself.
+
+    Returns:
+        Whether it can: torch's fused AdamW can, on parameters that are whole.
+    """
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    fused = isinstance(optimizer, torch.optim.AdamW) and all(group["fused"] for group in optimizer.param_groups)
+    if not fused or any(isinstance(p, DTensor) for p in parameters):
+        return False
+    # What a gradient scaler of torch's sets, and with the same meaning: 1 for an update to be left out.
+    optimizer.found_inf = (~figures.isfinite().all()).float()  # type: ignore[attr-defined]
+    return True
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:

@@ -17,6 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from pmlm_core.errors import TrainingError
 from pmlm_core.randomness import key
+from pmlm_core.training.optimizer import skips_non_finite
 from pmlm_core.training.reduce import all_sum, world_size
 from pmlm_core.training.sharding import total_norm
 
@@ -114,14 +115,21 @@ def train_step(
             added = value.detach().double()
             sums[name] = sums[name] + added if name in sums else added
     names = ("loss", *task.figures)
-    totals = dict(zip(names, all_sum(torch.stack([sums[n] for n in names]).tolist(), precision.device), strict=True))
     parameters = [p for p in model.parameters() if p.grad is not None]
     norm = total_norm([p.grad for p in parameters if p.grad is not None])
     if max_grad_norm is not None:
         nn.utils.clip_grads_with_norm_(parameters, max_grad_norm, norm)
-    _refuse_non_finite(step, totals["loss"] / count, float(norm))
-    optimizer.step()
-    return StepResult(int(count), totals, shared, float(norm))
+    told = torch.stack([*(sums[n] for n in names), norm.double()])
+    # A device that judges for itself need not wait for the host to look.
+    judged = skips_non_finite(optimizer, told)
+    if judged:
+        optimizer.step()
+    *values, gradient_norm = told.tolist()
+    totals = dict(zip(names, all_sum(values, precision.device), strict=True))
+    _refuse_non_finite(step, totals["loss"] / count, gradient_norm)
+    if not judged:
+        optimizer.step()
+    return StepResult(int(count), totals, shared, gradient_norm)
 
 
 def _hold(model: nn.Module, *, last: bool) -> contextlib.AbstractContextManager[Any]:

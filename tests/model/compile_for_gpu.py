@@ -67,19 +67,21 @@ def main(width: int, dtype: torch.dtype) -> None:
     JITFunction.__getitem__ = compile_only
     batch, heads, n, slots = 2, 4, 512, 80
     positions_BK = torch.stack([torch.randperm(n)[:slots] for _ in range(batch)])
-    plan = make_plan(
-        lay_out(torch.ones(batch, n), torch.ones(batch, slots, dtype=torch.int64)),
-        padded=True,
-        relative=RelativeBias(heads, 32, 128),
-        reach=n,
-        position_ids_BN=None,
-        slot_positions_BK=positions_BK,
-        read_ae=False,
-        dtype=dtype,
-        kernel="triton",
-    )
-    qkv = torch.randn(batch, n + 2 * slots, 3, heads, width).to(dtype).requires_grad_()
-    tiled.attend(*qkv.unbind(2), plan.full, 0.1).float().sum().backward()
+    for padded in (False, True):
+        print("padded:" if padded else "unpadded:", flush=True)
+        plan = make_plan(
+            lay_out(torch.ones(batch, n), torch.ones(batch, slots, dtype=torch.int64)),
+            padded=padded,
+            relative=RelativeBias(heads, 32, 128),
+            reach=n,
+            position_ids_BN=None,
+            slot_positions_BK=positions_BK,
+            read_ae=False,
+            dtype=dtype,
+            kernel="triton",
+        )
+        qkv = torch.randn(batch, n + 2 * slots, 3, heads, width).to(dtype).requires_grad_()
+        tiled.attend(*qkv.unbind(2), plan.full, 0.1).float().sum().backward()
     for scale in (None, torch.ones(4)):
         logits = torch.randn(4, 30522).to(dtype)
         cross_entropy_tiled.cross_entropy_(logits, torch.arange(4), -100, 0.0 if scale is None else 0.1, scale)

@@ -183,13 +183,16 @@ def test_bins_in_order_of_distance_hold_the_same_bias():
     relative = RelativeBias(3, 8, 16).double()
     torch.nn.init.normal_(relative.weight)
     made = relative.in_order(40)
-    expected = relative.by_distance(40)
-    distances = torch.arange(-39, 40)
+    assert made.reach > 40, "there is room for tiles that hang over"
+    expected = relative.by_distance(made.reach)
+    distances = torch.arange(1 - made.reach, made.reach)
     torch.testing.assert_close(made.table_HC.double() * math.log(2), expected, rtol=1e-6, atol=1e-6)
     assert torch.equal(made.weight_HM[:, made.bin_C.long()], expected.float())
     assert (made.bin_C.diff() >= 0).all()
     at_or_beyond = distances[None, :] >= made.edge_M[:, None]
     assert torch.equal(at_or_beyond, made.bin_C[None, :] >= torch.arange(8)[:, None])
+    assert torch.equal(distances >= made.far, made.bin_C == 7)
+    assert torch.equal(distances <= -made.far, made.bin_C == 0)
     made.weight_HM[0, 0].backward()
     assert relative.weight.grad.nonzero().tolist() == [[0, 3]], "the leftmost bin is the last of those to the left"
 

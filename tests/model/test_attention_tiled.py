@@ -233,4 +233,16 @@ def test_the_kernels_compile_for_a_gpu(tmp_path):
     environment.pop("TRITON_INTERPRET", None)
     made = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert made.returncode == 0, made.stderr
-    assert len(made.stdout.splitlines()) == 9
+    launched = [line.split(":")[0] for line in made.stdout.splitlines()]
+    of_a_call = {
+        "forward",
+        "deltas",
+        "keys_gradient",
+        "queries_gradient",
+        "bias_gradient_by_row",
+        "bias_gradient_shared",
+    }
+    assert launched[0] == "unpadded"
+    assert of_a_call < set(launched[: launched.index("padded")])
+    assert of_a_call < set(launched[launched.index("padded") :])
+    assert launched[-2:] == ["_cross_entropy"] * 2

@@ -43,12 +43,14 @@ class Rule:
         queries: places of the queries; None for 0, 1, 2, …, in every row of the batch.
         keys: places of the keys, likewise.
         codes: who sees whom; None if every query sees every key.
+        plain: so many of the first keys stand at 0, 1, 2, … and are seen by every query.
     """
 
     bias: ByDistance | None
     queries: Places | None
     keys: Places | None
     codes: Codes | None
+    plain: int = 0
 
 
 @dataclass(frozen=True)

@@ -78,7 +78,8 @@ def _structured(
     codes_BT = codes(layout.kinds_BT, layout.steps_BT)
     at_context = None if position_ids_BN is None else Places.of(position_ids_BN)
     hidden = codes_BT.of(context, context) if padded else None
-    full = [Call(0, n, n, rule=Rule(bias, at_context, at_context, hidden))]
+    plain = n if position_ids_BN is None and not padded else 0
+    full = [Call(0, n, n, rule=Rule(bias, at_context, at_context, hidden, plain))]
     if slot_positions_BK is None:
         return Plan(tuple(full), ())
 
@@ -90,15 +91,15 @@ def _structured(
             # The masks are context, wherever they stand.
             limit_BK = torch.zeros_like(at_slots.at_BL)
             hidden = Codes(codes_BT.key_BS[:, context], limit_BK, limit_BK - 1)
-        read.append(Call(0, slots, n, rule=Rule(bias, at_slots, at_context, hidden)))
+        read.append(Call(0, slots, n, rule=Rule(bias, at_slots, at_context, hidden, plain)))
     if total > n:
         if position_ids_BN is None:
             position_ids_BN = torch.arange(n, device=slot_positions_BK.device).expand(batch, n)
         keys = Places.of(torch.cat([position_ids_BN, slot_positions_BK, slot_positions_BK], dim=1))
         queries = Places.of(torch.cat([slot_positions_BK, slot_positions_BK], dim=1))
-        full.append(Call(n, total, total, rule=Rule(bias, queries, keys, codes_BT.of(appended, everything))))
+        full.append(Call(n, total, total, rule=Rule(bias, queries, keys, codes_BT.of(appended, everything), plain)))
         start, pseudo = slots if read_ae else 0, slice(n, n + slots)
-        rule = Rule(bias, at_slots, keys, codes_BT.of(pseudo, everything))
+        rule = Rule(bias, at_slots, keys, codes_BT.of(pseudo, everything), plain)
         read.append(Call(start, start + slots, total, rule=rule))
     return Plan(tuple(full), tuple(read))
 

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from torch import Tensor, nn
@@ -26,11 +27,27 @@ def bucket(distance: Tensor, bins: int, max_distance: int) -> Tensor:
     return torch.where(distance > 0, half, 0) + torch.where(size < exact, size, large)
 
 
+@cache
+def first_of_last_bin(bins: int, max_distance: int) -> int:
+    """From which distance on, either way, all lie in one bin.
+
+    >>> first_of_last_bin(32, 128)
+    91
+    """
+    distances = torch.arange(max_distance + 1)
+    return int(torch.searchsorted(bucket(-distances, bins, max_distance), bins // 2 - 1))
+
+
+TILE_ROOM = 256
+"""So many positions beyond the last a tile of scores may hang over."""
+
+
 @dataclass(frozen=True)
 class ByDistance:
     """The bias as a function of distance, its bins in the order in which they are met from left to right.
 
     In this order bins never fall with distance, so those of a tile of scores are a range; far tiles lie in one bin.
+    The distances reach beyond those of the positions, so that tiles may hang over.
 
     Attributes:
         weight_HM: a bin's bias, float32; a gradient goes back through it.
@@ -38,12 +55,14 @@ class ByDistance:
             gradient.
         bin_C: bin of each distance, int32.
         edge_M: least distance of each bin, int32; of a bin that is empty, that of the next.
+        far: every distance of at least so much lies in the last bin, and the other way in the first.
     """
 
     weight_HM: Tensor
     table_HC: Tensor
     bin_C: Tensor
     edge_M: Tensor
+    far: int
 
     @property
     def reach(self) -> int:
@@ -75,6 +94,7 @@ class RelativeBias(nn.Module):
     def in_order(self, reach: int) -> ByDistance:
         """The table for kernels that look it up score by score, for positions below `reach`."""
         device, half = self.weight.device, self.bins // 2
+        reach += TILE_ROOM
         # T5 counts the bins to the left from the middle outwards.
         order_M = torch.arange(self.bins, device=device)
         order_M = torch.where(order_M < half, half - 1 - order_M, order_M)
@@ -83,4 +103,5 @@ class RelativeBias(nn.Module):
         bin_C = order_M[bucket(torch.arange(1 - reach, reach, device=device), self.bins, self.max_distance)]
         edge_M = torch.searchsorted(bin_C, torch.arange(self.bins, device=device)) + (1 - reach)
         table_HC = (weight_HM.detach() * math.log2(math.e))[:, bin_C].contiguous()
-        return ByDistance(weight_HM, table_HC, bin_C.to(torch.int32), edge_M.to(torch.int32))
+        far = first_of_last_bin(self.bins, self.max_distance)
+        return ByDistance(weight_HM, table_HC, bin_C.to(torch.int32), edge_M.to(torch.int32), far)

@@ -14,9 +14,10 @@ from transformers.modeling_outputs import ModelOutput
 from pmlm_core.model.attention.choice import kernel_for
 from pmlm_core.model.attention.interface import attend
 from pmlm_core.model.attention.plan import make_plan
+from pmlm_core.model.device import product_dtype
 from pmlm_core.model.layer import Layer
 from pmlm_core.model.pseudo import lay_out
-from pmlm_core.model.transformer import PmlmModel, product_dtype
+from pmlm_core.model.transformer import PmlmModel
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,17 @@ Source: Dao 2023, FlashAttention-2, algorithm 2.
 import triton
 import triton.language as tl
 
-from pmlm_core.model.attention.tiled.parts import UNSEEN, kept, load_rows, places, ruled, span, which
+from pmlm_core.model.attention.tiled.parts import (
+    UNSEEN,
+    apart,
+    biased,
+    dropped,
+    load,
+    load_rows,
+    places,
+    seen,
+    which,
+)
 
 
 @triton.jit
@@ -33,8 +43,8 @@ def deltas(
     row, head = (program // heads).to(tl.int64), (program % heads).to(tl.int64)
     index = first + tl.arange(0, BLOCK_Q)
     inside = index < queries
-    out = load_rows(out_ptr + row * out_row + head * out_head, index, out_step, inside, WIDTH)
-    grad = load_rows(grad_ptr + row * grad_row + head * grad_head, index, grad_step, inside, WIDTH)
+    out = load_rows(out_ptr + row * out_row + head * out_head, index, out_step, inside, WIDTH, True)
+    grad = load_rows(grad_ptr + row * grad_row + head * grad_head, index, grad_step, inside, WIDTH, True)
     delta = tl.sum(out.to(tl.float32) * grad.to(tl.float32), 1)
     tl.store(delta_ptr + program.to(tl.int64) * queries + index, delta, mask=inside)
 
@@ -50,7 +60,6 @@ def keys_gradient(
     lse_ptr,
     delta_ptr,
     table_ptr,
-    bin_ptr,
     q_at_ptr,
     k_at_ptr,
     code_ptr,
@@ -75,9 +84,12 @@ def keys_gradient(
     limit_row,
     start,
     queries,
+    begin,
+    end,
     keys,
     heads,
     reach,
+    far,
     scale,
     score_scale,
     threshold,
@@ -87,41 +99,46 @@ def keys_gradient(
     Q_PLACES: tl.constexpr,
     K_PLACES: tl.constexpr,
     CODES: tl.constexpr,
+    Q_RAGGED: tl.constexpr,
     RAGGED: tl.constexpr,
-    DROPOUT: tl.constexpr,
     ADD: tl.constexpr,
+    DROPOUT: tl.constexpr,
     PRECISION: tl.constexpr,
+    NATIVE: tl.constexpr,
     BLOCK_Q: tl.constexpr,
     BLOCK_K: tl.constexpr,
 ):
-    """A tile of keys of one head, over all queries; tiles are [N, M]: keys first, which is how the products want them.
+    """A tile of the keys from `begin` to before `end` of one head, over all queries.
+
+    Tiles are [N, M]: keys first, which is how the products want them.
 
     Args:
         made_row, made_step, made_head: strides of the gradients of keys and values.
         scale: E ** -0.5 * log2(e); score_scale: E ** -0.5.
+        Q_RAGGED, RAGGED: the last tile of queries, of keys, is not full.
         ADD: another call's gradient is there already; this one is added.
     """
-    k_first, program = which(keys, BLOCK_K)
+    k_first, program = which(end - begin, BLOCK_K)
+    k_first += begin
     row, head = (program // heads).to(tl.int64), (program % heads).to(tl.int64)
     random_ptr += program.to(tl.int64) * random_row
     k_index = k_first + tl.arange(0, BLOCK_K)
-    k_inside = k_index < keys
-    k = load_rows(k_ptr + row * k_row + head * k_head, k_index, k_step, k_inside, WIDTH)
-    v = load_rows(v_ptr + row * k_row + head * k_head, k_index, k_step, k_inside, WIDTH)
-    k_pos = places(k_at_ptr + row * keys, k_index, keys - 1, K_PLACES)
-    least_k, most_k = span(k_pos, k_first, reach, BLOCK_K, K_PLACES)
-    code = tl.where(k_inside, 0, UNSEEN)
+    k_inside = k_index < end
+    k = load_rows(k_ptr + row * k_row + head * k_head, k_index, k_step, k_inside, WIDTH, RAGGED)
+    v = load_rows(v_ptr + row * k_row + head * k_head, k_index, k_step, k_inside, WIDTH, RAGGED)
+    k_pos = places(k_at_ptr + row * keys, k_index, k_inside, K_PLACES, RAGGED)
+    code = k_index
     if CODES:
         code = tl.load(code_ptr + row * code_row + k_index, mask=k_inside, other=UNSEEN)
     if DROPOUT:
-        k_random = tl.load(random_ptr + lse_row + k_index, mask=k_inside, other=0)[:, None]
+        k_random = tl.load(random_ptr + lse_row + k_index, mask=k_inside, other=0)
     table_ptr += head * (2 * reach - 1) + reach - 1
-    bin_ptr += reach - 1
     q_ptr += row * q_row + head * q_head
     grad_ptr += row * grad_row + head * grad_head
     q_at_ptr += row * queries
     limit_ptr += row * limit_row
     own_ptr += row * limit_row
+    random_ptr += start
     lse_ptr += program.to(tl.int64) * lse_row + start
     delta_ptr += program.to(tl.int64) * lse_row + start
 
@@ -130,45 +147,44 @@ def keys_gradient(
     for q_first in range(0, queries, BLOCK_Q):
         q_index = q_first + tl.arange(0, BLOCK_Q)
         q_inside = q_index < queries
-        q = load_rows(q_ptr, q_index, q_step, q_inside, WIDTH)
-        grad = load_rows(grad_ptr, q_index, grad_step, q_inside, WIDTH)
-        lse = tl.load(lse_ptr + q_index, mask=q_inside, other=float("inf"))
-        delta = tl.load(delta_ptr + q_index, mask=q_inside, other=0.0)
-        limit = tl.zeros([BLOCK_Q], tl.int32)
-        own = limit - 1
-        if CODES:
-            limit = tl.load(limit_ptr + q_index, mask=q_inside, other=0)
-            own = tl.load(own_ptr + q_index, mask=q_inside, other=-1)
-        q_pos = places(q_at_ptr, q_index, queries - 1, Q_PLACES)
-        least_q, most_q = span(q_pos, q_first, reach, BLOCK_Q, Q_PLACES)
-        scores = ruled(
+        q = load_rows(q_ptr, q_index, q_step, q_inside, WIDTH, Q_RAGGED)
+        grad = load_rows(grad_ptr, q_index, grad_step, q_inside, WIDTH, Q_RAGGED)
+        lse = load(lse_ptr + q_index, q_inside, float("inf"), Q_RAGGED)
+        delta = load(delta_ptr + q_index, q_inside, 0.0, Q_RAGGED)
+        q_pos = places(q_at_ptr, q_index, q_inside, Q_PLACES, Q_RAGGED)
+        common, column = apart(q_first, q_pos, BLOCK_Q, Q_PLACES)
+        scores = biased(
             tl.dot(k, tl.trans(q), input_precision=PRECISION),
             scale,
-            q_pos[None, :],
-            k_pos[:, None],
-            least_k - most_q,
-            most_k - least_q,
-            code[:, None],
-            limit[None, :],
-            own[None, :],
+            (table_ptr - common) + k_pos,
+            -column,
+            k_first - q_first - (BLOCK_Q - 1),
+            k_first - q_first + (BLOCK_K - 1),
             table_ptr,
-            bin_ptr,
-            reach,
+            far,
             BIAS,
-            CODES or RAGGED,
+            not (Q_PLACES or K_PLACES),
+            NATIVE,
         )
+        limit = q_index
+        own = q_index
+        if CODES:
+            limit = load(limit_ptr + q_index, q_inside, 0, Q_RAGGED)
+            own = load(own_ptr + q_index, q_inside, -1, Q_RAGGED)
+        scores = seen(scores, code[:, None], limit[None, :], own[None, :], k_inside[:, None], CODES, RAGGED)
         weights = tl.exp2(scores - lse[None, :])
         weights_grad = tl.dot(v, tl.trans(grad), input_precision=PRECISION)
-        dropped = weights
+        mixed = weights
         if DROPOUT:
-            q_random = tl.load(random_ptr + start + q_index, mask=q_inside, other=0)[None, :]
-            keep = kept(q_random, k_random, threshold)
-            dropped = tl.where(keep, weights * kept_scale, 0.0)
-            weights_grad = tl.where(keep, weights_grad * kept_scale, 0.0)
-        v_grad = tl.dot(dropped.to(grad.dtype), grad, v_grad, input_precision=PRECISION)
-        scores_grad = weights * (weights_grad - delta[None, :])
+            q_random = load(random_ptr + q_index, q_inside, 0, Q_RAGGED)
+            mixed, weights_grad = dropped(
+                weights, weights_grad, q_random[None, :], k_random[:, None], threshold, NATIVE
+            )
+        v_grad = tl.dot(mixed.to(grad.dtype), grad, v_grad, input_precision=PRECISION)
+        scores_grad = weights * (weights_grad * kept_scale - delta[None, :])
         k_grad = tl.dot(scores_grad.to(q.dtype), q, k_grad, input_precision=PRECISION)
     k_grad *= score_scale
+    v_grad *= kept_scale
     at = row * made_row + head * made_head + k_index[:, None] * made_step + tl.arange(0, WIDTH)[None, :]
     if ADD:
         k_grad += tl.load(k_grad_ptr + at, mask=k_inside[:, None], other=0.0).to(tl.float32)
@@ -187,7 +203,6 @@ def queries_gradient(
     lse_ptr,
     delta_ptr,
     table_ptr,
-    bin_ptr,
     q_at_ptr,
     k_at_ptr,
     code_ptr,
@@ -212,11 +227,96 @@ def queries_gradient(
     limit_row,
     start,
     queries,
+    plain,
     keys,
     heads,
     reach,
+    far,
     scale,
     score_scale,
+    threshold,
+    kept_scale,
+    WIDTH: tl.constexpr,
+    BIAS: tl.constexpr,
+    Q_PLACES: tl.constexpr,
+    K_PLACES: tl.constexpr,
+    CODES: tl.constexpr,
+    PLAIN: tl.constexpr,
+    PLAIN_RAGGED: tl.constexpr,
+    REST: tl.constexpr,
+    REST_RAGGED: tl.constexpr,
+    DROPOUT: tl.constexpr,
+    PRECISION: tl.constexpr,
+    NATIVE: tl.constexpr,
+    BLOCK_Q: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+):
+    """A tile of queries of one head, over all keys; arguments as of `forward` and `keys_gradient`."""
+    q_first, program = which(queries, BLOCK_Q)
+    row, head = (program // heads).to(tl.int64), (program % heads).to(tl.int64)
+    random_ptr += program.to(tl.int64) * random_row
+    q_index = q_first + tl.arange(0, BLOCK_Q)
+    q_inside = q_index < queries
+    q = load_rows(q_ptr + row * q_row + head * q_head, q_index, q_step, q_inside, WIDTH, True)
+    grad = load_rows(grad_ptr + row * grad_row + head * grad_head, q_index, grad_step, q_inside, WIDTH, True)
+    lse = tl.load(lse_ptr + program.to(tl.int64) * lse_row + start + q_index, mask=q_inside, other=float("inf"))
+    delta = tl.load(delta_ptr + program.to(tl.int64) * lse_row + start + q_index, mask=q_inside, other=0.0)
+    q_pos = places(q_at_ptr + row * queries, q_index, q_inside, Q_PLACES, True)
+    limit = q_index
+    own = q_index
+    if CODES and REST:
+        limit = tl.load(limit_ptr + row * limit_row + q_index, mask=q_inside, other=0)
+        own = tl.load(own_ptr + row * limit_row + q_index, mask=q_inside, other=-1)
+    q_random = q_index
+    if DROPOUT:
+        q_random = tl.load(random_ptr + start + q_index, mask=q_inside, other=0)
+    table_ptr += head * (2 * reach - 1) + reach - 1
+    k_ptr += row * k_row + head * k_head
+    v_ptr += row * k_row + head * k_head
+    k_at_ptr += row * keys
+    code_ptr += row * code_row
+    random_ptr += lse_row
+
+    q_grad = tl.zeros([BLOCK_Q, WIDTH], tl.float32)
+    if PLAIN:
+        q_grad = _walk(
+            q_grad, q, grad, lse, delta, q_first, q_pos, limit, own, q_random, k_ptr, v_ptr, k_at_ptr, code_ptr,
+            random_ptr, table_ptr, 0, plain, k_step, far, scale, threshold, kept_scale,
+            WIDTH, BIAS, Q_PLACES, False, False, PLAIN_RAGGED, DROPOUT, PRECISION, NATIVE, BLOCK_Q, BLOCK_K,
+        )  # fmt: skip
+    if REST:
+        q_grad = _walk(
+            q_grad, q, grad, lse, delta, q_first, q_pos, limit, own, q_random, k_ptr, v_ptr, k_at_ptr, code_ptr,
+            random_ptr, table_ptr, plain, keys, k_step, far, scale, threshold, kept_scale,
+            WIDTH, BIAS, Q_PLACES, K_PLACES, CODES, REST_RAGGED, DROPOUT, PRECISION, NATIVE, BLOCK_Q, BLOCK_K,
+        )  # fmt: skip
+    at = row * made_row + head * made_head + q_index[:, None] * made_step + tl.arange(0, WIDTH)[None, :]
+    tl.store(q_grad_ptr + at, (q_grad * score_scale).to(q_grad_ptr.dtype.element_ty), mask=q_inside[:, None])
+
+
+@triton.jit
+def _walk(
+    q_grad,
+    q,
+    grad,
+    lse,
+    delta,
+    q_first,
+    q_pos,
+    limit,
+    own,
+    q_random,
+    k_ptr,
+    v_ptr,
+    k_at_ptr,
+    code_ptr,
+    random_ptr,
+    table_ptr,
+    begin,
+    end,
+    k_step,
+    far,
+    scale,
     threshold,
     kept_scale,
     WIDTH: tl.constexpr,
@@ -227,68 +327,40 @@ def queries_gradient(
     RAGGED: tl.constexpr,
     DROPOUT: tl.constexpr,
     PRECISION: tl.constexpr,
+    NATIVE: tl.constexpr,
     BLOCK_Q: tl.constexpr,
     BLOCK_K: tl.constexpr,
 ):
-    """A tile of queries of one head, over all keys; arguments as of `keys_gradient`."""
-    q_first, program = which(queries, BLOCK_Q)
-    row, head = (program // heads).to(tl.int64), (program % heads).to(tl.int64)
-    random_ptr += program.to(tl.int64) * random_row
-    q_index = q_first + tl.arange(0, BLOCK_Q)
-    q_inside = q_index < queries
-    q = load_rows(q_ptr + row * q_row + head * q_head, q_index, q_step, q_inside, WIDTH)
-    grad = load_rows(grad_ptr + row * grad_row + head * grad_head, q_index, grad_step, q_inside, WIDTH)
-    lse = tl.load(lse_ptr + program.to(tl.int64) * lse_row + start + q_index, mask=q_inside, other=float("inf"))
-    delta = tl.load(delta_ptr + program.to(tl.int64) * lse_row + start + q_index, mask=q_inside, other=0.0)
-    q_pos = places(q_at_ptr + row * queries, q_index, queries - 1, Q_PLACES)
-    least_q, most_q = span(q_pos, q_first, reach, BLOCK_Q, Q_PLACES)
-    limit = tl.zeros([BLOCK_Q], tl.int32)
-    own = limit - 1
-    if CODES:
-        limit = tl.load(limit_ptr + row * limit_row + q_index, mask=q_inside, other=0)
-        own = tl.load(own_ptr + row * limit_row + q_index, mask=q_inside, other=-1)
-    if DROPOUT:
-        q_random = tl.load(random_ptr + start + q_index, mask=q_inside, other=0)[:, None]
-    table_ptr += head * (2 * reach - 1) + reach - 1
-    bin_ptr += reach - 1
-    k_ptr += row * k_row + head * k_head
-    v_ptr += row * k_row + head * k_head
-    k_at_ptr += row * keys
-    code_ptr += row * code_row
-
-    q_grad = tl.zeros([BLOCK_Q, WIDTH], tl.float32)
-    for k_first in range(0, keys, BLOCK_K):
+    """The gradient of the queries with what the keys from `begin` to before `end` add to it."""
+    for k_first in range(begin, end, BLOCK_K):
         k_index = k_first + tl.arange(0, BLOCK_K)
-        k_inside = k_index < keys
-        k = load_rows(k_ptr, k_index, k_step, k_inside, WIDTH)
-        v = load_rows(v_ptr, k_index, k_step, k_inside, WIDTH)
-        code = tl.where(k_inside, 0, UNSEEN)
-        if CODES:
-            code = tl.load(code_ptr + k_index, mask=k_inside, other=UNSEEN)
-        k_pos = places(k_at_ptr, k_index, keys - 1, K_PLACES)
-        least_k, most_k = span(k_pos, k_first, reach, BLOCK_K, K_PLACES)
-        scores = ruled(
+        k_inside = k_index < end
+        k = load_rows(k_ptr, k_index, k_step, k_inside, WIDTH, RAGGED)
+        v = load_rows(v_ptr, k_index, k_step, k_inside, WIDTH, RAGGED)
+        k_pos = places(k_at_ptr, k_index, k_inside, K_PLACES, RAGGED)
+        common, column = apart(k_first, k_pos, BLOCK_K, K_PLACES)
+        scores = biased(
             tl.dot(q, tl.trans(k), input_precision=PRECISION),
             scale,
-            q_pos[:, None],
-            k_pos[None, :],
-            least_k - most_q,
-            most_k - least_q,
-            code[None, :],
-            limit[:, None],
-            own[:, None],
+            (table_ptr + common) - q_pos,
+            column,
+            k_first - q_first - (BLOCK_Q - 1),
+            k_first - q_first + (BLOCK_K - 1),
             table_ptr,
-            bin_ptr,
-            reach,
+            far,
             BIAS,
-            CODES or RAGGED,
+            not (Q_PLACES or K_PLACES),
+            NATIVE,
         )
+        code = k_index
+        if CODES:
+            code = load(code_ptr + k_index, k_inside, UNSEEN, RAGGED)
+        scores = seen(scores, code[None, :], limit[:, None], own[:, None], k_inside[None, :], CODES, RAGGED)
         weights = tl.exp2(scores - lse[:, None])
         weights_grad = tl.dot(grad, tl.trans(v), input_precision=PRECISION)
         if DROPOUT:
-            k_random = tl.load(random_ptr + lse_row + k_index, mask=k_inside, other=0)[None, :]
-            weights_grad = tl.where(kept(q_random, k_random, threshold), weights_grad * kept_scale, 0.0)
-        scores_grad = weights * (weights_grad - delta[:, None])
+            k_random = load(random_ptr + k_index, k_inside, 0, RAGGED)
+            _, weights_grad = dropped(weights, weights_grad, q_random[:, None], k_random[None, :], threshold, NATIVE)
+        scores_grad = weights * (weights_grad * kept_scale - delta[:, None])
         q_grad = tl.dot(scores_grad.to(k.dtype), k, q_grad, input_precision=PRECISION)
-    at = row * made_row + head * made_head + q_index[:, None] * made_step + tl.arange(0, WIDTH)[None, :]
-    tl.store(q_grad_ptr + at, (q_grad * score_scale).to(q_grad_ptr.dtype.element_ty), mask=q_inside[:, None])
+    return q_grad

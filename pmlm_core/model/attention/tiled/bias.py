@@ -8,7 +8,7 @@ where they have not, queries and keys are taken in order of position, so that a 
 import triton
 import triton.language as tl
 
-from pmlm_core.model.attention.tiled.parts import UNSEEN, kept, load_rows, places, ruled, span, which
+from pmlm_core.model.attention.tiled.parts import UNSEEN, apart, biased, dropped, load_rows, places, seen, which
 
 
 @triton.jit
@@ -34,47 +34,46 @@ def scores_gradient(
     grad,
     lse,
     delta,
-    q_pos,
-    k_pos,
+    row_at,
+    column,
     first_distance,
     last_distance,
     code,
     limit,
     own,
+    k_inside,
     table_ptr,
-    bin_ptr,
-    reach,
+    far,
     scale,
     kept_scale,
     threshold,
     q_random,
     k_random,
-    MASK: tl.constexpr,
+    CODES: tl.constexpr,
+    RAGGED: tl.constexpr,
     DROPOUT: tl.constexpr,
     PRECISION: tl.constexpr,
+    NATIVE: tl.constexpr,
 ):
-    """Gradient of a tile of scores, [M, N]; arguments as of `ruled`, the vectors without their second axis."""
-    scores = ruled(
+    """Gradient of a tile of scores, [M, N]; arguments as of `biased` and `seen`, vectors without their second axis."""
+    scores = biased(
         tl.dot(q, tl.trans(k), input_precision=PRECISION),
         scale,
-        q_pos[:, None],
-        k_pos[None, :],
+        row_at,
+        column,
         first_distance,
         last_distance,
-        code[None, :],
-        limit[:, None],
-        own[:, None],
         table_ptr,
-        bin_ptr,
-        reach,
+        far,
         True,
-        MASK,
+        True,
+        NATIVE,
     )
+    scores = seen(scores, code[None, :], limit[:, None], own[:, None], k_inside[None, :], CODES, RAGGED)
     weights_grad = tl.dot(grad, tl.trans(v), input_precision=PRECISION)
     if DROPOUT:
-        keep = kept(q_random[:, None], k_random[None, :], threshold)
-        weights_grad = tl.where(keep, weights_grad * kept_scale, 0.0)
-    return tl.exp2(scores - lse[:, None]) * (weights_grad - delta[:, None])
+        _, weights_grad = dropped(weights_grad, weights_grad, q_random[:, None], k_random[None, :], threshold, NATIVE)
+    return tl.exp2(scores - lse[:, None]) * (weights_grad * kept_scale - delta[:, None])
 
 
 @triton.jit
@@ -113,6 +112,7 @@ def bias_gradient_shared(
     heads,
     groups,
     reach,
+    far,
     scale,
     threshold,
     kept_scale,
@@ -122,6 +122,7 @@ def bias_gradient_shared(
     RAGGED: tl.constexpr,
     DROPOUT: tl.constexpr,
     PRECISION: tl.constexpr,
+    NATIVE: tl.constexpr,
     BLOCK_Q: tl.constexpr,
     BLOCK_K: tl.constexpr,
 ):
@@ -137,10 +138,8 @@ def bias_gradient_shared(
     head, group = (tl.program_id(1) // groups).to(tl.int64), tl.program_id(1) % groups
     q_index, k_index = q_first + tl.arange(0, BLOCK_Q), k_first + tl.arange(0, BLOCK_K)
     q_inside, k_inside = q_index < queries, k_index < keys
-    q_pos, k_pos = tl.minimum(q_index, queries - 1), tl.minimum(k_index, keys - 1)
-    least_q, most_q = span(q_pos, q_first, reach, BLOCK_Q, False)
-    least_k, most_k = span(k_pos, k_first, reach, BLOCK_K, False)
-    first_distance, last_distance = least_k - most_q, most_k - least_q
+    first_distance, last_distance = k_first - q_first - (BLOCK_Q - 1), k_first - q_first + (BLOCK_K - 1)
+    common, column = apart(k_first, k_index, BLOCK_K, False)
     table_ptr += head * (2 * reach - 1) + reach - 1
     bin_ptr += reach - 1
     q_ptr += head * q_head
@@ -148,6 +147,7 @@ def bias_gradient_shared(
     v_ptr += head * k_head
     grad_ptr += head * grad_head
 
+    row_at = (table_ptr + common) - q_index
     limit = tl.zeros([BLOCK_Q], tl.int32)
     own = limit - 1
     code = tl.where(k_inside, 0, UNSEEN)
@@ -165,34 +165,36 @@ def bias_gradient_shared(
             q_random = tl.load(random + start + q_index, mask=q_inside, other=0)
             k_random = tl.load(random + lse_row + k_index, mask=k_inside, other=0)
         summed += scores_gradient(
-            load_rows(q_ptr + row * q_row, q_index, q_step, q_inside, WIDTH),
-            load_rows(k_ptr + row * k_row, k_index, k_step, k_inside, WIDTH),
-            load_rows(v_ptr + row * k_row, k_index, k_step, k_inside, WIDTH),
-            load_rows(grad_ptr + row * grad_row, q_index, grad_step, q_inside, WIDTH),
+            load_rows(q_ptr + row * q_row, q_index, q_step, q_inside, WIDTH, True),
+            load_rows(k_ptr + row * k_row, k_index, k_step, k_inside, WIDTH, True),
+            load_rows(v_ptr + row * k_row, k_index, k_step, k_inside, WIDTH, True),
+            load_rows(grad_ptr + row * grad_row, q_index, grad_step, q_inside, WIDTH, True),
             tl.load(lse_ptr + at, mask=q_inside, other=float("inf")),
             tl.load(delta_ptr + at, mask=q_inside, other=0.0),
-            q_pos,
-            k_pos,
+            row_at,
+            column,
             first_distance,
             last_distance,
             code,
             limit,
             own,
+            k_inside,
             table_ptr,
-            bin_ptr,
-            reach,
+            far,
             scale,
             kept_scale,
             threshold,
             q_random,
             k_random,
-            CODES or RAGGED,
+            CODES,
+            RAGGED,
             DROPOUT,
             PRECISION,
+            NATIVE,
         )
     sums = binned(
         summed,
-        k_pos[None, :] - q_pos[:, None],
+        k_index[None, :] - q_index[:, None],
         tl.load(bin_ptr + first_distance),
         tl.load(bin_ptr + last_distance),
         edge_ptr,
@@ -240,6 +242,7 @@ def bias_gradient_by_row(
     keys,
     heads,
     reach,
+    far,
     scale,
     threshold,
     kept_scale,
@@ -251,6 +254,7 @@ def bias_gradient_by_row(
     RAGGED: tl.constexpr,
     DROPOUT: tl.constexpr,
     PRECISION: tl.constexpr,
+    NATIVE: tl.constexpr,
     BLOCK_Q: tl.constexpr,
     BLOCK_K: tl.constexpr,
 ):
@@ -265,13 +269,13 @@ def bias_gradient_by_row(
     q_rank = q_first + tl.arange(0, BLOCK_Q)
     q_inside = q_rank < queries
     # Ranks beyond the last stand for the last, so that the tile's range of distances is no wider.
-    q_index = places(q_order_ptr + row * queries, q_rank, queries - 1, Q_PLACES)
-    q = load_rows(q_ptr + row * q_row + head * q_head, q_index, q_step, q_inside, WIDTH)
-    grad = load_rows(grad_ptr + row * grad_row + head * grad_head, q_index, grad_step, q_inside, WIDTH)
+    q_index = _ranked(q_order_ptr + row * queries, q_rank, queries - 1, Q_PLACES)
+    q = load_rows(q_ptr + row * q_row + head * q_head, q_index, q_step, q_inside, WIDTH, True)
+    grad = load_rows(grad_ptr + row * grad_row + head * grad_head, q_index, grad_step, q_inside, WIDTH, True)
     at = program.to(tl.int64) * lse_row + start + q_index
     lse = tl.load(lse_ptr + at, mask=q_inside, other=float("inf"))
     delta = tl.load(delta_ptr + at, mask=q_inside, other=0.0)
-    q_pos = places(q_at_ptr + row * queries, q_index, queries - 1, Q_PLACES)
+    q_pos = places(q_at_ptr + row * queries, q_index, q_index >= 0, Q_PLACES, False)
     limit = tl.zeros([BLOCK_Q], tl.int32)
     own = limit - 1
     if CODES:
@@ -293,8 +297,8 @@ def bias_gradient_by_row(
     for k_first in range(0, keys, BLOCK_K):
         k_rank = k_first + tl.arange(0, BLOCK_K)
         k_inside = k_rank < keys
-        k_index = places(k_order_ptr, k_rank, keys - 1, K_PLACES)
-        k_pos = places(k_at_ptr, k_index, keys - 1, K_PLACES)
+        k_index = _ranked(k_order_ptr, k_rank, keys - 1, K_PLACES)
+        k_pos = places(k_at_ptr, k_index, k_index >= 0, K_PLACES, False)
         code = tl.where(k_inside, 0, UNSEEN)
         if CODES:
             code = tl.load(code_ptr + k_index, mask=k_inside, other=UNSEEN)
@@ -304,29 +308,31 @@ def bias_gradient_by_row(
         first_distance, last_distance = tl.min(k_pos, 0) - most_q, tl.max(k_pos, 0) - least_q
         scores_grad = scores_gradient(
             q,
-            load_rows(k_ptr, k_index, k_step, k_inside, WIDTH),
-            load_rows(v_ptr, k_index, k_step, k_inside, WIDTH),
+            load_rows(k_ptr, k_index, k_step, k_inside, WIDTH, True),
+            load_rows(v_ptr, k_index, k_step, k_inside, WIDTH, True),
             grad,
             lse,
             delta,
-            q_pos,
-            k_pos,
+            table_ptr - q_pos,
+            k_pos.to(tl.int64),
             first_distance,
             last_distance,
             code,
             limit,
             own,
+            k_inside,
             table_ptr,
-            bin_ptr,
-            reach,
+            far,
             scale,
             kept_scale,
             threshold,
             q_random,
             k_random,
-            CODES or RAGGED,
+            CODES,
+            RAGGED,
             DROPOUT,
             PRECISION,
+            NATIVE,
         )
         sums += binned(
             scores_grad,
@@ -338,3 +344,13 @@ def bias_gradient_by_row(
         )
     part_ptr += tl.program_id(0) * BINS
     tl.store(part_ptr + tl.arange(0, BINS), sums)
+
+
+@triton.jit
+def _ranked(order_ptr, rank, last, GIVEN: tl.constexpr):
+    """Which query or key has a rank; ranks beyond the last stand for the last."""
+    rank = tl.minimum(rank, last)
+    if GIVEN:
+        return tl.load(order_ptr + rank)
+    else:
+        return rank

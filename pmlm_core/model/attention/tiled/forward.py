@@ -6,7 +6,17 @@ Source: Dao 2023, FlashAttention-2, algorithm 1.
 import triton
 import triton.language as tl
 
-from pmlm_core.model.attention.tiled.parts import UNSEEN, kept, load_rows, places, ruled, span, which
+from pmlm_core.model.attention.tiled.parts import (
+    UNSEEN,
+    apart,
+    biased,
+    dropped,
+    load,
+    load_rows,
+    places,
+    seen,
+    which,
+)
 
 
 @triton.jit
@@ -17,7 +27,6 @@ def forward(
     out_ptr,
     lse_ptr,
     table_ptr,
-    bin_ptr,
     q_at_ptr,
     k_at_ptr,
     code_ptr,
@@ -39,9 +48,11 @@ def forward(
     limit_row,
     start,
     queries,
+    plain,
     keys,
     heads,
     reach,
+    far,
     scale,
     threshold,
     kept_scale,
@@ -50,9 +61,13 @@ def forward(
     Q_PLACES: tl.constexpr,
     K_PLACES: tl.constexpr,
     CODES: tl.constexpr,
-    RAGGED: tl.constexpr,
+    PLAIN: tl.constexpr,
+    PLAIN_RAGGED: tl.constexpr,
+    REST: tl.constexpr,
+    REST_RAGGED: tl.constexpr,
     DROPOUT: tl.constexpr,
     PRECISION: tl.constexpr,
+    NATIVE: tl.constexpr,
     BLOCK_Q: tl.constexpr,
     BLOCK_K: tl.constexpr,
 ):
@@ -60,71 +75,46 @@ def forward(
 
     Args:
         start: of the call's queries, whose own tensors begin there; the log-sum-exp's do not.
-        RAGGED: the last tile of keys is not full.
+        plain: so many of the keys are plain; the others have places if K_PLACES, codes if CODES.
+        PLAIN, REST: there are keys of the kind; RAGGED: their last tile is not full.
     """
     q_first, program = which(queries, BLOCK_Q)
     row, head = (program // heads).to(tl.int64), (program % heads).to(tl.int64)
     random_ptr += program.to(tl.int64) * random_row
     q_index = q_first + tl.arange(0, BLOCK_Q)
     q_inside = q_index < queries
-    q = load_rows(q_ptr + row * q_row + head * q_head, q_index, q_step, q_inside, WIDTH)
-    q_pos = places(q_at_ptr + row * queries, q_index, queries - 1, Q_PLACES)
-    least_q, most_q = span(q_pos, q_first, reach, BLOCK_Q, Q_PLACES)
+    q = load_rows(q_ptr + row * q_row + head * q_head, q_index, q_step, q_inside, WIDTH, True)
+    q_pos = places(q_at_ptr + row * queries, q_index, q_inside, Q_PLACES, True)
     limit = tl.zeros([BLOCK_Q], tl.int32)
     own = limit - 1
-    if CODES:
+    if CODES and REST:
         limit = tl.load(limit_ptr + row * limit_row + q_index, mask=q_inside, other=0)
         own = tl.load(own_ptr + row * limit_row + q_index, mask=q_inside, other=-1)
+    q_random = q_index
     if DROPOUT:
-        q_random = tl.load(random_ptr + start + q_index, mask=q_inside, other=0)[:, None]
+        q_random = tl.load(random_ptr + start + q_index, mask=q_inside, other=0)
     table_ptr += head * (2 * reach - 1) + reach - 1
-    bin_ptr += reach - 1
     k_ptr += row * k_row + head * k_head
     v_ptr += row * k_row + head * k_head
     k_at_ptr += row * keys
     code_ptr += row * code_row
+    random_ptr += lse_row
 
     top = tl.full([BLOCK_Q], float("-inf"), tl.float32)
     total = tl.zeros([BLOCK_Q], tl.float32)
     mixed = tl.zeros([BLOCK_Q, WIDTH], tl.float32)
-    for k_first in range(0, keys, BLOCK_K):
-        k_index = k_first + tl.arange(0, BLOCK_K)
-        k_inside = k_index < keys
-        k = load_rows(k_ptr, k_index, k_step, k_inside, WIDTH)
-        v = load_rows(v_ptr, k_index, k_step, k_inside, WIDTH)
-        k_pos = places(k_at_ptr, k_index, keys - 1, K_PLACES)
-        least_k, most_k = span(k_pos, k_first, reach, BLOCK_K, K_PLACES)
-        code = tl.where(k_inside, 0, UNSEEN)
-        if CODES:
-            code = tl.load(code_ptr + k_index, mask=k_inside, other=UNSEEN)
-        scores = ruled(
-            tl.dot(q, tl.trans(k), input_precision=PRECISION),
-            scale,
-            q_pos[:, None],
-            k_pos[None, :],
-            least_k - most_q,
-            most_k - least_q,
-            code[None, :],
-            limit[:, None],
-            own[:, None],
-            table_ptr,
-            bin_ptr,
-            reach,
-            BIAS,
-            CODES or RAGGED,
-        )
-        new_top = tl.maximum(top, tl.max(scores, 1))
-        # Of a query that has seen nothing yet, the top is no number to subtract.
-        shift = tl.where(new_top == float("-inf"), 0.0, new_top)
-        shrink = tl.exp2(top - shift)
-        weights = tl.exp2(scores - shift[:, None])
-        total = total * shrink + tl.sum(weights, 1)
-        if DROPOUT:
-            k_random = tl.load(random_ptr + lse_row + k_index, mask=k_inside, other=0)[None, :]
-            weights = tl.where(kept(q_random, k_random, threshold), weights, 0.0)
-        mixed = mixed * shrink[:, None]
-        mixed = tl.dot(weights.to(v.dtype), v, mixed, input_precision=PRECISION)
-        top = new_top
+    if PLAIN:
+        top, total, mixed = _walk(
+            top, total, mixed, q, q_first, q_pos, limit, own, q_random, k_ptr, v_ptr, k_at_ptr, code_ptr, random_ptr,
+            table_ptr, 0, plain, k_step, far, scale, threshold,
+            WIDTH, BIAS, Q_PLACES, False, False, PLAIN_RAGGED, DROPOUT, PRECISION, NATIVE, BLOCK_Q, BLOCK_K,
+        )  # fmt: skip
+    if REST:
+        top, total, mixed = _walk(
+            top, total, mixed, q, q_first, q_pos, limit, own, q_random, k_ptr, v_ptr, k_at_ptr, code_ptr, random_ptr,
+            table_ptr, plain, keys, k_step, far, scale, threshold,
+            WIDTH, BIAS, Q_PLACES, K_PLACES, CODES, REST_RAGGED, DROPOUT, PRECISION, NATIVE, BLOCK_Q, BLOCK_K,
+        )  # fmt: skip
 
     blind = total == 0.0
     mixed = mixed * (kept_scale / tl.where(blind, 1.0, total))[:, None]
@@ -133,3 +123,77 @@ def forward(
     out = out_ptr + row * out_row + head * out_head + q_index[:, None] * out_step + tl.arange(0, WIDTH)[None, :]
     tl.store(out, mixed.to(out_ptr.dtype.element_ty), mask=q_inside[:, None])
     tl.store(lse_ptr + program.to(tl.int64) * lse_row + start + q_index, lse, mask=q_inside)
+
+
+@triton.jit
+def _walk(
+    top,
+    total,
+    mixed,
+    q,
+    q_first,
+    q_pos,
+    limit,
+    own,
+    q_random,
+    k_ptr,
+    v_ptr,
+    k_at_ptr,
+    code_ptr,
+    random_ptr,
+    table_ptr,
+    begin,
+    end,
+    k_step,
+    far,
+    scale,
+    threshold,
+    WIDTH: tl.constexpr,
+    BIAS: tl.constexpr,
+    Q_PLACES: tl.constexpr,
+    K_PLACES: tl.constexpr,
+    CODES: tl.constexpr,
+    RAGGED: tl.constexpr,
+    DROPOUT: tl.constexpr,
+    PRECISION: tl.constexpr,
+    NATIVE: tl.constexpr,
+    BLOCK_Q: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+):
+    """The running softmax after the keys from `begin` to before `end`."""
+    for k_first in range(begin, end, BLOCK_K):
+        k_index = k_first + tl.arange(0, BLOCK_K)
+        k_inside = k_index < end
+        k = load_rows(k_ptr, k_index, k_step, k_inside, WIDTH, RAGGED)
+        v = load_rows(v_ptr, k_index, k_step, k_inside, WIDTH, RAGGED)
+        k_pos = places(k_at_ptr, k_index, k_inside, K_PLACES, RAGGED)
+        common, column = apart(k_first, k_pos, BLOCK_K, K_PLACES)
+        scores = biased(
+            tl.dot(q, tl.trans(k), input_precision=PRECISION),
+            scale,
+            (table_ptr + common) - q_pos,
+            column,
+            k_first - q_first - (BLOCK_Q - 1),
+            k_first - q_first + (BLOCK_K - 1),
+            table_ptr,
+            far,
+            BIAS,
+            not (Q_PLACES or K_PLACES),
+            NATIVE,
+        )
+        code = k_index
+        if CODES:
+            code = load(code_ptr + k_index, k_inside, UNSEEN, RAGGED)
+        scores = seen(scores, code[None, :], limit[:, None], own[:, None], k_inside[None, :], CODES, RAGGED)
+        new_top = tl.maximum(top, tl.max(scores, 1))
+        # Of a query that has seen nothing yet, the top is no number to subtract.
+        shift = tl.where(new_top == float("-inf"), 0.0, new_top) if CODES else new_top
+        shrink = tl.exp2(top - shift)
+        weights = tl.exp2(scores - shift[:, None])
+        total = total * shrink + tl.sum(weights, 1)
+        if DROPOUT:
+            k_random = load(random_ptr + k_index, k_inside, 0, RAGGED)
+            weights, _ = dropped(weights, weights, q_random[:, None], k_random[None, :], threshold, NATIVE)
+        mixed = tl.dot(weights.to(v.dtype), v, mixed * shrink[:, None], input_precision=PRECISION)
+        top = new_top
+    return top, total, mixed

@@ -1,6 +1,7 @@
 """From calls and tensors to the kernels' arguments, and the launches of the backward kernels."""
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -26,38 +27,67 @@ def strides(x_BLHE: Tensor) -> tuple[int, ...]:
     return x_BLHE.stride()[:3]
 
 
+@dataclass(frozen=True)
+class Segment:
+    """The keys from `begin` to before `end`, with what a kernel is compiled for."""
+
+    begin: int
+    end: int
+    options: dict[str, bool]
+
+
 class Given:
     """A rule as the kernels' arguments; tensors that a rule lacks are stood in for by one that nobody reads."""
 
     def __init__(self, call: Call, like: Tensor, size: Tile, dropout_p: float) -> None:
         rule = rule_of(call)
         bias, codes = rule.bias, rule.codes
-        self.rule, self.size = rule, size
-        self.bias = (like, like) if bias is None else (bias.table_HC, bias.bin_C)
-        self.reach = 1 if bias is None else bias.reach
-        self.has_bias = bias is not None
+        self.rule, self.size, self.call = rule, size, call
+        self.table = like if bias is None else bias.table_HC
+        self.reach, self.far = (1, 1) if bias is None else (bias.reach, bias.far)
         places = [rule.queries, rule.keys]
-        self.q_places, self.k_places = (place is not None for place in places)
         self.places = [like if place is None else place.at_BL for place in places]
         self.orders = [like if place is None else place.order_BL for place in places]
         self.codes = [like] * 3 if codes is None else [codes.key_BS, codes.limit_BQ, codes.own_BQ]
         self.code_strides = [0, 0] if codes is None else [codes.key_BS.stride(0), codes.limit_BQ.stride(0)]
-        self.lengths = (call.start, call.stop - call.start, call.keys)
+        self.start, self.queries, self.keys = call.start, call.stop - call.start, call.keys
         self.score_scale = like.shape[-1] ** -0.5
         self.scale = self.score_scale * math.log2(math.e)
         # Below it a number of 32 bits, with its sign, drops its score.
         self.dropout = (min(round(dropout_p * 2**32) - 2**31, 2**31 - 1), 1 / (1 - dropout_p))
+        self.q_places = {"Q_PLACES": rule.queries is not None}
+        self.of_keys = {"K_PLACES": rule.keys is not None, "CODES": codes is not None}
         self.options = {
             "WIDTH": like.shape[-1],
-            "CODES": codes is not None,
-            "RAGGED": call.keys % size.keys != 0,
             "DROPOUT": dropout_p > 0,
             "PRECISION": _precision(like.dtype),
+            "NATIVE": _native(),
             "BLOCK_Q": size.queries,
             "BLOCK_K": size.keys,
             "num_warps": size.warps,
             "num_stages": size.stages,
         }
+        self.has_bias = {"BIAS": bias is not None}
+
+    def both(self) -> dict[str, bool]:
+        """Options of a kernel that goes through plain keys, then the rest."""
+        plain, rest = self.rule.plain, self.keys - self.rule.plain
+        return {
+            **self.of_keys,
+            "PLAIN": plain > 0,
+            "PLAIN_RAGGED": plain % self.size.keys != 0,
+            "REST": rest > 0,
+            "REST_RAGGED": rest % self.size.keys != 0,
+        }
+
+    def segments(self) -> list[Segment]:
+        """The same keys one kind after the other, for a kernel whose programs have keys of one kind."""
+        plain, made = self.rule.plain, []
+        for begin, end, of_keys in ((0, plain, dict.fromkeys(self.of_keys, False)), (plain, self.keys, self.of_keys)):
+            if end > begin:
+                ragged = (end - begin) % self.size.keys != 0
+                made.append(Segment(begin, end, {**of_keys, "RAGGED": ragged}))
+        return made
 
 
 class Backward:
@@ -88,20 +118,38 @@ class Backward:
 
     def keys_gradient(self, k_grad_BSHE: Tensor, v_grad_BSHE: Tensor, add: bool) -> None:
         given = self._given("keys")
-        grid = (triton.cdiv(self.call.keys, given.size.keys) * self.batch * self.heads,)
-        keys_gradient[grid](*self._arguments(given, k_grad_BSHE, v_grad_BSHE), **self._options(given), ADD=add)
+        for keys in given.segments():
+            keys_gradient[(triton.cdiv(keys.end - keys.begin, given.size.keys) * self.batch * self.heads,)](
+                *self._arguments(given, k_grad_BSHE, v_grad_BSHE),
+                keys.begin,
+                keys.end,
+                *self._numbers(given),
+                **given.has_bias,
+                **given.q_places,
+                **keys.options,
+                **given.options,
+                Q_RAGGED=self.queries % given.size.queries != 0,
+                ADD=add,
+            )
 
     def queries_gradient(self, q_grad_BQHE: Tensor) -> None:
         given = self._given("queries")
-        grid = (triton.cdiv(self.queries, given.size.queries) * self.batch * self.heads,)
-        queries_gradient[grid](*self._arguments(given, q_grad_BQHE), **self._options(given))
+        queries_gradient[(triton.cdiv(self.queries, given.size.queries) * self.batch * self.heads,)](
+            *self._arguments(given, q_grad_BQHE),
+            given.rule.plain,
+            *self._numbers(given),
+            **given.has_bias,
+            **given.q_places,
+            **given.both(),
+            **given.options,
+        )
 
     def _arguments(self, given: Given, *made: Tensor) -> tuple[Any, ...]:
         return (
             *self.read,
             *made,
             *self.rows,
-            *given.bias,
+            given.table,
             *given.places,
             *given.codes,
             self.random,
@@ -109,16 +157,12 @@ class Backward:
             *strides(made[0]),
             *self.lines,
             *given.code_strides,
-            *given.lengths,
-            self.heads,
-            given.reach,
-            given.scale,
-            given.score_scale,
-            *given.dropout,
+            given.start,
+            given.queries,
         )
 
-    def _options(self, given: Given) -> dict[str, Any]:
-        return {"BIAS": given.has_bias, "Q_PLACES": given.q_places, "K_PLACES": given.k_places, **given.options}
+    def _numbers(self, given: Given) -> tuple[Any, ...]:
+        return (given.keys, self.heads, given.reach, given.far, given.scale, given.score_scale, *given.dropout)
 
     def bias_gradient(self) -> Tensor:
         """Gradient of the bias of each bin, [H, M], float32."""
@@ -129,10 +173,11 @@ class Backward:
         shared = rule_of(self.call).queries is None and rule_of(self.call).keys is None
         given = self._given("bias_shared" if shared else "bias_by_row")
         q_tiles = triton.cdiv(self.queries, given.size.queries)
-        before = (*self.rows, *given.bias, bias.edge_M)
-        after = (*self.strides, *self.lines, *given.code_strides, *given.lengths)
-        numbers = (given.reach, given.scale, *given.dropout)
-        options = {"BINS": room, **given.options}
+        before = (*self.rows, bias.table_HC, bias.bin_C, bias.edge_M)
+        after = (*self.strides, *self.lines, *given.code_strides, given.start, given.queries, given.keys)
+        numbers = (given.reach, given.far, given.scale, *given.dropout)
+        hiding = {"CODES": given.of_keys["CODES"], "RAGGED": given.keys % given.size.keys != 0}
+        options = {"BINS": room, **hiding, **given.options}
         if shared:
             tiles = q_tiles * triton.cdiv(self.call.keys, given.size.keys)
             groups = min(self.batch, triton.cdiv(_PROGRAMS, tiles * self.heads))
@@ -152,7 +197,7 @@ class Backward:
             )
             return part.sum((0, 2))[:, :bins]
         part = self.rows[0].new_empty(self.batch, self.heads, q_tiles, room)
-        places = {"Q_PLACES": given.q_places, "K_PLACES": given.k_places}
+        places = {**given.q_places, "K_PLACES": given.of_keys["K_PLACES"]}
         bias_gradient_by_row[(q_tiles * self.batch * self.heads,)](
             *self.read,
             part,
@@ -168,6 +213,11 @@ class Backward:
             **places,
         )
         return part.sum((0, 2))[:, :bins]
+
+
+def _native() -> bool:
+    """Whether kernels may hold instructions of an NVIDIA GPU: not in the interpreter, nor on another maker's."""
+    return isinstance(keys_gradient, triton.runtime.JITFunction) and torch.version.hip is None
 
 
 def _precision(dtype: torch.dtype) -> str:

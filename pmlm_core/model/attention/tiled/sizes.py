@@ -26,7 +26,7 @@ _HALF = {
     "keys": Tile(64, 64, 4, 2),
     "queries": Tile(64, 64, 4, 2),
     "bias_shared": Tile(64, 32, 4, 2),
-    "bias_by_row": Tile(16, 64, 2, 2),
+    "bias_by_row": Tile(16, 32, 1, 2),
 }
 # Heads of 128, whose tiles take twice the room.
 _HALF_WIDE = {
