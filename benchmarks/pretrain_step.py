@@ -5,7 +5,8 @@
 Ours is the product's own training step (loss, backward, gradient norm, fused AdamW) for two objectives in one pass and
 for AE alone. The peer is `BertForMaskedLM` with SDPA as it comes, with fused AdamW: forward, backward, update. "slots"
 is the peer with its output layer on the masked slots only, which its own code does not do; "compiled" is with
-`torch.compile`: of ours the parts around attention, as the recipes' `torch_compile` has it, of the peer all of it.
+`torch.compile`: of ours the parts around attention, as the recipes' `torch_compile` has it, of the peer all of it;
+"graphs" is with CUDA graphs, as the recipes' `cuda_graphs` has it.
 Tokens are source tokens: the appended part and the slots are extra work.
 
 On a CPU, processor time of one thread by default; on a GPU, wall time, the memory at its peak, and with `--profile` the
@@ -17,6 +18,7 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from sys import path
 
@@ -35,6 +37,7 @@ from pmlm_core.model.compiling import compile_parts
 from pmlm_core.model.cost import flops_per_step, max_predictions
 from pmlm_core.model.objectives import Objective
 from pmlm_core.model.presets import preset
+from pmlm_core.training.graphs import record
 from pmlm_core.training.optimizer import build_adamw
 from pmlm_core.training.peak import Peak, peak
 from pmlm_core.training.pretraining import count_predictions, pretraining_task
@@ -71,15 +74,17 @@ def ours(
     args: argparse.Namespace,
     batch: dict[str, Tensor],
     precision: Precision,
-    compiled: bool = False,
+    form: str = "",
 ) -> Step:
     """The product's step."""
     config = PmlmConfig(vocab_size=args.vocab, objective=objective, **dropouts(args.dropout), **vars(preset(name)))
     model = PmlmForPreTraining(config).to(precision.device).train()
     optimizer = build_adamw(model, **ADAM)
     task, counted = pretraining_task(Objective(objective)), count_predictions(batch)
-    if compiled:
+    if "compiled" in form:
         compile_parts(model)
+    if "graphs" in form:
+        record(model, batch, precision)
     return lambda: train_step(
         model, optimizer, [(0, batch)], task, step=0, seed=0, precision=precision, counted=counted
     )
@@ -181,28 +186,39 @@ def main() -> None:
     report.finish(args.save)
 
 
+def contestants(
+    name: str, args: argparse.Namespace, batch: dict[str, Tensor], precision: Precision
+) -> dict[str, Callable[[], Step]]:
+    """What makes each step, by name."""
+    forms = ["", ", compiled"] if args.compiled else [""]
+    made: dict[str, Callable[[], Step]] = {}
+    for objective in ("AE+PAR", "AE"):
+        for form in [*forms, *([", compiled, graphs"] if args.compiled and args.device == "cuda" else [])]:
+            made[f"pmlm {objective}{form}"] = partial(ours, objective, name, args, batch, precision, form)
+    for form in forms:
+        how = {"compiled": form != ""}
+        made[f"BERT{form}"] = partial(bert, name, args, batch, precision, slots=False, **how)
+        made[f"BERT, slots{form}"] = partial(bert, name, args, batch, precision, slots=True, **how)
+    return made
+
+
 def compare(report: Report, name: str, rows: int, args: argparse.Namespace, precision: Precision, rate: float) -> None:
     """The table of one size."""
     torch.manual_seed(0)
     on_gpu = precision.device.type == "cuda"
     batch = batch_of(rows, args.length, args.vocab, precision.device)
-    steps = {f"pmlm {objective}": ours(objective, name, args, batch, precision) for objective in ("AE+PAR", "AE")}
-    steps["BERT"] = bert(name, args, batch, precision, slots=False, compiled=False)
-    steps["BERT, slots"] = bert(name, args, batch, precision, slots=True, compiled=False)
-    if args.compiled:
-        for objective in ("AE+PAR", "AE"):
-            steps[f"pmlm {objective}, compiled"] = ours(objective, name, args, batch, precision, compiled=True)
-        steps["BERT, compiled"] = bert(name, args, batch, precision, slots=False, compiled=True)
-        steps["BERT, slots, compiled"] = bert(name, args, batch, precision, slots=True, compiled=True)
-    steps = {name: step for name, step in steps.items() if not args.only or name in args.only}
-    work, memory = {}, {}
-    for contestant, step in steps.items():
-        plain = contestant.removesuffix(", compiled")
+    steps, work, memory = {}, {}, {}
+    for contestant, make in contestants(name, args, batch, precision).items():
+        if args.only and contestant not in args.only:
+            continue
         if on_gpu:
+            torch.cuda.empty_cache()
             held = torch.cuda.memory_allocated()
             torch.cuda.reset_peak_memory_stats()
+        steps[contestant] = step = make()
         step()
         memory[contestant] = f"{(torch.cuda.max_memory_allocated() - held) / 1e9:.2f}" if on_gpu else "-"
+        plain = contestant.split(", compiled")[0]
         work[contestant] = work[plain] if plain in work else operations(step, contestant, name, args, batch)
     if on_gpu and args.profile:
         for contestant, step in steps.items():
@@ -239,12 +255,12 @@ def compare(report: Report, name: str, rows: int, args: argparse.Namespace, prec
     if args.only:
         return
     counted = work["pmlm AE+PAR"] / work["pmlm AE"]
-    for form in ("", ", compiled") if args.compiled else ("",):
-        both = f"pmlm AE+PAR{form}"
+    for form in [contestant.removeprefix("pmlm AE+PAR") for contestant in steps if "AE+PAR" in contestant]:
+        both, theirs = f"pmlm AE+PAR{form}", form.removesuffix(", graphs")
         report.note(
             f"{name}{form}: AE+PAR takes {Ratio.of(samples, both, f'pmlm AE{form}')} of AE's time; its products count "
-            f"{counted:.2f} of AE's. Tokens/s beside 'BERT{form}': {Ratio.of(samples, f'BERT{form}', both)}; beside "
-            f"'BERT, slots{form}': {Ratio.of(samples, f'BERT, slots{form}', both)}."
+            f"{counted:.2f} of AE's. Tokens/s beside 'BERT{theirs}': {Ratio.of(samples, f'BERT{theirs}', both)}; "
+            f"beside 'BERT, slots{theirs}': {Ratio.of(samples, f'BERT, slots{theirs}', both)}."
         )
 
 

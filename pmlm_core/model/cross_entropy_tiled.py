@@ -54,27 +54,24 @@ def _cross_entropy(  # type: ignore[no-untyped-def]
     logits_ptr += row * row_stride
     label = tl.load(labels_ptr + row)
     lane = tl.arange(0, BLOCK)
-    # Every lane has sums of its own, so that the row is gone through once and lanes meet at the end.
-    top = tl.full([BLOCK], float("-inf"), tl.float32)
+    # Every lane has sums of its own, so that lanes meet for the largest number of a block only.
+    best = tl.full([BLOCK], float("-inf"), tl.float32)
     where = tl.zeros([BLOCK], tl.int32)
     total = tl.zeros([BLOCK], tl.float32)
     plain = tl.zeros([BLOCK], tl.float32)
+    top = float("-inf")
     for first in range(0, classes, BLOCK):
         inside = first + lane < classes
         x = tl.load(logits_ptr + first + lane, mask=inside, other=float("-inf")).to(tl.float32)
-        more = x > top
-        new_top = tl.where(more, x, top)
-        # Lanes that have seen nothing have nothing to shrink.
-        shift = tl.where(new_top == float("-inf"), 0.0, new_top)
-        total = total * tl.exp(top - shift) + tl.exp(x - shift)
-        where = tl.where(more, first + lane, where)
+        new_top = tl.maximum(top, tl.max(x, 0))
+        total = total * tl.exp(top - new_top) + tl.exp(x - new_top)
         top = new_top
+        where = tl.where(x > best, first + lane, where)
+        best = tl.maximum(best, x)
         if SMOOTHED:
             plain += tl.where(inside, x, 0.0)
-    largest = tl.max(top, 0)
-    total_sum = tl.sum(total * tl.exp(top - largest), 0)
-    guess = tl.min(tl.where(top == largest, where, 2**31 - 1), 0)
-    log_sum = largest + tl.log(total_sum)
+    guess = tl.min(tl.where(best == top, where, 2**31 - 1), 0)
+    log_sum = top + tl.log(tl.sum(total, 0))
 
     used = label != ignored
     expected = tl.load(logits_ptr + label, mask=used, other=0.0).to(tl.float32) - log_sum

@@ -10,7 +10,7 @@ from pmlm_core.model.attention.thirds import apart
 from pmlm_core.model.compiling import InParts
 from pmlm_core.model.config import PmlmConfig
 from pmlm_core.model.device import state_dtype
-from pmlm_core.model.dropout import dropout
+from pmlm_core.model.dropout import draw_products, dropout
 from pmlm_core.model.residual import add_and_norm
 
 ACTIVATIONS = {"gelu": F.gelu, "gelu_new": lambda x: F.gelu(x, approximate="tanh"), "relu": F.relu}
@@ -75,7 +75,10 @@ class Layer(InParts, GradientCheckpointingLayer):
 
     def finish(self, mixed_BQHE: Tensor, queries_BQD: Tensor) -> Tensor:
         """The states after this layer, [B, Q, D], from those before it and the values that attention has mixed."""
-        return self.part(_finish)(self, mixed_BQHE, queries_BQD)
+        work, random = self.part(_finish), None
+        if work is not _finish and self.hidden_p:
+            random = draw_products(queries_BQD, 2)
+        return work(self, mixed_BQHE, queries_BQD, random)
 
 
 def _project(layer: Layer, hidden_BTD: Tensor, start: int, stop: int) -> Tensor:
@@ -87,9 +90,10 @@ def _project(layer: Layer, hidden_BTD: Tensor, start: int, stop: int) -> Tensor:
     return fused.view(*fused.shape[:2], stop - start, layer.heads, -1)
 
 
-def _finish(layer: Layer, mixed_BQHE: Tensor, queries_BQD: Tensor) -> Tensor:
+def _finish(layer: Layer, mixed_BQHE: Tensor, queries_BQD: Tensor, random: Tensor | None) -> Tensor:
     p, on = layer.hidden_p, layer.training
+    first, second = (None, None) if random is None else random
     mixed_BQD = layer.attention_output(mixed_BQHE.flatten(2))
-    attended_BQD = add_and_norm(mixed_BQD, queries_BQD, layer.attention_norm, p, on)
+    attended_BQD = add_and_norm(mixed_BQD, queries_BQD, layer.attention_norm, p, on, first)
     fed_BQD = layer.output(layer.activation(layer.intermediate(attended_BQD)))
-    return add_and_norm(fed_BQD, attended_BQD, layer.output_norm, p, on)
+    return add_and_norm(fed_BQD, attended_BQD, layer.output_norm, p, on, second)

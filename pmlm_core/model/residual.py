@@ -12,11 +12,17 @@ from pmlm_core.model.dropout import draw_seed, dropout
 from pmlm_core.model.loops import compiled, get, number, numbers, put, random_words, share_rows, threshold
 
 
-def add_and_norm(x_BTD: Tensor, residual_BTD: Tensor, norm: nn.LayerNorm, p: float, training: bool) -> Tensor:
-    """LayerNorm(residual + dropout(x)), in the wider type of the two; on a GPU in that of the products."""
+def add_and_norm(
+    x_BTD: Tensor, residual_BTD: Tensor, norm: nn.LayerNorm, p: float, training: bool, random: Tensor | None = None
+) -> Tensor:
+    """LayerNorm(residual + dropout(x)), in the wider type of the two; on a GPU in that of the products.
+
+    Args:
+        random: see `dropout`.
+    """
     if eager_on_cpu(x_BTD):
         return _AddAndNorm.apply(x_BTD, residual_BTD, norm.weight, norm.bias, norm.eps, p if training else 0.0)
-    return norm(dropout(x_BTD, p, training) + residual_BTD).to(state_dtype(x_BTD))
+    return norm(dropout(x_BTD, p, training, random) + residual_BTD).to(state_dtype(x_BTD))
 
 
 class _AddAndNorm(torch.autograd.Function):

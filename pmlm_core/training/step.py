@@ -47,9 +47,9 @@ class Precision:
     device: torch.device
     name: str
 
-    def autocast(self) -> contextlib.AbstractContextManager[Any]:
+    def autocast(self, cache_enabled: bool = True) -> contextlib.AbstractContextManager[Any]:
         if self.name == "bf16":
-            return torch.autocast(self.device.type, dtype=torch.bfloat16)
+            return torch.autocast(self.device.type, dtype=torch.bfloat16, cache_enabled=cache_enabled)
         return contextlib.nullcontext()
 
 
@@ -77,6 +77,7 @@ def train_step(
     max_grad_norm: float | None = None,
     share: Sequence[float] = (),
     counted: int | None = None,
+    keep_gradients: bool = False,
 ) -> StepResult:
     """Make one update from this worker's micro-batches of the global batch.
 
@@ -88,6 +89,7 @@ def train_step(
         max_grad_norm: clip the gradient's norm to this, or leave it.
         share: numbers to be summed over the workers together with the counts (a saving request, token counts).
         counted: what `task.count` gives over these micro-batches, if it is known: counting on a GPU makes it wait.
+        keep_gradients: zero gradients in place between updates instead of dropping them (`graphs.record`).
 
     Raises:
         NotFinite: loss or gradient is not finite; no update has been made.
@@ -102,7 +104,7 @@ def train_step(
         )
     # DDP and FSDP average over workers; the factor makes that a sum.
     scale = world_size() / count
-    optimizer.zero_grad(set_to_none=True)
+    _zero_gradients(model, optimizer, keep=keep_gradients and len(micro_batches) > 1)
     sums: dict[str, Tensor] = {}
     for position, (index, batch) in enumerate(micro_batches):
         hold = _hold(model, last=position == len(micro_batches) - 1)
@@ -130,6 +132,14 @@ def train_step(
     if not judged:
         optimizer.step()
     return StepResult(int(count), totals, shared, gradient_norm)
+
+
+def _zero_gradients(model: nn.Module, optimizer: torch.optim.Optimizer, *, keep: bool) -> None:
+    optimizer.zero_grad(set_to_none=not keep)
+    if keep:
+        for parameter in model.parameters():
+            if parameter.requires_grad and parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
 
 
 def _hold(model: nn.Module, *, last: bool) -> contextlib.AbstractContextManager[Any]:

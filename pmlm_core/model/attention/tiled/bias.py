@@ -10,20 +10,26 @@ import triton.language as tl
 
 from pmlm_core.model.attention.tiled.parts import UNSEEN, apart, biased, dropped, load_rows, places, seen, which
 
+AT_ONCE: tl.constexpr = tl.constexpr(4)
+"""Bins whose sums are made together: one after the other, each would wait for the lanes of a warp to meet."""
+
 
 @triton.jit
 def binned(scores_grad, distance, first_bin, last_bin, edge_ptr, BINS: tl.constexpr):
-    """Sums of a tile by bin, [BINS]; bins outside the range given are 0."""
-    sums = tl.zeros([BINS], tl.float32)
+    """Sums of a tile from which those by bin follow (`launch.by_bin`), two of [BINS].
+
+    Of every bin in the tile's range but its first, the sum of what lies at or beyond its edge; at the place of the
+    first bin, the sum of all.
+    """
+    beyond = tl.zeros([BINS], tl.float32)
     bins = tl.arange(0, BINS)
-    beyond = 0.0
-    for back in range(0, last_bin - first_bin):
-        at = last_bin - back
-        # At or beyond a bin's edge lies what belongs to it and to the bins that have had their turn.
-        from_here = tl.sum(tl.where(distance >= tl.load(edge_ptr + at), scores_grad, 0.0))
-        sums += tl.where(bins == at, from_here - beyond, 0.0)
-        beyond = from_here
-    return sums + tl.where(bins == first_bin, tl.sum(scores_grad) - beyond, 0.0)
+    for back in range(0, last_bin - first_bin, AT_ONCE):
+        for each in tl.static_range(AT_ONCE):
+            at = last_bin - back - each
+            edge = tl.load(edge_ptr + at, mask=at > first_bin, other=2**30)
+            from_here = tl.sum(tl.where(distance >= edge, scores_grad, 0.0))
+            beyond += tl.where(bins == at, from_here, 0.0)
+    return beyond, tl.where(bins == first_bin, tl.sum(scores_grad), 0.0)
 
 
 @triton.jit
@@ -129,7 +135,7 @@ def bias_gradient_shared(
     """Positions 0, 1, 2, … in every row: a tile of queries and keys of one head, over a group of rows of the batch.
 
     Args:
-        part_ptr: [tiles, heads, groups, BINS].
+        part_ptr: [tiles, heads, groups, 2, BINS].
         groups: rows g, g + groups, g + 2 * groups, … of the batch go together.
     """
     k_tiles = tl.cdiv(keys, BLOCK_K)
@@ -192,7 +198,7 @@ def bias_gradient_shared(
             PRECISION,
             NATIVE,
         )
-    sums = binned(
+    beyond, everything = binned(
         summed,
         k_index[None, :] - q_index[:, None],
         tl.load(bin_ptr + first_distance),
@@ -200,8 +206,9 @@ def bias_gradient_shared(
         edge_ptr,
         BINS,
     )
-    part_ptr += (tl.program_id(0) * tl.num_programs(1) + tl.program_id(1)) * BINS
-    tl.store(part_ptr + tl.arange(0, BINS), sums)
+    part_ptr += (tl.program_id(0) * tl.num_programs(1) + tl.program_id(1)) * 2 * BINS
+    tl.store(part_ptr + tl.arange(0, BINS), beyond)
+    tl.store(part_ptr + BINS + tl.arange(0, BINS), everything)
 
 
 @triton.jit
@@ -261,12 +268,15 @@ def bias_gradient_by_row(
     """Positions of each row: a tile of queries of one head and row, over all keys, both in order of position.
 
     Args:
-        part_ptr: [rows, heads, tiles of queries, BINS].
+        part_ptr: [rows, heads, tiles of queries, 2, BINS].
     """
     q_first, program = which(queries, BLOCK_Q)
     row, head = (program // heads).to(tl.int64), (program % heads).to(tl.int64)
     random_ptr += program.to(tl.int64) * random_row
-    q_rank = q_first + tl.arange(0, BLOCK_Q)
+    # A pseudo mask and its true token stand at one position. Every second query first, they are half a tile apart, in
+    # the registers of one thread, and their gradients can be summed before they are binned.
+    lane = tl.arange(0, BLOCK_Q)
+    q_rank = q_first + 2 * (lane % (BLOCK_Q // 2)) + lane // (BLOCK_Q // 2)
     q_inside = q_rank < queries
     # Ranks beyond the last stand for the last, so that the tile's range of distances is no wider.
     q_index = _ranked(q_order_ptr + row * queries, q_rank, queries - 1, Q_PLACES)
@@ -292,8 +302,12 @@ def bias_gradient_by_row(
     k_order_ptr += row * keys
     code_ptr += row * code_row
     least_q, most_q = tl.min(q_pos, 0), tl.max(q_pos, 0)
+    both_pos = tl.reshape(q_pos, [2, BLOCK_Q // 2])
+    pair_pos = tl.max(both_pos, 0)
+    paired = tl.max(pair_pos - tl.min(both_pos, 0), 0) == 0
 
-    sums = tl.zeros([BINS], tl.float32)
+    beyond = tl.zeros([BINS], tl.float32)
+    everything = tl.zeros([BINS], tl.float32)
     for k_first in range(0, keys, BLOCK_K):
         k_rank = k_first + tl.arange(0, BLOCK_K)
         k_inside = k_rank < keys
@@ -334,16 +348,17 @@ def bias_gradient_by_row(
             PRECISION,
             NATIVE,
         )
-        sums += binned(
-            scores_grad,
-            k_pos[None, :] - q_pos[:, None],
-            tl.load(bin_ptr + first_distance),
-            tl.load(bin_ptr + last_distance),
-            edge_ptr,
-            BINS,
-        )
-    part_ptr += tl.program_id(0) * BINS
-    tl.store(part_ptr + tl.arange(0, BINS), sums)
+        first_bin, last_bin = tl.load(bin_ptr + first_distance), tl.load(bin_ptr + last_distance)
+        if paired:
+            pairs = tl.sum(tl.reshape(scores_grad, [2, BLOCK_Q // 2, BLOCK_K]), 0)
+            more, all_of_it = binned(pairs, k_pos[None, :] - pair_pos[:, None], first_bin, last_bin, edge_ptr, BINS)
+        else:
+            more, all_of_it = binned(scores_grad, k_pos[None, :] - q_pos[:, None], first_bin, last_bin, edge_ptr, BINS)
+        beyond += more
+        everything += all_of_it
+    part_ptr += tl.program_id(0) * 2 * BINS
+    tl.store(part_ptr + tl.arange(0, BINS), beyond)
+    tl.store(part_ptr + BINS + tl.arange(0, BINS), everything)
 
 
 @triton.jit

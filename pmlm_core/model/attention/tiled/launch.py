@@ -181,7 +181,7 @@ class Backward:
         if shared:
             tiles = q_tiles * triton.cdiv(self.call.keys, given.size.keys)
             groups = min(self.batch, triton.cdiv(_PROGRAMS, tiles * self.heads))
-            part = self.rows[0].new_empty(tiles, self.heads, groups, room)
+            part = self.rows[0].new_empty(tiles, self.heads, groups, 2, room)
             bias_gradient_shared[(tiles, self.heads * groups)](
                 *self.read,
                 part,
@@ -195,8 +195,8 @@ class Backward:
                 *numbers,
                 **options,
             )
-            return part.sum((0, 2))[:, :bins]
-        part = self.rows[0].new_empty(self.batch, self.heads, q_tiles, room)
+            return by_bin(part.sum((0, 2)))[:, :bins]
+        part = self.rows[0].new_empty(self.batch, self.heads, q_tiles, 2, room)
         places = {**given.q_places, "K_PLACES": given.of_keys["K_PLACES"]}
         bias_gradient_by_row[(q_tiles * self.batch * self.heads,)](
             *self.read,
@@ -212,7 +212,15 @@ class Backward:
             **options,
             **places,
         )
-        return part.sum((0, 2))[:, :bins]
+        return by_bin(part.sum((0, 2)))[:, :bins]
+
+
+def by_bin(sums_H2M: Tensor) -> Tensor:
+    """Sums of each bin, [H, M], from the two that `bias.binned` makes: what lies beyond the next edge is not a bin's."""
+    beyond_HM, everything_HM = sums_H2M.unbind(1)
+    sums_HM = beyond_HM + everything_HM
+    sums_HM[:, :-1] -= beyond_HM[:, 1:]
+    return sums_HM
 
 
 def _native() -> bool:

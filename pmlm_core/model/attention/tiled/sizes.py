@@ -22,10 +22,10 @@ class Tile:
 KERNELS = ("forward", "keys", "queries", "bias_shared", "bias_by_row")
 
 _HALF = {
-    "forward": Tile(64, 64, 4, 3),
-    "keys": Tile(64, 64, 4, 2),
-    "queries": Tile(64, 64, 4, 2),
-    "bias_shared": Tile(64, 32, 4, 2),
+    "forward": Tile(64, 32, 4, 4),
+    "keys": Tile(32, 64, 4, 3),
+    "queries": Tile(64, 64, 4, 3),
+    "bias_shared": Tile(64, 64, 8, 2),
     "bias_by_row": Tile(16, 32, 1, 2),
 }
 # Heads of 128, whose tiles take twice the room.
