@@ -29,7 +29,7 @@ def by_kernel(run: Callable[[], object], report: Report, title: str, repeats: in
     """What each kernel on the GPU takes of one run, the longest first, and the sums of each sort."""
     run()
     torch.cuda.synchronize()
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as seen:
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA], acc_events=True) as seen:
         for _ in range(repeats):
             run()
         torch.cuda.synchronize()

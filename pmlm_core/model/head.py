@@ -6,10 +6,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pmlm_core.model.activation import ACTIVATIONS
 from pmlm_core.model.config import PmlmConfig
 from pmlm_core.model.cross_entropy import IGNORED, cross_entropy_sum, cross_entropy_sums
 from pmlm_core.model.device import eager_on_cpu
-from pmlm_core.model.layer import ACTIVATIONS
 
 _GPU_SLICE = 4096
 """Rows of logits at a time: 250 MB of 30,000 words in bf16, enough to keep a large GPU's products at their best."""

@@ -5,6 +5,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from pmlm_core.model.activation import ACTIVATIONS, gelu
 from pmlm_core.model.attention.interface import Call, attend
 from pmlm_core.model.attention.thirds import apart
 from pmlm_core.model.compiling import InParts
@@ -12,8 +13,6 @@ from pmlm_core.model.config import PmlmConfig
 from pmlm_core.model.device import state_dtype
 from pmlm_core.model.dropout import draw_products, dropout
 from pmlm_core.model.residual import add_and_norm
-
-ACTIVATIONS = {"gelu": F.gelu, "gelu_new": lambda x: F.gelu(x, approximate="tanh"), "relu": F.relu}
 
 
 class Embeddings(InParts):
@@ -95,5 +94,6 @@ def _finish(layer: Layer, mixed_BQHE: Tensor, queries_BQD: Tensor, random: Tenso
     first, second = (None, None) if random is None else random
     mixed_BQD = layer.attention_output(mixed_BQHE.flatten(2))
     attended_BQD = add_and_norm(mixed_BQD, queries_BQD, layer.attention_norm, p, on, first)
-    fed_BQD = layer.output(layer.activation(layer.intermediate(attended_BQD)))
+    activation = gelu if torch.compiler.is_compiling() and layer.activation is F.gelu else layer.activation
+    fed_BQD = layer.output(activation(layer.intermediate(attended_BQD)))
     return add_and_norm(fed_BQD, attended_BQD, layer.output_norm, p, on, second)

@@ -216,7 +216,7 @@ class Backward:
 
 
 def by_bin(sums_H2M: Tensor) -> Tensor:
-    """Sums of each bin, [H, M], from the two that `bias.binned` makes: what lies beyond the next edge is not a bin's."""
+    """Sums of each bin, [H, M], from the two that `bias.binned` makes: what lies beyond the next edge is the next's."""
     beyond_HM, everything_HM = sums_H2M.unbind(1)
     sums_HM = beyond_HM + everything_HM
     sums_HM[:, :-1] -= beyond_HM[:, 1:]
