@@ -66,6 +66,9 @@ def _fewer(step: Step) -> str:
 
 def _bigger_passes(planned: Planned, cluster: Cluster, step: Step) -> str:
     rows = largest_fitting(planned, cluster, step.gpus)
-    compiled = "" if planned.pretrain.torch_compile or planned.sharded else "torch_compile: true"
-    larger = f"micro_batch_size {rows}" if rows > step.micro_batch else ""
-    return " and ".join(text for text in (larger, compiled) if text) or "a smaller launch_us, if it was set for eager"
+    ways = [
+        f"micro_batch_size {rows}" if rows > step.micro_batch else "",
+        "no torch_compile: false" if planned.pretrain.torch_compile is False else "",
+        "no cuda_graphs: false" if planned.pretrain.cuda_graphs is False and step.gpus == 1 else "",
+    ]
+    return " and ".join(way for way in ways if way) or "a smaller launch_us, if this one is of a slow host"

@@ -33,7 +33,7 @@ class PlanConfig:
     gpu_memory_gb: float | None = None
     """Memory of a GPU, in place of the data sheet's."""
     launch_us: float = 10.0
-    """Microseconds the host takes to send an operation to a GPU; with torch_compile a third of it or less."""
+    """Microseconds the host takes to send an operation to a GPU; less where torch_compile makes one of several."""
 
     gpus_per_node: int = 8
     """GPUs that share a node and its network."""

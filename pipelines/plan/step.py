@@ -30,7 +30,7 @@ class Step:
     products: float
     """The matrix products, at the assumed share of the peak."""
     sending: float
-    """The least the host takes to send the operations of these forward and backward passes."""
+    """The least the host takes to send the operations of these passes; next to nothing where they are CUDA graphs."""
     network_bytes: float
     """Sent by each GPU, and received."""
     all_reduce: float
@@ -67,7 +67,9 @@ def step_on(planned: Planned, cluster: Cluster, gpus: int) -> Step:
     share = run.batch_size // gpus
     accumulation = share // micro
     pass_products = planned.work * micro * planned.flops_per_row / cluster.rate
-    pass_sending = planned.work * traffic.operations_sent(planned.size, run.objective) * cluster.launch
+    recorded = replace(run, num_workers=gpus, use_gpu=True).records()
+    operations = 0 if recorded else traffic.operations_sent(planned.size, run.objective)
+    pass_sending = planned.work * operations * cluster.launch
     nbytes = traffic.gradient_bytes(planned.parameters)
     positions = max(512, planned.blocks.max_length)
     late = traffic.late_gradient_bytes(planned.size, planned.blocks.vocab_size, positions) / nbytes

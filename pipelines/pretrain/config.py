@@ -19,6 +19,7 @@ _OPERATIONAL = frozenset(
         "run_name",
         "micro_batch_size",
         "torch_compile",
+        "cuda_graphs",
         "eval_steps",
         "eval_rows",
         "logging_steps",
@@ -116,8 +117,10 @@ class PretrainConfig:
     """Type of the matrix products; auto takes bf16 where the processor computes in it, weights stay fp32."""
     gradient_checkpointing: bool = False
     """Keep less for backward and compute layers twice: much less memory, about a third more work, same results."""
-    torch_compile: bool = False
-    """Compile the model with torch.compile; worth it on GPUs."""
+    torch_compile: bool | None = None
+    """Compile what lies between the matrix products with torch.compile; left out, on GPUs."""
+    cuda_graphs: bool | None = None
+    """Send forward and backward pass to a GPU as graphs, recorded once; left out, where one GPU trains."""
     seed: int = 0
     """Of initial weights, order of rows and dropout."""
 
@@ -205,12 +208,26 @@ class PretrainConfig:
                 f"min_workers {self.min_workers} is more than num_workers {self.num_workers}, which is the most there "
                 "will be: lower min_workers, or raise num_workers"
             )
-        if self.parallel == "fsdp" and self.torch_compile:
-            raise ConfigError("parallel fsdp and torch_compile do not go together: leave out one of them")
+        if self.cuda_graphs and not self._may_be_recorded():
+            raise ConfigError(
+                "cuda_graphs records the passes of one GPU that keeps its activations: it goes with use_gpu, "
+                "num_workers 1 and no gradient_checkpointing; leave it out"
+            )
         check_run_place(self.output_dir, self.run_name, more=". For copies in an object store give upload_dir as well")
         if self.upload_dir is not None and os.path.abspath(self.upload_dir) == os.path.abspath(self.output_dir):
             raise ConfigError("upload_dir is output_dir: give another place, or leave it out")
         micro_batch_size(self.batch_size, self.num_workers, self.micro_batch_size, limit=self.batch_size)
+
+    def compiles(self) -> bool:
+        """Whether parts of the model are compiled."""
+        return self.use_gpu if self.torch_compile is None else self.torch_compile
+
+    def records(self) -> bool:
+        """Whether passes are recorded as CUDA graphs."""
+        return self._may_be_recorded() if self.cuda_graphs is None else self.cuda_graphs
+
+    def _may_be_recorded(self) -> bool:
+        return self.use_gpu and self.num_workers == 1 and not self.gradient_checkpointing
 
     def _validate_numbers(self) -> None:
         positive = ("batch_size", "max_steps", "eval_steps", "logging_steps", "save_steps", "keep_checkpoints")

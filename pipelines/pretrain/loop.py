@@ -61,8 +61,9 @@ def train(plan: WorkPlan, team: Team) -> None:
         dropped = journal.truncate_after(trained.step)
         _tell_start(plan, team, trained, precision.name, dropped, events)
     task = pretraining_task(Objective(config.objective))
-    model = distribute(trained.model, plan, precision, team.world)
     loader = training_loader(plan, precision, team.rank, team.world, trained.step)
+    sample = loader.prepare(trained.step)[0][1] if trained.step < config.max_steps else None
+    model = distribute(trained.model, plan, precision, team.world, sample)
     held_out = HeldOut(plan, precision, team.rank, team.world) if config.eval_rows else None
     uploads = _uploads(plan, team, events)
 
@@ -80,8 +81,8 @@ def train(plan: WorkPlan, team: Team) -> None:
         writes=team.leads,
     )
     meter = Meter(plan, precision, trained.model.config, team.world)
-    if trained.step < config.max_steps:
-        settle_buckets(model, loader.prepare(trained.step)[0][1], task, precision)
+    if sample is not None:
+        settle_buckets(model, sample, task, precision)
     saved_at, notices, leave = time.monotonic(), Notices(team), False
     try:
         for step, micro_batches in loader:
@@ -107,6 +108,7 @@ def train(plan: WorkPlan, team: Team) -> None:
                 max_grad_norm=config.max_grad_norm,
                 share=[tokens, float(team.leads and overdue), *notices.share()],
                 counted=predictions,
+                keep_gradients=config.records(),
             )
             trained.step = done = step + 1
             trained.window.add(result.figures, result.count)
@@ -187,7 +189,8 @@ def _computed_by(plan: WorkPlan, team: Team, precision: str) -> dict[str, Any]:
         "micro_batch_size": plan.micro_batch_size,
         "precision": precision,
         "use_gpu": plan.config.use_gpu,
-        "torch_compile": plan.config.torch_compile,
+        "torch_compile": plan.config.compiles(),
+        "cuda_graphs": plan.config.records(),
         "parallel": plan.config.parallel,
     }
 

@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,11 +20,13 @@ from pmlm_core.corpus.order import batch_rows, permute
 from pmlm_core.corpus.tokenizer import CONFIG_FILE
 from pmlm_core.errors import CheckpointError
 from pmlm_core.model.collate import collate
+from pmlm_core.model.compiling import compile_parts
 from pmlm_core.model.config import PmlmConfig
 from pmlm_core.model.objectives import Objective
 from pmlm_core.model.pretraining import PmlmForPreTraining
 from pmlm_core.randomness import key
 from pmlm_core.training import checkpoint
+from pmlm_core.training.graphs import record
 from pmlm_core.training.loader import Batch, Loader, Share
 from pmlm_core.training.optimizer import build_adamw, load_optimizer_tensors
 from pmlm_core.training.pretraining import blank, measure
@@ -170,10 +172,16 @@ def _refuse_other_tokenizer(plan: WorkPlan, folder: Path) -> None:
         )
 
 
-def distribute(model: nn.Module, plan: WorkPlan, precision: Precision, world: int) -> nn.Module:
-    """Wrap for training together: compiled if asked for, DDP if there are several workers and it is not sharded."""
-    if plan.config.torch_compile:
-        model = cast(nn.Module, torch.compile(model, dynamic=False))
+def distribute(model: nn.Module, plan: WorkPlan, precision: Precision, world: int, sample: Batch | None) -> nn.Module:
+    """Make ready for training: compiled, recorded, and wrapped in DDP for several workers unless it is sharded.
+
+    Args:
+        sample: a batch of the shape that all will have, on any device; None if nothing is left to train on.
+    """
+    if plan.config.compiles():
+        compile_parts(model)
+    if plan.config.records() and sample is not None:
+        record(model, {name: tensor.to(precision.device) for name, tensor in sample.items()}, precision)
     return together(model, precision, world)
 
 

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from pmlm_core.model import cross_entropy
 from pmlm_core.model.cross_entropy import cross_entropy_sum, cross_entropy_sums
 
 
@@ -102,3 +103,20 @@ def test_a_second_backward_is_refused_and_not_wrong():
     loss.backward(retain_graph=True)
     with pytest.raises(RuntimeError, match="made once"):
         loss.backward()
+
+
+def test_rows_of_zeros_that_make_products_fast_change_nothing(monkeypatch):
+    """As on a GPU: 13 words are multiplied as 64."""
+    torch.manual_seed(0)
+    values = [torch.randn(10, 6), torch.randn(13, 6), torch.randn(13)]
+    labels = torch.randint(0, 13, (10,))
+    labels[4] = -100
+    results = []
+    for padded in (False, True):
+        monkeypatch.setattr(cross_entropy, "eager_on_cpu", lambda x, padded=padded: not padded)
+        states, weight, bias = (x.double().requires_grad_() for x in values)
+        loss, correct = cross_entropy_sum(states, weight, bias, labels, 4, 0.1)
+        (2.5 * loss).backward()
+        results.append([loss.detach(), correct, states.grad, weight.grad, bias.grad])
+    for expected, got in zip(*results, strict=True):
+        torch.testing.assert_close(got, expected, rtol=1e-12, atol=1e-12)

@@ -117,7 +117,7 @@ def test_parts_of_a_step_add_up(config: PlanConfig) -> None:
         assert math.isfinite(line.dollars)
 
 
-def test_bottlenecks_and_what_to_change() -> None:
+def test_bottlenecks_and_what_to_change(tmp_path) -> None:
     eight, many = lines_of(replace(BASE, gpus=[8, 512]))
     assert eight.bottleneck == "compute"
     assert many.bottleneck == "network"
@@ -125,9 +125,16 @@ def test_bottlenecks_and_what_to_change() -> None:
     assert "larger batch_size" in many.advice
     (slow,) = lines_of(replace(BASE, gpus=[8], storage_gb_per_s=0.001))
     assert (slow.bottleneck, "faster storage" in slow.advice) == ("data", True)
-    (little,) = lines_of(replace(BASE, recipe=str(ROOT / "recipes/pretrain/small.yaml"), gpus=[1], launch_us=30))
+    small = ROOT / "recipes/pretrain/small.yaml"
+    (recorded,) = lines_of(replace(BASE, recipe=str(small), gpus=[1], launch_us=30))
+    assert recorded.bottleneck == "compute"
+    eager = tmp_path / "eager.yaml"
+    eager.write_text(
+        small.read_text().replace("pretrain:\n", "pretrain:\n  torch_compile: false\n  cuda_graphs: false\n")
+    )
+    (little,) = lines_of(replace(BASE, recipe=str(eager), gpus=[1], launch_us=30))
     assert little.bottleneck == "little work"
-    assert "torch_compile: true" in little.advice
+    assert "no torch_compile: false and no cuda_graphs: false" in little.advice
     assert "micro_batch_size" in little.advice
 
 

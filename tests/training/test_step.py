@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from pmlm_core.errors import TrainingError
-from pmlm_core.training.step import Batch, Precision, Task, train_step
+from pmlm_core.training.optimizer import build_adamw
+from pmlm_core.training.step import Batch, NotFinite, Precision, Task, train_step
 
 FP32 = Precision(torch.device("cpu"), "fp32")
 
@@ -116,3 +117,40 @@ def test_a_batch_without_predictions_is_refused():
     empty = batch(4) | {"mask": torch.zeros(4)}
     with pytest.raises(TrainingError, match="no predicted token"):
         train_step(model, optimizer, cut(empty, [4]), TASK, step=0, seed=0, precision=FP32)
+
+
+def adamw(model: nn.Module) -> torch.optim.AdamW:
+    return build_adamw(model, learning_rate=0.01, betas=(0.9, 0.99), epsilon=1e-8, weight_decay=0.1)
+
+
+def test_an_optimizer_that_judges_for_itself_leaves_a_bad_update_out(monkeypatch):
+    """torch's fused AdamW: neither weights nor moments nor its count of updates move."""
+    model, _ = model_and_sgd()
+    optimizer, whole = adamw(model), batch(12)
+    how = {"seed": 0, "precision": FP32}
+    train_step(model, optimizer, [(0, whole)], TASK, step=0, **how)
+    kept = [model.state_dict(), optimizer.state_dict()["state"]]
+    before = copy.deepcopy(kept)
+    asked = []
+    monkeypatch.setattr(optimizer, "step", lambda step=optimizer.step: asked.append(1) or step())
+    with pytest.raises(NotFinite, match="step 1"):
+        train_step(model, optimizer, [(0, whole | {"y": whole["y"] * torch.nan})], TASK, step=1, **how)
+    assert asked, "the update is asked for before anybody looks, so that a GPU goes on meanwhile"
+    torch.testing.assert_close(kept, before, rtol=0, atol=0)
+    train_step(model, optimizer, [(0, whole)], TASK, step=1, **how)
+    assert not torch.equal(model.state_dict()["0.weight"], before[0]["0.weight"])
+
+
+@pytest.mark.parametrize("sizes", [[12], [5, 7]])
+def test_gradients_that_are_zeroed_in_place_give_the_same_updates(sizes):
+    results = []
+    for keep in (False, True):
+        model, _ = model_and_sgd()
+        optimizer = adamw(model)
+        for step in range(3):
+            train_step(
+                model, optimizer, cut(batch(12), sizes), TASK, step=step, seed=0, precision=FP32, keep_gradients=keep
+            )
+        results.append([p.detach() for p in model.parameters()])
+        assert all((p.grad is not None) for p in model.parameters())
+    torch.testing.assert_close(*results, rtol=0, atol=0)
