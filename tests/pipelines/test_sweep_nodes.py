@@ -1,7 +1,6 @@
 """A sweep that is given a second node while it runs, and loses it while a trial runs on it."""
 
 import json
-import os
 import signal
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -15,7 +14,7 @@ from test_sweep_killed import start
 
 from pipelines.sweep.config import SweepConfig
 from pipelines.sweep.trials import read_failure
-from tests.processes import wait_until
+from tests.processes import send, wait_until
 from tests.ray_nodes import at_work, cluster_of
 
 
@@ -46,13 +45,11 @@ def test_a_new_node_is_given_trials_and_a_lost_one_loses_no_finished_trial(
     wait_until(lambda: begun() == 1, driver, log)
     (first,) = cluster.worker_nodes
     trial = at_work(first)
-    for pid in trial:  # or it and all others would be done before the new node is up
-        os.kill(pid, signal.SIGSTOP)
+    send(signal.SIGSTOP, trial)  # or it and all others would be done before the new node is up
     doomed = cluster.add_node(num_cpus=1)
     wait_until(lambda: begun() == 2, driver, log)
     assert at_work(doomed)
-    for pid in trial:
-        os.kill(pid, signal.SIGCONT)
+    send(signal.SIGCONT, trial)
     # One has ended, and each node is at work on another.
     wait_until(lambda: (done := ended()) > 0 and begun() >= done + 2, driver, log)
     finished = {path: path.read_bytes() for path in trials.glob("*/scores.json")}
