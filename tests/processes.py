@@ -56,6 +56,13 @@ def listening(pids: list[int]) -> set[str]:
     return {each[1].partition(":")[0] for each in lines if each[3] == "0A" and f"socket:[{each[9]}]" in theirs}
 
 
+def send(how: signal.Signals, pids: list[int]) -> None:
+    """Send a signal to each of the processes; to stop, go on or end them."""
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):  # it has left
+            os.kill(pid, how)
+
+
 def wait_until(come_true: Callable[[], T], command: "subprocess.Popen[Any]", log: Path) -> T:
     """Wait for something true from `come_true`, and return it; AssertionError if the command ends or in 5 minutes."""
     deadline = time.monotonic() + 300

@@ -1,4 +1,4 @@
-"""The files of deploy/ and cluster.yaml have the form that those who read them accept, and keep their doors shut."""
+"""The files of deploy/ (Kubernetes apart) and cluster.yaml have the form that is accepted, and shut doors."""
 
 import importlib
 import json
@@ -29,7 +29,6 @@ from tests.processes import below, naming
 
 ROOT = Path(__file__).parent.parent
 CLUSTERS = ["cluster.yaml", "deploy/gcp.yaml", "deploy/on-premise.yaml"]
-KUBERNETES = ["deploy/kuberay/raycluster.yaml", "deploy/kuberay/rayjob.yaml"]
 
 
 def _read(path: str) -> dict[str, Any]:
@@ -206,118 +205,3 @@ def test_google_takes_every_node():
         assert not _wrong_for_google(node["node_config"], schemas["Instance"], schemas, name)
     bad = {"machineTyp": "n2", "disks": [{"boot": "yes"}], "scheduling": {"provisioningModel": "CHEAP"}}
     assert len(_wrong_for_google(bad, schemas["Instance"], schemas, "bad")) == 3
-
-
-def _cluster_of(document: dict[str, Any]) -> dict[str, Any]:
-    return document["spec"] if document["kind"] == "RayCluster" else document["spec"]["rayClusterSpec"]
-
-
-def _pods(path: str) -> list[dict[str, Any]]:
-    cluster = _cluster_of(_read(path))
-    return [cluster["headGroupSpec"]["template"], *(group["template"] for group in cluster["workerGroupSpecs"])]
-
-
-def _wrong_for_kubernetes(value: Any, kind: str) -> list[str]:
-    """What the Kubernetes interface does not have, or has in another type, in an object of this kind."""
-    models = pytest.importorskip("lightkube.models.core_v1")
-    msgspec = pytest.importorskip("msgspec")
-    try:
-        read = msgspec.to_builtins(msgspec.convert(value, getattr(models, kind)))
-    except msgspec.ValidationError as error:
-        return [str(error)]
-    return _lost(value, read, kind)
-
-
-def _lost(given: Any, read: Any, where: str) -> list[str]:
-    """Fields that were passed over when an object was read."""
-    if isinstance(given, dict):
-        lost = [f"{where}.{name} is unknown" for name in given if name not in read]
-        return lost + [w for name in given if name in read for w in _lost(given[name], read[name], f"{where}.{name}")]
-    if isinstance(given, list):
-        return [w for one, other in zip(given, read, strict=True) for w in _lost(one, other, f"{where}[]")]
-    return []
-
-
-@pytest.mark.parametrize("path", KUBERNETES)
-def test_kubernetes_takes_every_pod(path):
-    for pod in _pods(path):
-        assert not _wrong_for_kubernetes(pod, "PodTemplateSpec")
-    assert not _wrong_for_kubernetes(_read("deploy/kuberay/storage.yaml"), "PersistentVolumeClaim")
-    good = {"name": "c", "image": "x"}
-    assert _wrong_for_kubernetes({"spec": {"containers": [good], "toleration": []}}, "PodTemplateSpec")
-    assert _wrong_for_kubernetes(
-        {"spec": {"containers": [good | {"ports": [{"containerPort": "x"}]}]}}, "PodTemplateSpec"
-    )
-    assert _wrong_for_kubernetes({"spec": {"containers": [{"image": "x"}]}}, "PodTemplateSpec")
-
-
-# KubeRay's reference, version 1.6.2: the fields that are used here.
-_FIELDS = {
-    "job": {
-        *("backoffLimit", "shutdownAfterJobFinishes", "ttlSecondsAfterFinished"),
-        *("entrypoint", "runtimeEnvYAML", "rayClusterSpec"),
-    },
-    "cluster": {
-        *("rayVersion", "authOptions", "enableInTreeAutoscaling", "autoscalerOptions"),
-        *("headGroupSpec", "workerGroupSpecs"),
-    },
-    "auth": {"mode", "secretName"},
-    "autoscaler": {"idleTimeoutSeconds"},
-    "head": {"serviceType", "rayStartParams", "template"},
-    "group": {"groupName", "replicas", "minReplicas", "maxReplicas", "rayStartParams", "template"},
-}
-
-
-@pytest.mark.parametrize("path", KUBERNETES)
-def test_ray_s_own_fields_on_kubernetes_are_those_of_its_reference(path):
-    document = _read(path)
-    cluster = _cluster_of(document)
-    assert document["apiVersion"] == "ray.io/v1"
-    if document["kind"] == "RayJob":
-        assert set(document["spec"]) <= _FIELDS["job"]
-        assert yaml.safe_load(document["spec"]["runtimeEnvYAML"]) == {"env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": "360"}}
-    assert set(cluster) <= _FIELDS["cluster"]
-    assert set(cluster["autoscalerOptions"]) <= _FIELDS["autoscaler"]
-    assert set(cluster["headGroupSpec"]) <= _FIELDS["head"]
-    groups = cluster["workerGroupSpecs"]
-    assert all(set(group) <= _FIELDS["group"] for group in groups)
-    params = [cluster["headGroupSpec"]["rayStartParams"], *(group["rayStartParams"] for group in groups)]
-    assert all(isinstance(value, str) for each in params for value in each.values())
-    assert json.loads(json.loads(groups[1]["rayStartParams"]["resources"])) == {"train_node": 1}
-
-
-@pytest.mark.parametrize("path", KUBERNETES)
-def test_kubernetes_asks_for_the_token_keeps_the_dashboard_inside_and_shares_a_folder(path):
-    cluster, pods = _cluster_of(_read(path)), _pods(path)
-    assert cluster["authOptions"] == {"mode": "token", "secretName": "pmlm-ray-token"}
-    assert cluster["headGroupSpec"]["serviceType"] == "ClusterIP"
-    assert cluster["enableInTreeAutoscaling"] is True
-    assert cluster["headGroupSpec"]["rayStartParams"]["num-cpus"] == "0"
-    claim = _read("deploy/kuberay/storage.yaml")
-    assert claim["spec"]["accessModes"] == ["ReadWriteMany"]
-    for pod in pods:
-        (container,) = pod["spec"]["containers"]
-        assert {"name": "shared", "mountPath": "/shared"} in container["volumeMounts"]
-        claims = [v["persistentVolumeClaim"]["claimName"] for v in pod["spec"]["volumes"] if v["name"] == "shared"]
-        assert claims == [claim["metadata"]["name"]]
-        assert "env" not in container, "secrets come from a secret"
-    gpus = [pod["spec"]["containers"][0]["resources"].get("limits", {}).get("nvidia.com/gpu") for pod in pods]
-    assert gpus == [None, None, "8"]
-
-
-def test_the_job_on_kubernetes_runs_the_cluster_that_is_described_beside_it_and_a_command_that_exists():
-    job, cluster = _read("deploy/kuberay/rayjob.yaml"), _read("deploy/kuberay/raycluster.yaml")
-    assert _cluster_of(job) == _cluster_of(cluster)
-    from pipelines.inner_command import parse
-
-    words = job["spec"]["entrypoint"].replace("/home/ray/pmlm/", f"{ROOT}/").split()
-    stage, request = parse(words, purpose="run", never=())
-    assert stage == "pretrain"
-    assert request.config.output_dir.startswith("/shared/")
-
-
-def test_the_image_has_the_tested_ray():
-    pinned = re.search(r"^ray==(\S+)$", (ROOT / "constraints.txt").read_text(), re.M)
-    assert pinned is not None
-    assert f"rayproject/ray:{pinned[1]}-" in (ROOT / "deploy/kuberay/Dockerfile").read_text()
-    assert _cluster_of(_read("deploy/kuberay/raycluster.yaml"))["rayVersion"] == pinned[1]

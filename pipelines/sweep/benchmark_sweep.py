@@ -12,11 +12,12 @@ from pipelines.sweep.board import Board, in_words
 from pipelines.sweep.choose import Configuration, finals, leaders, ranked, winner
 from pipelines.sweep.complete import complete_winner, finished_job
 from pipelines.sweep.course import RESULT, Course
-from pipelines.sweep.strategies import Plan, in_order, plan_of
+from pipelines.sweep.room import InOrder
+from pipelines.sweep.strategies import Plan, plan_of
 from pipelines.sweep.tracking import SweepTracking, run_id_of
 from pipelines.sweep.trial import POINT_KEY, Told, has_all, trial
 from pipelines.sweep.trials import Ended, Point, ended_trials
-from pipelines.sweep.tune_run import at_a_time, fit, one_at_a_time
+from pipelines.sweep.tune_run import fit, one_at_a_time
 from pipelines.sweep.watch import Watch
 from pmlm_core.errors import TrainingError
 
@@ -37,7 +38,7 @@ class BenchmarkSweep:
         course = self._course
         for earlier in self._ended():
             self._tracking.catch_up(earlier.folder)
-        plan = plan_of(course, at_a_time(course))
+        plan = plan_of(course)
         search = self._told("search", plan)
         self._fit("search", plan, search, course.num_samples)
         ended = self._ended()
@@ -48,7 +49,7 @@ class BenchmarkSweep:
             points = finals(best_ones, course.seeds)
             wanted = frozenset(one.best.folder.name for one in best_ones)
             grid = _grid([{**point.params, "seed": point.seed} for point in points])
-            final = Plan({POINT_KEY: grid}, 1, in_order(course, at_a_time(course)))
+            final = Plan({POINT_KEY: grid}, 1, InOrder(course.config))
             self._fit("finalists", final, self._told("finalists", final, wanted), len(points), points)
             ended = self._ended()
         best = winner(ended, course.seeds, course.finalists)

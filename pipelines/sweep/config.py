@@ -64,7 +64,7 @@ class SweepConfig:
     """Of the search itself."""
 
     max_concurrent_trials: int | None = None
-    """Trials at a time for each benchmark; left out, as many as fit (of several workers: as fit at the start)."""
+    """Trials at a time for each benchmark; left out, as many as fit, also on nodes that join or leave meanwhile."""
     cpus_per_trial: int = 1
     """CPU threads of a trial; with several workers, of each worker."""
     gpus_per_trial: float = 0.0

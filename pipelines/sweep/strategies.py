@@ -5,6 +5,7 @@ from functools import partial
 from typing import Any
 
 from pipelines.sweep.course import Course
+from pipelines.sweep.room import InOrder, Limited, at_a_time
 from pipelines.sweep.trial import EPOCH, SCORE
 from tune_spaces.registry import ends
 
@@ -34,19 +35,15 @@ class Plan:
     remembers: bool = False
 
 
-def plan_of(course: Course, at_a_time: int | None = None) -> Plan:
-    """The search that the course's strategy means.
-
-    Args:
-        at_a_time: trials at a time, None for as many as fit. Tune heeds its own limit for some searches only.
-    """
+def plan_of(course: Course) -> Plan:
+    """The search that the course's strategy means."""
     from ray import tune
 
     space, samples = dict(course.searched), course.num_samples
     # An epoch is told when it has ended; one more is told when the trial's model is scored and saved, and before that
     # no scheduler may end a trial for having come to its end.
     limit = course.max_epochs + 1
-    at_random = in_order(course, at_a_time)
+    at_random = InOrder(course.config)
     match course.config.strategy:
         case "paper_grid":
             grid = {name: tune.grid_search(list(values)) for name, values in space.items()}
@@ -72,13 +69,6 @@ def plan_of(course: Course, at_a_time: int | None = None) -> Plan:
     raise AssertionError(course.config.strategy)
 
 
-def in_order(course: Course, at_a_time: int | None) -> Any:
-    """Points of a grid, or drawn by the sweep's seed."""
-    from ray.tune.search import BasicVariantGenerator
-
-    return BasicVariantGenerator(random_state=course.config.seed, max_concurrent=at_a_time or 0)
-
-
 def _median(course: Course) -> Any:
     """Stops what is below the median of the others at the same epoch; None where that is not wanted."""
     from ray.tune.schedulers import MedianStoppingRule
@@ -102,7 +92,8 @@ def _optuna(course: Course, metric: Any, mode: Any) -> Any:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     startup = max(2, min(10, course.num_samples // _STARTUP_SHARE))
     sampler = optuna.samplers.TPESampler(seed=course.config.seed, n_startup_trials=startup)
-    return OptunaSearch(metric=metric, mode=mode, sampler=sampler)
+    search = OptunaSearch(metric=metric, mode=mode, sampler=sampler)
+    return Limited(search, course.config) if at_a_time(course.config) else search
 
 
 def _population(course: Course, at_random: Any) -> Plan:

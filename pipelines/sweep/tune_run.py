@@ -43,7 +43,6 @@ def fit(course: Course, phase: str, plan: Plan, trainable: Callable[..., None], 
             search_alg=plan.search_alg,
             scheduler=plan.scheduler,
             num_samples=plan.num_samples,
-            max_concurrent_trials=at_a_time(course),
             # A trial that is stopped leaves its workers behind, if it has some, unless its process ends with it.
             reuse_actors=not (plan.copies or plan.keeps_place or config.num_workers > 1),
             trial_dirname_creator=_dirname,
@@ -100,21 +99,6 @@ def _resources(course: Course) -> Any:
     if config.num_workers > 1:
         return {"cpu": 0, "memory": 1 << 20}  # its workers ask for CPUs; to ask for nothing at all is refused
     return {"cpu": config.cpus_per_trial, **({"gpu": config.gpus_per_trial} if config.gpus_per_trial else {})}
-
-
-def at_a_time(course: Course) -> int | None:
-    """Trials at a time. With workers of their own they would start without end and wait for each other's CPUs."""
-    import ray
-
-    config = course.config
-    if config.num_workers == 1:
-        return config.max_concurrent_trials
-    have = ray.cluster_resources()
-    fit_in = int(have.get("CPU", 1) // (config.num_workers * config.cpus_per_trial))
-    if config.gpus_per_trial:
-        fit_in = min(fit_in, int(have.get("GPU", 0) // (config.num_workers * config.gpus_per_trial)))
-    share = max(1, fit_in // len(config.benchmark))
-    return min(share, config.max_concurrent_trials or share)
 
 
 def _dirname(trial: Any) -> str:

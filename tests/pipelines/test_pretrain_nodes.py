@@ -7,7 +7,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -16,7 +15,7 @@ from ray.cluster_utils import Cluster
 from pipelines.run_folder import Events
 from tests.pipelines.pretrain_command import STEPS, Command
 from tests.pipelines.training_without_ray import curve
-from tests.processes import above
+from tests.processes import above, send
 from tests.ray_nodes import cluster_of
 
 RAY = Path(sys.executable).parent / "ray"
@@ -26,18 +25,6 @@ RAY = Path(sys.executable).parent / "ray"
 def cluster() -> Iterator[Cluster]:
     with cluster_of(2) as made:
         yield made
-
-
-def stop(pids: list[int]) -> None:
-    for pid in pids:
-        with suppress(ProcessLookupError):  # it has left
-            os.kill(pid, signal.SIGSTOP)
-
-
-def go_on(pids: list[int]) -> None:
-    for pid in pids:
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGCONT)
 
 
 def node_of(cluster: Cluster, pid: int):
@@ -73,17 +60,17 @@ def test_a_node_taken_after_notice_leaves_no_trace(tmp_path: Path, blocks: str, 
     command = Command(blocks, tmp_path / "out", {"RAY_ADDRESS": cluster.address}, max_failures=0)
     command.wait_for_step(11)
     pids = [command.worker_pid(rank) for rank in (0, 1)]
-    stop(pids)
+    send(signal.SIGSTOP, pids)
     drained = node_of(cluster, pids[1])
     drain(cluster, drained)
     cluster.add_node(num_cpus=1)
     while not any(event["kind"] == "leaving" for event in Events(command.run).read()[0]):
         assert command.process.poll() is None, command.said()
         time.sleep(0.6)  # slow workers: tiny ones would be done before the news of a drained node is with them
-        go_on(pids)
+        send(signal.SIGCONT, pids)
         time.sleep(0.05)
-        stop(pids)
-    go_on(pids)
+        send(signal.SIGSTOP, pids)
+    send(signal.SIGCONT, pids)
     command.wait_for_event("resumed", times=2)
     assert drained is not node_of(cluster, command.worker_pid(0))
     assert drained is not node_of(cluster, command.worker_pid(1))
@@ -126,12 +113,10 @@ def test_a_lost_head_ends_the_command_and_the_same_command_on_a_new_cluster_goes
     command = Command(blocks, tmp_path / "out", {"RAY_ADDRESS": cluster.address})
     command.wait_for_step(15)
     workers = [command.worker_pid(rank) for rank in (0, 1)]
-    for pid in workers:  # or they would come to the end before they miss the head
-        os.kill(pid, signal.SIGSTOP)
+    send(signal.SIGSTOP, workers)  # or they would come to the end before they miss the head
     cluster.head_node.kill_all_processes(check_alive=False, allow_graceful=False, wait=True)
     assert command.process.wait(timeout=300) != 0
-    for pid in workers:
-        os.kill(pid, signal.SIGKILL)
+    send(signal.SIGKILL, workers)
     cluster.shutdown()
 
     with cluster_of(2) as other:
