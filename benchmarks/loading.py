@@ -103,7 +103,8 @@ def main() -> None:
         prepared = (time.thread_time() - begun) / 50
         if device.type == "cuda":
             compile_parts(model)
-            record(model, loader.prepare(0)[0][1], precision)
+            sample = loader.prepare(0)[0][1]
+            record(model, {name: tensor.to(device) for name, tensor in sample.items()}, precision)
         seconds, waited, started = [], [], time.perf_counter()
         for step, micro_batches in loader:
             before = loader.waited

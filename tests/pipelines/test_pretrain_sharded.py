@@ -54,6 +54,18 @@ def assert_same_run(run: Path, other: Path) -> None:
             assert mine[step] == pytest.approx(theirs[step], rel=2e-3), step
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
+def test_compiled_parts_learn_the_same_sharded_or_not(parallel, tmp_path, blocks):
+    """By the real compiler, on the CPU; dropout has other random numbers there, so there is none."""
+    still = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0, "parallel": parallel}
+    runs = []
+    for compiled in (True, False):
+        options = config_for(blocks, tmp_path / str(compiled), **OPTIONS, **still, torch_compile=compiled)
+        runs.append(train_in_processes(options, workers=2))
+    assert_same_run(*runs)
+
+
 def test_two_sharded_workers_learn_what_one_learns(sharded, alone):
     assert_same_run(sharded, alone)
     assert all(figures["grad_norm"] > 0.5 for figures in curve(alone).values())
