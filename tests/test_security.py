@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from pipelines.pretrain import lease, upload
+from pipelines.pretrain import upload
 from pipelines.run_folder import RunDir
 from pipelines.tracking import artifacts, models
 from pipelines.tracking.record import Record
+from pipelines.upload import lease
 from pmlm_core import storage
 from pmlm_core.corpus.ledger import LedgerRow, load_row, save_row
 from pmlm_core.corpus.manifest import Manifest, ShardEntry
