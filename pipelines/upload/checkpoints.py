@@ -96,24 +96,35 @@ def fetch(
     names = list(_whole(storage.join(home, CHECKPOINTS)))
     after = -1 if newest is None else checkpoint.step_of(newest.name) or 0
     wanted = sorted((name for name in names if _step(name) > after), key=_step, reverse=True)
+    damaged = []
     for name in wanted:
         final, gone = run.checkpoints / name, None
         reason = _take(run, home, name, beside)
         if reason is None and (other := needs(final)) not in (None, name) and not (run.checkpoints / other).exists():
             gone = _take(run, home, other, ()) if other in names else "it is not there"
             reason = gone and f"it needs {other}: {gone}"
+            damaged += [other] if gone else []
         if reason is None:
             say(f"fetched {name} of this run from {redact(home)}")
+            _forget(home, damaged)
             return final
         if gone:
             shutil.rmtree(final, ignore_errors=True)
         say(f"warning: {name} in {redact(home)} is damaged ({reason}); going back to the one before it")
+        damaged.append(name)
     if newest is None and wanted:
         raise checkpoint.Damaged(
             f"no checkpoint of this run in {redact(home)} is whole: remove them there to start over from step 0, or "
             "choose another run_name"
         )
     return newest
+
+
+def _forget(home: str, damaged: Collection[str]) -> None:
+    """Let checkpoints count as not copied: those of the same steps will be written again, to the same manifests."""
+    with contextlib.suppress(OSError):
+        for name in damaged:
+            storage.remove_file(storage.join(home, CHECKPOINTS, name, checkpoint.MANIFEST))
 
 
 def _whole(root: str) -> dict[str, bytes]:

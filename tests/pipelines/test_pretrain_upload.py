@@ -121,11 +121,17 @@ def test_a_half_uploaded_checkpoint_is_passed_over_and_a_damaged_one_said(tmp_pa
     assert [path.name for path in plan.run.checkpoints.iterdir()] == ["step-00000005"]
     assert "step-00000010" in (out := capsys.readouterr().out)
     assert "is damaged (optimizer.safetensors has 6 bytes" in out
-    for name in ("step-00000010", "step-00000005"):
+    start(options, pull_at=16)  # the damaged one is made again, and copied again
+    assert uploaded(place) == [5, 10, 15]
+    shutil.rmtree(tmp_path / "out")
+    assert stage.fetch_upload(plan_of(options), None) is not None
+    assert "is damaged" not in capsys.readouterr().out
+    for name in ("step-00000015", "step-00000010", "step-00000005"):
         storage.write_bytes(storage.join(home, name, "config.json"), b"rotten")
     shutil.rmtree(tmp_path / "out")
-    with pytest.raises(CheckpointError, match=r"no checkpoint of this run in .* is whole"):
-        stage.fetch_upload(plan_of(options), None)
+    for _ in range(2):  # it is for the user to decide
+        with pytest.raises(CheckpointError, match=r"no checkpoint of this run in .* is whole"):
+            stage.fetch_upload(plan_of(options), None)
 
 
 def test_only_the_newest_and_the_best_stay_there(tmp_path, blocks, place):
