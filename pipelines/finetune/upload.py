@@ -6,9 +6,10 @@ UPLOAD_DIR/RUN/
     scores.json, ...        of all seeds
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from typing import Literal
 
 from pipelines.console import say, warn
 from pipelines.finetune.epochs import best_epoch
@@ -51,19 +52,36 @@ def fetch(job: Job) -> None:
         claim(job.run, home, _COMMAND, lambda known: refuse_other(known["identity"], job.identity(), home), say)
         for run in seeds:
             if not (run.path / SCORES).exists():
-                fetch_unfinished(run, storage.join(home, run.name), job.task.metric)
+                there = storage.join(home, run.name)
+                if fetch_unfinished(run, there, job.task.metric) == "finished":
+                    say(f"fetched {run.name}, which is finished, from {redact(there)}")
 
 
-def fetch_unfinished(run: RunDir, home: str, metric: str) -> None:
-    """Fetch a seed that is not finished here: finished as it is there, or its newest checkpoint.
+def fetch_unfinished(
+    run: RunDir,
+    home: str,
+    metric: str,
+    *,
+    last: Collection[str] = (SCORES,),
+    beside: Collection[str] = checkpoints.BESIDE,
+) -> Literal["finished", "begun", "damaged", ""]:
+    """Fetch what is not finished here: finished as it is there, or its newest checkpoint; says what there was.
+
+    "damaged" is what was finished, or had checkpoints, and has to be done again.
+
+    Args:
+        metric: of the task, by which epochs are chosen.
+        last: files of which one says that it is finished.
+        beside: what goes with its checkpoints.
 
     Raises:
         OSError, DataError: the store cannot be reached, or refuses.
     """
-    if finished.manifest_in(home) is not None:
-        reason = finished.take(home, run.path, SCORES)
+    damaged = finished.is_there(home)
+    if damaged:
+        reason = finished.take(home, run.path, last)
         if reason is None:
-            return say(f"fetched {run.name}, which is finished, from {redact(home)}")
+            return "finished"
         warn(f"{run.name} in {redact(home)} is damaged ({reason}): what lacks is done again")
 
     def best_of(folder: Path) -> str | None:
@@ -77,10 +95,12 @@ def fetch_unfinished(run: RunDir, home: str, metric: str) -> None:
     except checkpoint.Damaged:
         newest = None
     try:
-        checkpoints.fetch(run, home, newest, say, needs=best_of)
+        fetched = checkpoints.fetch(run, home, newest, say, beside=beside, needs=best_of)
     except checkpoint.Damaged:
         warn(f"no checkpoint of {run.name} in {redact(home)} is whole: it is trained from step 0")
         storage.remove_folder(storage.join(home, CHECKPOINTS))  # else those to come would count as copied
+        return "damaged"
+    return "damaged" if damaged else "" if fetched == newest else "begun"
 
 
 def checkpoint_uploads(job: Job, events: Events) -> Uploads | None:

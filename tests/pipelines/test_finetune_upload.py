@@ -6,6 +6,8 @@ import os
 import shutil
 import signal
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,7 @@ from pmlm_core.errors import CheckpointError, ConfigError
 from tests.bucket_server import bucket_on_a_server
 from tests.faulty_store import faulty_store
 from tests.pipelines.test_finetune_run import Pulled, assert_same, finetuned
+from tests.processes import PMLM, below, wait_until, wait_until_gone
 
 
 @pytest.fixture(scope="module")
@@ -155,7 +158,7 @@ def test_of_what_is_not_whole_there_nothing_is_taken_and_the_result_is_the_same(
     assert "which is finished, from" not in told
     for name in ("seed-0", "seed-3"):
         assert_same(seed.with_name(name), in_peace.with_name(name))
-    assert finished.take(storage.join(home, "seed-0"), tmp_path / "again", "scores.json") is None
+    assert finished.take(storage.join(home, "seed-0"), tmp_path / "again", ["scores.json"]) is None
     assert_same(tmp_path / "again", in_peace)
     assert not list((tmp_path / "again").glob(".*"))
 
@@ -293,17 +296,21 @@ def test_what_changes_while_it_is_copied_is_not_called_whole(tmp_path: Path, mon
 
     def grows(path: Path, target: str) -> None:
         really(path, target)
-        with (folder / "metrics.jsonl").open("a") as file:
+        with (folder / growing).open("a") as file:
             file.write(str(next(writes)))
 
     sent = finished.Finished()
     with monkeypatch.context() as patch:
         patch.setattr(finished, "_copy", grows)
+        growing = "scores.json"
         assert not sent.send(folder, home)
-    assert finished.manifest_in(home) is None
-    assert sent.send(folder, home)
+        assert finished.manifest_in(home) is None
+        growing = "metrics.jsonl"  # that of a finished run does, while MLflow is told of it
+        assert sent.send(folder, home)
+    sent.send(folder, home)
     assert not sent.send(folder, home)
-    assert finished.take(home, tmp_path / "back", "scores.json") is None
+    assert (Path(home) / "metrics.jsonl").read_bytes() == (folder / "metrics.jsonl").read_bytes()
+    assert finished.take(home, tmp_path / "back", ["scores.json"]) is None
     assert {path.name for path in (tmp_path / "back").rglob("*") if path.is_file()} == {
         "scores.json",
         "weights",
@@ -313,6 +320,49 @@ def test_what_changes_while_it_is_copied_is_not_called_whole(tmp_path: Path, mon
     assert sent.send(folder, home)
     assert not (Path(home) / "model" / "weights").exists()
     assert not finished.Finished().send(folder, home)  # by another process, which has to ask
+
+    whole = (folder / "scores.json").read_text()
+    (folder / "scores.json").write_text("for a moment")
+
+    def back_again(path: Path, target: str) -> None:
+        really(path, target)
+        (folder / "scores.json").write_text(whole)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(finished, "_copy", back_again)
+        sent.send(folder, home)
+    assert (Path(home) / "scores.json").read_text() == whole
+    assert finished.take(home, tmp_path / "once more", ["scores.json"]) is None
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_several_workers_lost_with_their_machine_end_as_in_peace(tmp_path: Path, model: str, reviews: str, bucket: str):
+    place, log = f"{bucket}/{tmp_path.name}", tmp_path / "log.txt"
+    two = {"num_workers": 2, "save_steps": 3, "num_train_epochs": 12}
+    options = options_for("classification", model, reviews, tmp_path / "out", upload_dir=place, **two)
+
+    def start() -> "subprocess.Popen[bytes]":
+        command = ["finetune", *(f"--{name}={value}" for name, value in options.items())]
+        with log.open("a") as out:
+            return subprocess.Popen([sys.executable, "-c", PMLM, *command], stdout=out, stderr=out)
+
+    first = start()
+    wait_until(lambda: len(uploaded(place)) == 2, first, log)
+    machine = [first.pid, *below(first.pid)]  # with its Ray
+    for pid in machine:
+        os.kill(pid, signal.SIGKILL)
+    first.wait()
+    wait_until_gone(machine)
+    shutil.rmtree(tmp_path / "out")
+    storage.remove_file(storage.join(place, "run", lease.NOTE))  # as who knows that the machine is gone
+    assert start().wait(timeout=300) == 0, log.read_text()
+    assert "fetched step-" in log.read_text()
+    seed = tmp_path / "out" / "run" / "seed-0"
+    assert finished.manifest_in(storage.join(place, "run", "seed-0")) is not None
+    peace = finetuned(options_for("classification", model, reviews, tmp_path / "peace", **two))
+    assert_same(seed, peace)
+    assert_same_files(seed, peace)
 
 
 @pytest.mark.parametrize(
