@@ -30,14 +30,16 @@ class Uploads:
         self._mirror_all, self._home, self._tell, self._what = mirror, home, tell, what
         self._wanted, self._closing, self._leaving = threading.Event(), threading.Event(), False
         self._thread: threading.Thread | None = None
+        self._starting = threading.Lock()
         self._away = False
         self._said: set[str] = set()
 
     def wake(self) -> None:
-        """There is something new."""
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._work, name="pmlm-upload", daemon=True)
-            self._thread.start()
+        """There is something new; from any thread."""
+        with self._starting:
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._work, name="pmlm-upload", daemon=True)
+                self._thread.start()
         self._wanted.set()
 
     def close(self, leaving: bool = False) -> None:

@@ -119,6 +119,7 @@ def test_a_sweep_whose_disk_was_lost_repeats_no_finished_trial_and_ends_as_one_i
     assert not any("checkpoints" in storage.folders_in(storage.join(root, name)) for name in storage.folders_in(root))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("ray_session")
 class TestHere:
     def test_a_trial_tried_again_is_begun_there_too_and_models_that_are_cleared_away_go(
