@@ -39,7 +39,8 @@ def start(options: dict, log: Path) -> subprocess.Popen:
 @pytest.mark.slow
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
 def test_it_goes_on_and_repeats_no_finished_trial(tmp_path: Path, sample_tokenizer_dir: str, how: signal.Signals):
-    made = make_sweep(tmp_path, sample_tokenizer_dir, num_samples=4, finalists=0, stop_hopeless=False)
+    longer = {"num_train_epochs": 20}  # or all would be done before the end comes
+    made = make_sweep(tmp_path, sample_tokenizer_dir, num_samples=4, finalists=0, stop_hopeless=False, options=longer)
     options = asdict(SweepConfig(**{**made, "strategy": "optuna", "max_concurrent_trials": 1}))
     trials, log = tmp_path / "out" / "sweep" / "reviews" / "trials", tmp_path / "log.txt"
     driver = start(options, log)
@@ -71,4 +72,4 @@ def test_it_goes_on_and_repeats_no_finished_trial(tmp_path: Path, sample_tokeniz
     assert [each.info.status for each in children] == ["FINISHED"] * 4
     assert all("final/dev/accuracy" in each.data.metrics for each in children)
     steps = [len(client.get_metric_history(each.info.run_id, "eval/accuracy")) for each in children]
-    assert steps == [3] * 4
+    assert steps == [20] * 4

@@ -20,9 +20,10 @@ from pipelines.sweep.config import SweepConfig
 from pipelines.sweep.course import courses
 from pipelines.sweep.strategies import plan_of
 from pipelines.sweep.trials import Known, Point, has_ended, known_trials
-from pipelines.upload import checkpoints, finished, lease
+from pipelines.upload import finished, lease
 from pmlm_core import storage
 from pmlm_core.errors import CheckpointError, ConfigError
+from pmlm_core.training import checkpoint
 from tests.bucket_server import bucket_on_a_server
 from tests.processes import below, wait_until, wait_until_gone
 
@@ -49,11 +50,20 @@ def swept(options: dict[str, Any]) -> dict[str, Any]:
     return json.loads((Path(config.output_dir) / "sweep" / "reviews" / "result.json").read_text())
 
 
-def lasting(result: dict[str, Any]) -> dict[str, Any]:
-    """A result without times and addresses."""
-    winner = {name: value for name, value in result["winner"].items() if name != "run_id"}
-    rows = [{name: value for name, value in row.items() if name != "seconds"} for row in result["configurations"]]
-    return {**result, "winner": winner, "configurations": rows}
+def copied(root: str) -> list[str]:
+    """Checkpoints that are whole there; nothing is read, for they come and go while trials run."""
+    names = list(storage.folders_in(root))
+    return [name for name in names if checkpoint.MANIFEST in storage.names_in(storage.join(root, name))]
+
+
+def searched(trials: Path) -> dict[str, tuple[Any, bytes]]:
+    """Of every trial of the search: its epochs and scores, and its predictions of the split that is chosen by."""
+    found = {}
+    for folder in trials.glob("*-seed-1"):
+        told = json.loads((folder / "scores.json").read_text())
+        predictions = (folder / "predictions" / "predictions.dev.tsv").read_bytes()
+        found[folder.name] = ((told["epochs"], told["scores"]["dev"], told["best_epoch"]), predictions)
+    return found
 
 
 @pytest.mark.slow
@@ -72,8 +82,8 @@ def test_a_sweep_whose_disk_was_lost_repeats_no_finished_trial_and_ends_as_one_i
     def there() -> dict[str, set[str]]:
         """Ended trials and those with a checkpoint, in the store."""
         names = list(storage.folders_in(root))
-        ended = {name for name in names if finished.manifest_in(storage.join(root, name)) is not None}
-        begun = {name for name in names if checkpoints._whole(storage.join(root, name, "checkpoints"))}
+        ended = {name for name in names if finished.is_there(storage.join(root, name))}
+        begun = {name for name in names if copied(storage.join(root, name, "checkpoints"))}
         return {"ended": ended, "begun": begun - ended}
 
     driver = start(options, log)
@@ -101,10 +111,10 @@ def test_a_sweep_whose_disk_was_lost_repeats_no_finished_trial_and_ends_as_one_i
     assert len(result["configurations"]) == 4
     assert all(row["params"] for row in result["configurations"])
     if strategy == "random":
-        peace = swept({**made, "output_dir": str(tmp_path / "peace"), "tracking_uri": "none"})
-        assert lasting(peace) == lasting(result)
-        for path in (tmp_path / "peace" / "sweep").rglob("predictions/*"):
-            assert (sweep / path.relative_to(tmp_path / "peace" / "sweep")).read_bytes() == path.read_bytes()
+        swept({**made, "output_dir": str(tmp_path / "peace"), "tracking_uri": "none"})
+        in_peace = searched(tmp_path / "peace" / "sweep" / "reviews" / "trials")
+        assert len(in_peace) == 4
+        assert searched(sweep / "reviews" / "trials") == in_peace
     client = MlflowClient(made["tracking_uri"])
     found = client.search_runs([client.get_experiment_by_name("pmlm-reviews").experiment_id])
     assert [each.info.status for each in found] == ["FINISHED"] * 6  # parent, four trials, one more seed: none twice
@@ -134,7 +144,7 @@ class TestHere:
             told = finished.manifest_in(storage.join(root, folder.name))
             assert told is not None
             mine = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
-            assert told["files"].keys() == mine - {"events.jsonl", ".lock"}
+            assert {*told["files"], *told["beside"]} == mine - {"events.jsonl", ".lock"}
         models = [name for name in storage.folders_in(root) if "model" in storage.folders_in(storage.join(root, name))]
         assert len(models) == 1
 
