@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from pipelines.pretrain import lease, upload
+from pipelines.pretrain import upload
 from pipelines.run_folder import RunDir
 from pipelines.tracking import artifacts, models
 from pipelines.tracking.record import Record
+from pipelines.upload import finished, lease
 from pmlm_core import storage
 from pmlm_core.corpus.ledger import LedgerRow, load_row, save_row
 from pmlm_core.corpus.manifest import Manifest, ShardEntry
@@ -141,9 +142,34 @@ def test_an_uploaded_checkpoint_writes_nothing_outside_of_its_folder(tmp_path, n
     assert fetched is not None
     assert fetched.name == "step-00000010"
     assert f"names a file '{name}'" in said[0]
-    assert {path for path in tmp_path.rglob("*") if here.path not in path.parents} == before | {home / lease.NOTE}
+    now = {path for path in tmp_path.rglob("*") if here.path not in path.parents}
+    assert now == before - {evil / checkpoint.MANIFEST} | {home / lease.NOTE}  # it counts as copied no more
+    (evil / checkpoint.MANIFEST).write_text(json.dumps(manifest))
     with pytest.raises(checkpoint.Damaged, match="none of this folder"):
         checkpoint.read_manifest(evil)
+
+
+@pytest.mark.parametrize("where", ["files", "beside"])
+@pytest.mark.parametrize("name", ["../../stolen", "/tmp/stolen", "~/stolen"])
+def test_what_was_finished_elsewhere_writes_nothing_outside_of_its_folder(tmp_path, name, where):
+    home, here = tmp_path / "store" / "seed-0", tmp_path / "deep" / "down" / "seed-0"
+    made = tmp_path / "made"
+    made.mkdir()
+    (made / "scores.json").write_text("{}")
+    finished.Finished().send(made, str(home))
+    manifest = json.loads((home / finished.MANIFEST).read_text())
+    manifest[where][name] = manifest["files"]["scores.json"]
+    (home / finished.MANIFEST).write_text(json.dumps(manifest))
+    (tmp_path / "stolen").write_text("not the run's")
+    before = {path for path in tmp_path.rglob("*") if here not in path.parents}
+    assert finished.Finished().send(made, str(home))  # over it; nothing else is removed
+    (home / finished.MANIFEST).write_text(json.dumps(manifest))
+    reason = finished.take(str(home), here, ["scores.json"])
+    assert reason is None if where == "beside" else f"names a file '{name}'" in str(reason)
+    after = {path for path in tmp_path.rglob("*") if here not in path.parents}
+    assert after - before <= {here, here.parent, here.parent.parent}
+    assert before - after <= {home / finished.MANIFEST}
+    assert not Path("/tmp/stolen").exists()
 
 
 def _manifest(**changed: str) -> Manifest:

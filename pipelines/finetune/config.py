@@ -13,6 +13,7 @@ _OPERATIONAL = frozenset(
         "data_dir",
         "model",
         "output_dir",
+        "upload_dir",
         "run_name",
         "cache_dir",
         "seed",
@@ -79,6 +80,8 @@ class FinetuneConfig:
     """Folder of the task's files as published (for GLUE the folder of all its tasks), or of your own files."""
     output_dir: str = "outputs/finetune"
     """Folder for runs: each gets a folder of its own; with several machines it must be one that all of them see."""
+    upload_dir: str | None = None
+    """s3://, gs:// or folder to copy checkpoints and results to; where output_dir was lost, the run goes on from it."""
     run_name: str | None = None
     """Folder of this run below output_dir; left out, a name is derived from what decides the result."""
     cache_dir: str | None = None
@@ -199,7 +202,7 @@ class FinetuneConfig:
         if self.task not in TASKS:
             raise ConfigError(f"task '{self.task}' is not known; tasks are {', '.join(TASKS)}")
         self._validate_numbers()
-        check_run_place(self.output_dir, self.run_name)
+        check_run_place(self.output_dir, self.run_name, self.upload_dir)
         self.all_seeds()
         if self.batch_size is not None:
             micro_batch_size(self.batch_size, self.num_workers, self.micro_batch_size, limit=self.batch_size)

@@ -118,6 +118,7 @@ def settle(config: FinetuneConfig) -> tuple[Job, Rejects]:
         data_dir=config.data_dir if "://" in config.data_dir else storage.absolute(config.data_dir),
         model=config.model if storage.is_remote(config.model) else storage.absolute(config.model),
         output_dir=storage.absolute(config.output_dir),
+        upload_dir=config.upload_dir and storage.normalise(config.upload_dir),
         cache_dir=None if config.cache_dir is None else storage.absolute(config.cache_dir),
     )
     if task.name == "classification":

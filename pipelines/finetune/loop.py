@@ -8,11 +8,13 @@ from pipelines.finetune.conclude import conclude
 from pipelines.finetune.epochs import Chooser, stands_still, worth
 from pipelines.finetune.job import Job
 from pipelines.finetune.trainee import Trainee, TrainingBatches, job_family, trainee
+from pipelines.finetune.upload import checkpoint_uploads
 from pipelines.leaving import Left, Notices
 from pipelines.run_folder import Events
 from pipelines.team import Team, finite
 from pipelines.tracking.journal import Journal
 from pipelines.train_group import work_in
+from pipelines.upload.background import Uploads
 from pmlm_core import storage
 from pmlm_core.errors import TrainingError
 from pmlm_core.training import checkpoint, hardware
@@ -54,15 +56,27 @@ def finetune(job: Job, team: Team) -> None:
     if team.leads:
         journal.truncate_after(trained.step)
         _tell_start(job, team, trained, precision, events)
+    uploads, concluded = checkpoint_uploads(job, events) if team.leads else None, False
     try:
         if not trained.state.get("finished"):
-            _train(job, team, trained, precision, journal, events)
+            _train(job, team, trained, precision, journal, events, uploads)
         conclude(job, team, precision, journal, events)
+        concluded = True
     finally:
         journal.close()
+        if uploads is not None:
+            uploads.close(leaving=not concluded)
 
 
-def _train(job: Job, team: Team, trained: Trainee, precision: Precision, journal: Journal, events: Events) -> None:
+def _train(
+    job: Job,
+    team: Team,
+    trained: Trainee,
+    precision: Precision,
+    journal: Journal,
+    events: Events,
+    uploads: Uploads | None,
+) -> None:
     config, recipe, task = job.config, job.recipe, job.task
     family = job_family(job)
     batches = TrainingBatches(job, family)
@@ -70,12 +84,18 @@ def _train(job: Job, team: Team, trained: Trainee, precision: Precision, journal
     work = finetuning_task(task.kind, recipe.label_smoothing)
     loader = batches.loader(precision, team.rank, team.world, trained.step, work.count)
     chooser = None if job.choose is None else Chooser(job, family, team, precision)
+
+    def published(step: int, folder: Path) -> None:
+        events.add("checkpoint", step=step)
+        if uploads is not None:
+            uploads.wake()
+
     writer = CheckpointWriter(
         job.run.checkpoints,
         tokenizer_files(job) if team.leads else {},
         keep=1,
         say=lambda text: events.add("warning", text),
-        published=lambda step, folder: events.add("checkpoint", step=step),
+        published=published,
     )
     model = together(trained.model, precision, team.world)
     first = {name: tensor.to(precision.device) for name, tensor in loader.prepare(trained.step)[0][1].items()}

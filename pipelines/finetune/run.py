@@ -7,6 +7,7 @@ from typing import Any
 
 from pipelines import cluster
 from pipelines.console import made, next_command, say, warn
+from pipelines.finetune import upload
 from pipelines.finetune.config import FinetuneConfig
 from pipelines.finetune.encode import encode_all
 from pipelines.finetune.job import Job, settle, settled_micro_batch
@@ -44,21 +45,30 @@ def run(config: FinetuneConfig) -> None:
     check_output_dir(config.output_dir)
     job, rejects = settle(config)
     known = open_run(job)
-    with locked(job.run.path, "pmlm finetune"):
+    with locked(job.run.path, "pmlm finetune"), upload.lease_of(job):
+        upload.fetch(job)
         tell_rows(job, rejects, written=True)
         storage.write_lines(str(job.run.path / REJECTS), rejects.lines())
         seeds = config.all_seeds()
         finished = {seed: read_scores(seed_folder(job.run, seed)) for seed in seeds}
-        if not all(finished.values()):
-            job = _encoded(job, known)
-        for seed in seeds:
-            if finished[seed] is None:
-                finished[seed] = _train_seed(job, seed)
-            else:
-                say(f"seed {seed} is finished: it was trained and scored before")
-        results = [result for result in finished.values() if result is not None]
-        write_summary(job, results)
-        show(results)
+        uploads, ended = upload.finished_uploads(job), False
+        try:
+            if not all(finished.values()):
+                job = _encoded(job, known)
+            for seed in seeds:
+                if finished[seed] is None:
+                    finished[seed] = _train_seed(job, seed)
+                    if uploads is not None:
+                        uploads.wake()
+                else:
+                    say(f"seed {seed} is finished: it was trained and scored before")
+            results = [result for result in finished.values() if result is not None]
+            write_summary(job, results)
+            show(results)
+            ended = True
+        finally:
+            if uploads is not None:
+                uploads.close(leaving=not ended)
         _conclude(job, results)
 
 

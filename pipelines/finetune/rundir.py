@@ -20,7 +20,7 @@ from typing import Any
 
 from pipelines.finetune.job import Job, changed
 from pipelines.run_folder import RUN_FILE, RunDir, check_is_new, write_record
-from pipelines.tracking.redact import redacted
+from pipelines.tracking.redact import redact, redacted
 from pmlm_core import storage
 from pmlm_core.errors import ConfigError
 
@@ -61,9 +61,24 @@ def check_same(run: RunDir, identity: dict[str, Any]) -> None:
         differences = changed(before, identity)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"{run.path / RUN_FILE} cannot be read ({error!r}): choose another run_name") from None
+    _refuse(differences, run.name, str(run.path.parent))
+
+
+def refuse_other(before: dict[str, Any], identity: dict[str, Any], home: str) -> None:
+    """Refuse another identity than that of the run or sweep whose copies lie in `home`.
+
+    Raises:
+        ConfigError: it was started with other options, data or checkpoint.
+        KeyError, TypeError: `before` is no identity.
+    """
+    above, _, name = redact(home).rpartition("/")
+    _refuse(changed(before, identity), name, above)
+
+
+def _refuse(differences: list[str], name: str, above: str) -> None:
     if differences:
         raise ConfigError(
-            f"'{run.name}' in {run.path.parent} was started otherwise: {'; '.join(differences)}. To go on with it, "
+            f"'{name}' in {above} was started otherwise: {'; '.join(differences)}. To go on with it, "
             "give the same; for a new one, choose another run_name or leave run_name out"
         )
 

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
@@ -213,9 +212,7 @@ class PretrainConfig:
                 "cuda_graphs records the passes of one GPU that keeps its activations: it goes with use_gpu, "
                 "num_workers 1 and no gradient_checkpointing; leave it out"
             )
-        check_run_place(self.output_dir, self.run_name, more=". For copies in an object store give upload_dir as well")
-        if self.upload_dir is not None and os.path.abspath(self.upload_dir) == os.path.abspath(self.output_dir):
-            raise ConfigError("upload_dir is output_dir: give another place, or leave it out")
+        check_run_place(self.output_dir, self.run_name, self.upload_dir)
         micro_batch_size(self.batch_size, self.num_workers, self.micro_batch_size, limit=self.batch_size)
 
     def compiles(self) -> bool:

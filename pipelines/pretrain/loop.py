@@ -15,11 +15,12 @@ from pipelines.pretrain.setup import (
     trainee,
     training_loader,
 )
-from pipelines.pretrain.upload import Uploads
+from pipelines.pretrain.upload import uploads_of
 from pipelines.run_folder import Events
 from pipelines.team import Team, finite
 from pipelines.tracking.journal import Journal
 from pipelines.train_group import work_in
+from pipelines.upload.background import Uploads
 from pmlm_core.errors import TrainingError
 from pmlm_core.model.objectives import Objective
 from pmlm_core.training import checkpoint, hardware
@@ -151,7 +152,7 @@ def _uploads(plan: WorkPlan, team: Team, events: Events) -> Uploads | None:
     """The copying of checkpoints, where it is asked for; only rank 0 does it."""
     if plan.config.upload_dir is None or not team.leads:
         return None
-    return Uploads(plan.run, plan.config.upload_dir, plan.config.keep_checkpoints, events)
+    return uploads_of(plan.run, plan.config.upload_dir, plan.config.keep_checkpoints, events)
 
 
 def _start(plan: WorkPlan, team: Team, events: Events) -> Path | None:

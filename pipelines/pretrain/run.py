@@ -44,9 +44,10 @@ def run(config: PretrainConfig) -> None:
 def _lease(config: PretrainConfig, run_dir: RunDir) -> AbstractContextManager[None]:
     if config.upload_dir is None:
         return nullcontext()
-    from pipelines.pretrain import lease, upload
+    from pipelines.pretrain.upload import COMMAND, home_of
+    from pipelines.upload import lease
 
-    return lease.kept(run_dir, upload.home_of(run_dir, config.upload_dir))
+    return lease.kept(run_dir, home_of(run_dir, config.upload_dir), COMMAND)
 
 
 def _run_alone(config: PretrainConfig, manifest: Manifest, run_dir: RunDir, known: bool) -> None:
@@ -128,11 +129,11 @@ def fetch_upload(plan: WorkPlan, newest: Path | None) -> Path | None:
 def _catch_up(plan: WorkPlan) -> None:
     """Upload what a finished run could not."""
     if plan.config.upload_dir is not None:
-        from pipelines.pretrain.upload import Uploads
+        from pipelines.pretrain.upload import uploads_of
 
         events = Events(plan.run)
         before = events.read()[1]
-        Uploads(plan.run, plan.config.upload_dir, plan.config.keep_checkpoints, events).close()
+        uploads_of(plan.run, plan.config.upload_dir, plan.config.keep_checkpoints, events).close()
         for event in events.read(before)[0]:
             say(event["text"])
 

@@ -1,7 +1,7 @@
 """One benchmark's sweep from search to winner, over a connected Ray; runs in a thread of its own beside the others."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -16,7 +16,7 @@ from pipelines.sweep.room import InOrder
 from pipelines.sweep.strategies import Plan, plan_of
 from pipelines.sweep.tracking import SweepTracking, run_id_of
 from pipelines.sweep.trial import POINT_KEY, Told, has_all, trial
-from pipelines.sweep.trials import Ended, Point, ended_trials
+from pipelines.sweep.trials import Ended, Point, ended_trials, known_trials
 from pipelines.sweep.tune_run import fit, one_at_a_time
 from pipelines.sweep.watch import Watch
 from pmlm_core.errors import TrainingError
@@ -25,9 +25,10 @@ from pmlm_core.errors import TrainingError
 class BenchmarkSweep:
     """Runs one course."""
 
-    def __init__(self, course: Course, board: Board, tracking: SweepTracking) -> None:
+    def __init__(self, course: Course, board: Board, tracking: SweepTracking, news: Callable[[], None]) -> None:
+        """`news` is called when there is something to be uploaded."""
         self._course, self._tracking = course, tracking
-        self._watch = Watch(course, board, tracking)
+        self._watch = Watch(course, board, tracking, news)
 
     def run(self) -> dict[str, Any]:
         """Search, final, winner; returns what `result.json` holds.
@@ -38,7 +39,8 @@ class BenchmarkSweep:
         course = self._course
         for earlier in self._ended():
             self._tracking.catch_up(earlier.folder)
-        plan = plan_of(course)
+        known = known_trials(course.trials, course.metric, self._split)
+        plan = plan_of(course, [each for each in known if each.point.seed in course.searched_with])
         search = self._told("search", plan)
         self._fit("search", plan, search, course.num_samples)
         ended = self._ended()

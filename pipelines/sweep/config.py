@@ -11,7 +11,16 @@ Strategy = Literal["paper_grid", "random", "optuna", "optuna_pareto", "asha", "h
 
 _OPERATIONAL = frozenset(
     {
-        *("benchmark", "data_dir", "model", "output_dir", "run_name", "cache_dir", "max_concurrent_trials"),
+        *(
+            "benchmark",
+            "data_dir",
+            "model",
+            "output_dir",
+            "upload_dir",
+            "run_name",
+            "cache_dir",
+            "max_concurrent_trials",
+        ),
         *("cpus_per_trial", "gpus_per_trial", "num_workers", "max_failures", "retry_failed"),
         *("register_model", "tracking_uri", "experiment_prefix"),
     }
@@ -34,6 +43,8 @@ class SweepConfig:
     """Folder of the files: one for all benchmarks, or BENCHMARK=FOLDER for each that has its own."""
     output_dir: str = "outputs/sweep"
     """Folder for sweeps; with several machines it must be one that all of them see."""
+    upload_dir: str | None = None
+    """s3://, gs:// or folder to copy trials and results to; where output_dir was lost, the sweep goes on from it."""
     run_name: str | None = None
     """Folder of this sweep below output_dir; left out, a name is derived from what decides the result."""
     cache_dir: str | None = None
@@ -121,7 +132,12 @@ class SweepConfig:
             )
         if self.strategy == "pbt" and (self.num_samples or 2) < 2:
             raise ConfigError("pbt needs a population: num_samples of 2 or more")
-        check_run_place(self.output_dir, self.run_name)
+        check_run_place(self.output_dir, self.run_name, self.upload_dir)
+        if self.strategy == "pbt" and self.upload_dir is not None:
+            raise ConfigError(
+                "pbt's population is kept by Tune in pickled files, which are not uploaded, for what lies in a store "
+                "is not to run code: leave out upload_dir, or take another strategy"
+            )
         if len(self.benchmark) > 1 and self.register_model not in (None, "none"):
             raise ConfigError(
                 "register_model names one model, and each of several benchmarks has its own winner: leave it out, "

@@ -31,7 +31,18 @@ RESULT, TRIALS, TUNE = "result.json", "trials", "tune"
 # What a sweep itself sets, or what has no meaning for one of its trials.
 _OURS = frozenset(
     {
-        *("task", "model", "data_dir", "output_dir", "run_name", "cache_dir", "seed", "seeds", "num_workers"),
+        *(
+            "task",
+            "model",
+            "data_dir",
+            "output_dir",
+            "upload_dir",
+            "run_name",
+            "cache_dir",
+            "seed",
+            "seeds",
+            "num_workers",
+        ),
         *("cpus_per_worker", "use_gpu", "max_failures", "tracking_uri", "experiment_name", "metric_for_best_model"),
     }
 )

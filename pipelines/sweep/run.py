@@ -3,7 +3,7 @@
 import json
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -14,6 +14,7 @@ from pipelines.finetune.rundir import MODEL, REJECTS, check_same, open_record, w
 from pipelines.finetune.tell import tell_rows
 from pipelines.lock import locked
 from pipelines.output_folder import check_output_dir
+from pipelines.sweep import upload
 from pipelines.sweep.board import Board, Standing
 from pipelines.sweep.config import SweepConfig
 from pipelines.sweep.course import RESULT, Course, courses
@@ -39,10 +40,11 @@ def run(config: SweepConfig) -> None:
     found, rejects = courses(config)
     sweep = found[0].run.path.parent
     sweep.mkdir(parents=True, exist_ok=True)
-    with locked(sweep, "pmlm sweep"):
+    with locked(sweep, "pmlm sweep"), upload.lease_of(found):
         known = [
             open_record(course.run, course.identity(), {"source": course.job.source.described()}) for course in found
         ]
+        upload.fetch(found)
         if config.retry_failed:
             for course in found:
                 for path in course.trials.glob(f"*/{FAILURE}"):
@@ -56,13 +58,14 @@ def run(config: SweepConfig) -> None:
         for name in results:
             say(f"{name} is finished: it was swept before")
         left, failure = [course for course in found if course.benchmark.name not in results], None
-        if left:
-            with cluster.connected():
-                from pipelines.sweep.plan import check_fits
+        with upload.uploading(found) as news:
+            if left:
+                with cluster.connected():
+                    from pipelines.sweep.plan import check_fits
 
-                check_fits(config)
-                more, failure = _sweep([_encoded(course) for course in left], config)
-                results |= more
+                    check_fits(config)
+                    more, failure = _sweep([_encoded(course) for course in left], config, news)
+                    results |= more
         _conclude([course for course in found if course.benchmark.name in results], results, config)
         if failure is not None:
             raise failure
@@ -101,9 +104,12 @@ def _encoded(course: Course) -> Course:
 
 
 def _sweep(
-    all_courses: Sequence[Course], config: SweepConfig
+    all_courses: Sequence[Course], config: SweepConfig, news: Callable[[], None]
 ) -> tuple[dict[str, dict[str, Any]], TrainingError | None]:
     """Every benchmark in a thread of its own: they share the cluster, and none waits for another's last trial.
+
+    Args:
+        news: called when there is something to be uploaded.
 
     Returns:
         Results by benchmark, and what to raise if a benchmark came to nothing.
@@ -119,7 +125,7 @@ def _sweep(
     def work(course: Course) -> None:
         name = course.benchmark.name
         try:
-            results[name] = BenchmarkSweep(course, board, trackings[name]).run()
+            results[name] = BenchmarkSweep(course, board, trackings[name], news).run()
         except BaseException as error:
             failures[name] = error
             board.failed(name)

@@ -1,5 +1,6 @@
 """A strategy's name as Ray Tune's parts: what to search, who proposes, who stops."""
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -7,8 +8,11 @@ from typing import Any
 from pipelines.sweep.course import Course
 from pipelines.sweep.room import InOrder, Limited, at_a_time
 from pipelines.sweep.trial import EPOCH, SCORE
+from pipelines.sweep.trials import Known
+from pmlm_core.randomness import key
 from tune_spaces.registry import ends
 
+_STUDY = "optuna"
 _STARTUP_SHARE = 3
 """TPE draws one in so many trials at random before it models anything, and ten at the most."""
 
@@ -35,8 +39,12 @@ class Plan:
     remembers: bool = False
 
 
-def plan_of(course: Course) -> Plan:
-    """The search that the course's strategy means."""
+def plan_of(course: Course, known: Sequence[Known] = ()) -> Plan:
+    """The search that the course's strategy means.
+
+    Args:
+        known: trials of this search that were begun before, for where Tune's own state is not there to be gone on with.
+    """
     from ray import tune
 
     space, samples = dict(course.searched), course.num_samples
@@ -51,10 +59,11 @@ def plan_of(course: Course) -> Plan:
         case "random":
             return Plan(space, samples, at_random, _median(course))
         case "optuna":
-            return Plan(space, samples, _optuna(course, SCORE, "max"), _median(course), remembers=True)
+            search = _optuna(course, SCORE, "max", known)
+            return Plan(space, samples - _ended(known), search, _median(course), remembers=True)
         case "optuna_pareto":
-            search = _optuna(course, [SCORE, "seconds"], ["max", "min"])
-            return Plan(space, samples, search, metric=None, remembers=True)
+            search = _optuna(course, [SCORE, "seconds"], ["max", "min"], known)
+            return Plan(space, samples - _ended(known), search, metric=None, remembers=True)
         case "asha":
             from ray.tune.schedulers import AsyncHyperBandScheduler
 
@@ -85,15 +94,45 @@ def _median(course: Course) -> Any:
     return Median(time_attr=EPOCH, grace_period=course.grace_epochs, min_samples_required=3)
 
 
-def _optuna(course: Course, metric: Any, mode: Any) -> Any:
+def _ended(known: Iterable[Known]) -> int:
+    return sum(bool(each.outcome) for each in known)
+
+
+def _optuna(course: Course, metric: Any, mode: Any, known: Sequence[Known]) -> Any:
     import optuna
     from ray.tune.search.optuna import OptunaSearch
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     startup = max(2, min(10, course.num_samples // _STARTUP_SHARE))
-    sampler = optuna.samplers.TPESampler(seed=course.config.seed, n_startup_trials=startup)
-    search = OptunaSearch(metric=metric, mode=mode, sampler=sampler)
+    # From the same seed a sampler that begins anew would propose again what is there already.
+    seed = key(course.config.seed, "gone on", len(known)) % 2**32 if known else course.config.seed
+    sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=startup)
+    memory = _remembered(course, mode, known) if known else None
+    search = OptunaSearch(metric=metric, mode=mode, sampler=sampler, study_name=_STUDY, storage=memory)
     return Limited(search, course.config) if at_a_time(course.config) else search
+
+
+def _remembered(course: Course, mode: Any, known: Sequence[Known]) -> Any:
+    """What Optuna would remember: the outcomes of ended trials; those that had only begun are proposed first."""
+    import optuna
+    from ray.tune.search.optuna import OptunaSearch
+
+    modes = mode if isinstance(mode, list) else [mode]
+    directions: list[Any] = [{"max": "maximize", "min": "minimize"}[each] for each in modes]
+    memory = optuna.storages.InMemoryStorage()
+    study = optuna.create_study(storage=memory, study_name=_STUDY, directions=directions)
+    distributions = OptunaSearch.convert_search_space(dict(course.searched))
+    for each in known:
+        if not each.outcome:
+            study.enqueue_trial(each.point.params)
+            continue
+        failed = each.outcome == "failed" or each.score is None
+        state = optuna.trial.TrialState.FAIL if failed else optuna.trial.TrialState.COMPLETE
+        values: Any = None if failed else [each.score, each.seconds][: len(modes)]
+        study.add_trial(
+            optuna.trial.create_trial(state=state, values=values, params=each.point.params, distributions=distributions)
+        )
+    return memory
 
 
 def _population(course: Course, at_random: Any) -> Plan:

@@ -22,6 +22,7 @@ from pipelines.sweep.trials import (
     FAILURE,
     Ended,
     Point,
+    epochs_in,
     job_at,
     point_of,
     read_cost,
@@ -31,7 +32,7 @@ from pipelines.sweep.trials import (
     write_cost,
     write_point,
 )
-from pipelines.tracking.journal import FILE_NAME, Journal, read
+from pipelines.tracking.journal import Journal
 from pmlm_core.errors import ConfigError, TrainingError
 from pmlm_core.training.checkpoint import all_steps, folder_of, step_of
 from pmlm_core.training.step import NotFinite
@@ -83,6 +84,9 @@ def trial(config: dict[str, Any], told: Told) -> None:
     Raises:
         TrainingError: it failed, now or in an earlier attempt, in a way that another attempt would not mend.
     """
+    from pipelines.train_group import check_run_folder
+
+    check_run_folder(told.base.run)
     point = point_of(config.get(POINT_KEY) or config, told.seed)
     folder = told.trials / (_tune_id() if told.copies else point.name)
     folder.mkdir(parents=True, exist_ok=True)
@@ -167,14 +171,7 @@ class Reporter:
 
     def earlier(self) -> list[dict[str, Any]]:
         """Scores of the epochs in the journal, the step of each beside them."""
-        path = self._folder / FILE_NAME
-        entries = [entry for entry, _ in read(path, 0)] if path.exists() else []
-        found: list[dict[str, Any]] = []
-        for entry in entries:
-            scores = {name[5:]: value for name, value in entry.metrics.items() if name.startswith("eval/")}
-            if scores:
-                found.append({"step": entry.step, "epoch": len(found) + 1, "scores": scores})
-        return found
+        return epochs_in(self._folder)
 
     def __call__(self, figures: Mapping[str, float]) -> None:
         """What the loop reports: at the end of an epoch the score is among the figures."""

@@ -11,8 +11,13 @@ from pipelines.finetune.config import RECIPE
 from pipelines.finetune.job import Job
 from pipelines.finetune.rundir import MODEL, SCORES, write_json
 from pipelines.run_folder import RunDir
+from pipelines.tracking.journal import FILE_NAME as JOURNAL
+from pipelines.tracking.journal import read
 
 POINT, FAILURE, COST, STOPPED = "point.json", "failure.json", "cost.json", "stopped.json"
+
+ENDINGS = (SCORES, STOPPED, FAILURE)
+"""Files of which one says that a trial has ended."""
 
 COMPLETING = "completing_seconds"
 """Of a trial's cost, what `complete_winner` has added to `seconds`."""
@@ -100,6 +105,54 @@ def read_ended(folder: Path, metric: str, split: str) -> Ended | None:
     # What the winner was made to predict afterwards must not decide, among equals, who the winner is.
     seconds = cost["seconds"] - cost.get(COMPLETING, 0.0)
     return Ended(folder, point, score, int(result["best_epoch"]), seconds, result)
+
+
+@dataclass(frozen=True)
+class Known:
+    """A trial that was begun, whatever became of it.
+
+    Attributes:
+        outcome: finished, stopped, failed, or "" for one that has not ended.
+        score: the best so far on the split that is chosen by; None if no epoch of it ended.
+        seconds: as it has taken.
+    """
+
+    point: Point
+    outcome: str
+    score: float | None
+    seconds: float
+
+
+def known_trials(trials: Path, metric: str, split: str) -> Iterator[Known]:
+    """Every trial in a sweep's folder, in the order of their names."""
+    for path in sorted(trials.glob(f"*/{POINT}")):
+        folder = path.parent
+        try:
+            told = json.loads(path.read_text(encoding="utf-8"))
+            point = Point(told["params"], int(told["seed"]))
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+        if (ended := read_ended(folder, metric, split)) is not None:
+            yield Known(point, "finished", ended.score, ended.seconds)
+            continue
+        outcome = "stopped" if was_stopped(folder) else "failed" if read_failure(folder) else ""
+        scores = [each["scores"][metric] for each in epochs_in(folder) if metric in each["scores"]]
+        yield Known(point, outcome, max(scores, default=None), read_cost(folder)["seconds"])
+
+
+def epochs_in(folder: Path) -> list[dict[str, Any]]:
+    """Scores of the epochs in a trial's journal, the step of each beside them."""
+    found: list[dict[str, Any]] = []
+    for entry, _ in read(folder / JOURNAL, 0):
+        scores = {name[5:]: value for name, value in entry.metrics.items() if name.startswith("eval/")}
+        if scores:
+            found.append({"step": entry.step, "epoch": len(found) + 1, "scores": scores})
+    return found
+
+
+def has_ended(folder: Path) -> bool:
+    """Whether nothing more is trained in a trial's folder, be it finished, stopped or failed for good."""
+    return any((folder / name).is_file() for name in ENDINGS)
 
 
 def write_point(folder: Path, point: Point, **more: Any) -> None:

@@ -22,7 +22,7 @@ def fit(course: Course, phase: str, plan: Plan, trainable: Callable[..., None], 
     """Run the trials of a phase until all have ended; where an earlier command had begun, go on with it.
 
     Trials that failed are for `watch` to tell. Tune's own state is gone on with where proposals depend on it; else, or
-    if it is damaged, the trials are proposed anew, and those found on disk say that they have ended.
+    if it is not there or damaged, the rest is proposed anew, and trials found on disk say that they have ended.
     """
     from ray import tune
 
@@ -34,7 +34,10 @@ def fit(course: Course, phase: str, plan: Plan, trainable: Callable[..., None], 
     place = course.run.path / TUNE
     if not plan.remembers:
         shutil.rmtree(place / phase, ignore_errors=True)
-    tuner = _restored(place / phase, wrapped, config.retry_failed) or tune.Tuner(
+    restored = _restored(place / phase, wrapped, config.retry_failed)
+    if restored is None and plan.num_samples < 1:
+        return
+    tuner = restored or tune.Tuner(
         wrapped,
         param_space=plan.param_space,
         tune_config=tune.TuneConfig(

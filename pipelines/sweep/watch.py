@@ -25,8 +25,9 @@ _WATCHED: dict[str, "Watch"] = {}
 class Watch:
     """Follows one benchmark's trials in the driver."""
 
-    def __init__(self, course: Course, board: Board, tracking: SweepTracking) -> None:
-        self._course, self._board, self._tracking = course, board, tracking
+    def __init__(self, course: Course, board: Board, tracking: SweepTracking, news: Callable[[], None]) -> None:
+        """`news` is called when there is something to be uploaded."""
+        self._course, self._board, self._tracking, self._news = course, board, tracking, news
         self._phase, self._copies = "", False
         self._outcomes: dict[str, str] = {}
         self.when_running: Callable[[], None] = lambda: None
@@ -48,7 +49,7 @@ class Watch:
             self._lead(ended.score, ended.point)
         with self._board.lock:
             self._standing.begin(phase, total, done)
-        key = str(self._course.run.path)
+        key = f"{self._course.run.path.parent.name}/{self._course.run.name}"  # the same wherever the folder lies
         _WATCHED[key] = self
         return TuneWatch(key)
 
@@ -71,6 +72,7 @@ class Watch:
         self._tracking.ship(self._name(trial), int(result.get("step") or 0))
         if SCORE in result:
             self._lead(float(result[SCORE]), self._point(trial))
+        self._news()
 
     def ended(self, trial: Any, failed: bool) -> None:
         name = self._name(trial)
@@ -98,6 +100,7 @@ class Watch:
             write_json(folder / STOPPED, {"epoch": (trial.last_result or {}).get(EPOCH)})
         if outcome == "finished" and self._phase == "search":
             self._clear_models()
+        self._news()
 
     def _clear_models(self) -> None:
         """Keep the models of as many of the best configurations as may be finalists; the disk would not hold all."""

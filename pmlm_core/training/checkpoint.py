@@ -129,7 +129,16 @@ def damage(folder: Path) -> str | None:
         manifest = read_manifest(folder)
     except Damaged as error:
         return str(error)
-    for name, entry in manifest["files"].items():
+    return damage_of(folder, manifest["files"])
+
+
+def damage_of(folder: Path, files: Mapping[str, Any]) -> str | None:
+    """What is wrong with files of a folder, by their sizes and hashes in its manifest, or None.
+
+    Raises:
+        CheckpointError: one cannot be read at the moment.
+    """
+    for name, entry in files.items():
         path = folder / name
         try:
             size = path.stat().st_size
@@ -144,18 +153,18 @@ def damage(folder: Path) -> str | None:
     return None
 
 
-def read_manifest(folder: Path) -> dict[str, Any]:
-    """The hashes and score of a checkpoint.
+def read_manifest(folder: Path, name: str = MANIFEST) -> dict[str, Any]:
+    """The hashes and score of a checkpoint, or those of another folder whose manifest of this form is called `name`.
 
     Raises:
         Damaged: it has none, or something else lies in its place.
         CheckpointError: it cannot be read at the moment, or is of another version.
     """
-    path = folder / MANIFEST
+    path = folder / name
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise Damaged(f"{folder} has no {MANIFEST}: it was never finished") from None
+        raise Damaged(f"{folder} has no {name}: it was never finished") from None
     except ValueError as error:
         raise Damaged(f"{path} cannot be read: {error}") from None
     except OSError as error:
@@ -168,8 +177,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         )
     if its is None or not isinstance(manifest.get("files"), dict):
         raise Damaged(f"{path} is not the manifest of a checkpoint")
-    if (name := leads_outside(manifest["files"])) is not None:
-        raise Damaged(f"{path} names a file {name!r}, which is none of this folder")
+    if (outside := leads_outside(manifest["files"])) is not None:
+        raise Damaged(f"{path} names a file {outside!r}, which is none of this folder")
     return manifest
 
 

@@ -55,6 +55,17 @@ def test_a_command_is_read_as_it_would_be_run(monkeypatch):
     assert found.tracking_uri == "http://mlflow:5000"
 
 
+@pytest.mark.parametrize("stage", ["pretrain", "finetune", "sweep"])
+def test_the_place_that_runs_are_uploaded_to_is_looked_at(tmp_path, stage, sample_tokenizer_dir):
+    made = make_sweep(tmp_path, sample_tokenizer_dir)
+    what = {"pretrain": ["--preset=tiny"], "finetune": ["--task=rte"], "sweep": [f"--benchmark={made['benchmark'][0]}"]}
+    line = [stage, *what[stage], "--data_dir=data", "--output_dir=out", "--upload_dir=s3://bucket/runs"]
+    line += [] if stage == "pretrain" else [f"--model={made['model']}"]
+    found = settle(DoctorConfig(command=line))
+    assert Place("s3://bucket/runs", f"{stage} upload_dir", written=True) in found.places
+    assert not found.findings
+
+
 def test_fine_tuning_sweeps_and_prediction_weigh_what_their_dry_runs_say(tmp_path, sample_tokenizer_dir, capsys):
     sweep = make_sweep(tmp_path, sample_tokenizer_dir)
     model = sweep["model"]

@@ -13,12 +13,13 @@ import torch
 
 from pipelines.fill.config import FillConfig
 from pipelines.fill.run import run as fill
-from pipelines.pretrain import lease, upload
 from pipelines.pretrain import run as stage
+from pipelines.pretrain import upload
 from pipelines.pretrain.config import PretrainConfig
 from pipelines.pretrain.loop import train
 from pipelines.run_folder import Events, RunDir
 from pipelines.team import Team
+from pipelines.upload import background, checkpoints, lease
 from pmlm_core import storage
 from pmlm_core.errors import CheckpointError, ConfigError
 from pmlm_core.training import checkpoint
@@ -73,7 +74,7 @@ def start(options: dict[str, Any], pull_at: int | None = None) -> Path:
 
 def uploaded(place: str) -> list[int]:
     """Steps of the checkpoints that are whole there."""
-    return [checkpoint.step_of(name) or 0 for name in upload._whole(storage.join(place, "run", "checkpoints"))]
+    return [checkpoint.step_of(name) or 0 for name in checkpoints._whole(storage.join(place, "run", "checkpoints"))]
 
 
 def options_with(blocks: str, output: Path, place: str, **more: Any) -> dict[str, Any]:
@@ -120,11 +121,17 @@ def test_a_half_uploaded_checkpoint_is_passed_over_and_a_damaged_one_said(tmp_pa
     assert [path.name for path in plan.run.checkpoints.iterdir()] == ["step-00000005"]
     assert "step-00000010" in (out := capsys.readouterr().out)
     assert "is damaged (optimizer.safetensors has 6 bytes" in out
-    for name in ("step-00000010", "step-00000005"):
+    start(options, pull_at=16)  # the damaged one is made again, and copied again
+    assert uploaded(place) == [5, 10, 15]
+    shutil.rmtree(tmp_path / "out")
+    assert stage.fetch_upload(plan_of(options), None) is not None
+    assert "is damaged" not in capsys.readouterr().out
+    for name in ("step-00000015", "step-00000010", "step-00000005"):
         storage.write_bytes(storage.join(home, name, "config.json"), b"rotten")
     shutil.rmtree(tmp_path / "out")
-    with pytest.raises(CheckpointError, match=r"no checkpoint of this run in .* is whole"):
-        stage.fetch_upload(plan_of(options), None)
+    for _ in range(2):  # it is for the user to decide
+        with pytest.raises(CheckpointError, match=r"no checkpoint of this run in .* is whole"):
+            stage.fetch_upload(plan_of(options), None)
 
 
 def test_only_the_newest_and_the_best_stay_there(tmp_path, blocks, place):
@@ -145,15 +152,15 @@ def test_the_best_stays_there_when_it_is_lost_here(tmp_path, blocks, place):
         (folder / checkpoint.MANIFEST).write_text(json.dumps(manifest))
     home = upload.home_of(run, place)
     said: list[str] = []
-    assert upload.mirror(run, home, 9, said.append) == [folder.name for folder in reversed(steps)]
-    assert upload.mirror(run, home, 9, said.append) == []
+    assert checkpoints.mirror(run, home, 9, said.append) == [folder.name for folder in reversed(steps)]
+    assert checkpoints.mirror(run, home, 9, said.append) == []
     assert not said
     for folder in steps[1:-1]:
         shutil.rmtree(folder)
     (steps[0] / checkpoint.MANIFEST).write_text('{"torn')
     (steps[-1] / checkpoint.MANIFEST).write_text((steps[-1] / checkpoint.MANIFEST).read_text() + "\n")  # written anew
     for _ in range(2):
-        uploads = upload.Uploads(run, place, 2, events := Events(run))
+        uploads = upload.uploads_of(run, place, 2, events := Events(run))
         for _ in range(2):
             uploads._mirror(last=False)
     told = [(event["kind"], event["text"]) for event in events.read()[0] if event["kind"] in ("uploaded", "warning")]
@@ -193,25 +200,25 @@ def test_a_second_machine_is_refused_while_the_first_lives_and_takes_over_when_i
     second = {**first, "output_dir": str(tmp_path / "b")}
     run = plan_of(first).run
     home = upload.home_of(run, place)
-    with lease.kept(run, home):
-        lease.take(run, home, print)
+    with lease.kept(run, home, upload.COMMAND):
+        lease.take(run, home, upload.COMMAND, print)
         with pytest.raises(ConfigError, match=r"in use by pmlm pretrain \(process .*another folder: end it"):
             start(second)
         assert lease.NOTE in storage.names_in(home)
         assert uploaded(place) == []
     assert lease.NOTE not in storage.names_in(home)
-    lease.take(run, home, print)  # and killed: the note stays
+    lease.take(run, home, upload.COMMAND, print)  # and killed: the note stays
     capsys.readouterr()
     start(first, pull_at=2)  # the same machine goes on at once
-    lease.take(run, home, print)
+    lease.take(run, home, upload.COMMAND, print)
     assert "is in use" not in capsys.readouterr().out
     start(second)
     assert "waiting for up to" in capsys.readouterr().out
     assert uploaded(place) == [2]
     assert lease.NOTE not in storage.names_in(home)
-    with lease.kept(run, home):
-        lease.take(run, home, print)
-        lease._write(plan_of(second).run, home)  # after a while without a store
+    with lease.kept(run, home, upload.COMMAND):
+        lease.take(run, home, upload.COMMAND, print)
+        lease._write(plan_of(second).run, home, upload.COMMAND)  # after a while without a store
         deadline = time.monotonic() + 10
         while "both commands upload there" not in capsys.readouterr().out:
             assert time.monotonic() < deadline
@@ -222,11 +229,11 @@ def test_a_command_that_began_without_a_store_tells_of_the_other_when_it_is_back
     run = plan_of(options_with(blocks, tmp_path / "a", place, max_steps=2)).run
     other = plan_of(options_with(blocks, tmp_path / "b", place, max_steps=2)).run
     home = upload.home_of(run, place)
-    with lease.kept(run, home):  # nothing could be taken
+    with lease.kept(run, home, upload.COMMAND):  # nothing could be taken
         deadline = time.monotonic() + 10
         while "both commands upload there" not in capsys.readouterr().out:
             assert time.monotonic() < deadline
-            lease._write(other, home)
+            lease._write(other, home, upload.COMMAND)
             lease._held.discard(home)  # it is another machine's
             time.sleep(0.1)
 
@@ -235,8 +242,8 @@ def test_who_leaves_does_not_wait_for_a_store_that_is_away(tmp_path, blocks, mon
     run = plan_of(options_with(blocks, tmp_path / "out", "s3://away", max_steps=2)).run
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("PMLM_STORE_SECONDS", "100")
-    monkeypatch.setattr(upload, "_LEAVING_PATIENCE_S", 0.1)
-    uploads, begun = upload.Uploads(run, "s3://away", 2, Events(run)), time.monotonic()
+    monkeypatch.setattr(background, "_LEAVING_PATIENCE_S", 0.1)
+    uploads, begun = upload.uploads_of(run, "s3://away", 2, Events(run)), time.monotonic()
     uploads.close(leaving=True)
     assert time.monotonic() - begun < 60
     (warning,) = [event["text"] for event in Events(run).read()[0] if event["kind"] == "warning"]
@@ -300,8 +307,10 @@ def test_an_upload_outlives_the_pruning_of_its_folder(tmp_path):
     folder, held = tmp_path / "step-00000001", tmp_path / "held"
     folder.mkdir()
     (folder / "model.safetensors").write_bytes(b"weights")
-    upload._hold(folder, held)
+    checkpoints._hold(folder, held)
     shutil.rmtree(folder)
     assert (held / "model.safetensors").read_bytes() == b"weights"
-    assert not upload._send(RunDir(tmp_path), folder.name, str(tmp_path / "there"))  # pruned before: nothing to copy
+    assert not checkpoints._send(
+        RunDir(tmp_path), folder.name, str(tmp_path / "there")
+    )  # pruned before: nothing to copy
     assert not (tmp_path / "there").exists()

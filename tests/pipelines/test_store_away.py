@@ -10,7 +10,8 @@ import boto3
 import pytest
 from moto.server import ThreadedMotoServer
 
-from pipelines.pretrain import loop, upload
+from pipelines.pretrain import loop
+from pipelines.upload import checkpoints
 from pmlm_core import storage
 from pmlm_core.training import checkpoint
 from tests.pipelines.test_pretrain_loop import OPTIONS
@@ -61,7 +62,7 @@ def test_uploads_catch_up_and_training_does_not_wait(tmp_path: Path, blocks: str
     )
     assert not after
     assert curve(run) == curve(in_peace)
-    there = upload._whole(storage.join(store.uri, "run", "checkpoints"))
+    there = checkpoints._whole(storage.join(store.uri, "run", "checkpoints"))
     assert sorted(there) == [f"step-{step:08d}" for step in (5, 10, 15, 20, 24)]
     for name, manifest in there.items():
         assert (run / "checkpoints" / name / checkpoint.MANIFEST).read_bytes() == manifest

@@ -25,8 +25,11 @@ _RENEW_S, _LOST_S, _LOOK_S, _RELEASE_S = 60.0, 300.0, 5.0, 5.0
 _held: set[str] = set()  # where this process has put a note
 
 
-def take(run: RunDir, home: str, say: Callable[[str], None]) -> None:
+def take(run: RunDir, home: str, command: str, say: Callable[[str], None]) -> None:
     """Note in `home` that this run folder's command uses it; where another's has, wait until that is surely dead.
+
+    Args:
+        command: which, as "pmlm pretrain".
 
     Raises:
         ConfigError: it lives.
@@ -41,18 +44,18 @@ def take(run: RunDir, home: str, say: Callable[[str], None]) -> None:
     while first is not None and time.monotonic() - begun < _LOST_S and (there := _of_another(run, home)) is not None:
         if there != first:
             raise ConfigError(
-                f"{redact(home)} is in use by {there['by']}, which trains the same run in another folder: end it and "
+                f"{redact(home)} is in use by {there['by']}, which works on the same run in another folder: end it and "
                 "give the same command again; for a run beside it, choose another run_name"
             )
         time.sleep(_LOOK_S)
-    _write(run, home)
+    _write(run, home, command)
 
 
 @contextlib.contextmanager
-def kept(run: RunDir, home: str) -> Iterator[None]:
+def kept(run: RunDir, home: str, command: str) -> Iterator[None]:
     """Renew the note while the block runs, and remove it at the end."""
     ended = threading.Event()
-    thread = threading.Thread(target=_renew, args=(run, home, ended), name="pmlm-lease", daemon=True)
+    thread = threading.Thread(target=_renew, args=(run, home, command, ended), name="pmlm-lease", daemon=True)
     thread.start()
     try:
         yield
@@ -66,13 +69,13 @@ def kept(run: RunDir, home: str) -> Iterator[None]:
         _held.discard(home)
 
 
-def _renew(run: RunDir, home: str, ended: threading.Event) -> None:
+def _renew(run: RunDir, home: str, command: str, ended: threading.Event) -> None:
     seen: dict[str, object] | None = None
     while not ended.wait(_RENEW_S):
         with contextlib.suppress(OSError, DataError), storage.patient_for(_RENEW_S / 4):  # uploads say if it is away
             there = _of_another(run, home)
             if there is None:
-                _write(run, home)
+                _write(run, home, command)
             elif home in _held or (seen is not None and there != seen):  # a word that changes: its command lives
                 warn(f"{redact(home)} is in use by {there['by']} too: both commands upload there; end one of them")
                 return
@@ -90,8 +93,8 @@ def _of_another(run: RunDir, home: str) -> dict[str, object] | None:
     return None
 
 
-def _write(run: RunDir, home: str) -> None:
-    note = {"by": holder_named("pmlm pretrain"), "run_folder": _made(run), "word": uuid.uuid4().hex}
+def _write(run: RunDir, home: str, command: str) -> None:
+    note = {"by": holder_named(command), "run_folder": _made(run), "word": uuid.uuid4().hex}
     storage.write_bytes(storage.join(home, NOTE), json.dumps(note).encode())
     _held.add(home)
 

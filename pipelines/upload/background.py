@@ -1,0 +1,89 @@
+"""A store kept up to date behind the command's back; one that is away costs a warning, and is caught up with later."""
+
+import threading
+from collections.abc import Callable, Iterable
+from contextlib import nullcontext
+
+from pipelines.tracking.redact import redact
+from pmlm_core import storage
+
+_LEAVING_S, _LEAVING_PATIENCE_S = 240.0, 10.0  # within the grace that a leaving command gives its workers
+
+
+class Uploads:
+    """Calls `mirror` in a background thread, which `wake` starts and `close` ends."""
+
+    def __init__(
+        self,
+        mirror: Callable[[Callable[[str], None]], Iterable[str]],
+        home: str,
+        tell: Callable[[str, str], None],
+        what: str = "checkpoints",
+    ) -> None:
+        """
+        Args:
+            mirror: brings `home` up to date; gives the names of what it has copied, and tells a function what it
+                leaves out.
+            tell: told a kind ("uploaded" or "warning") and a text.
+            what: is uploaded, for messages.
+        """
+        self._mirror_all, self._home, self._tell, self._what = mirror, home, tell, what
+        self._wanted, self._closing, self._leaving = threading.Event(), threading.Event(), False
+        self._thread: threading.Thread | None = None
+        self._starting = threading.Lock()
+        self._away = False
+        self._said: set[str] = set()
+
+    def wake(self) -> None:
+        """There is something new; from any thread."""
+        with self._starting:
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._work, name="pmlm-upload", daemon=True)
+                self._thread.start()
+        self._wanted.set()
+
+    def close(self, leaving: bool = False) -> None:
+        """Catch up with what is missing, or say that it cannot be; raises nothing.
+
+        Args:
+            leaving: the machine goes, or the user waits for the end: a store that is away is not waited for, and one
+                that is slow for four minutes at most. The same command catches up.
+        """
+        self._leaving = leaving
+        self._closing.set()
+        self.wake()
+        if self._thread is not None:
+            self._thread.join(_LEAVING_S if leaving else None)
+
+    def _work(self) -> None:
+        while True:
+            self._wanted.wait()
+            self._wanted.clear()
+            last = self._closing.is_set()
+            with storage.patient_for(_LEAVING_PATIENCE_S) if self._leaving else nullcontext():
+                self._mirror(last)
+            if last:
+                return
+
+    def _mirror(self, last: bool) -> None:
+        try:
+            for name in self._mirror_all(self._warn_once):
+                self._tell("uploaded", f"{name} uploaded to {redact(self._home)}")
+            self._away = False
+        except Exception as error:
+            if not self._away or last:
+                then = "the same command again catches up" if last else "training goes on, the next upload catches up"
+                self._tell(
+                    "warning", f"{self._what} cannot be uploaded to {redact(self._home)} ({short(error)}); {then}"
+                )
+            self._away = True
+
+    def _warn_once(self, text: str) -> None:
+        if text not in self._said:
+            self._said.add(text)
+            self._tell("warning", text)
+
+
+def short(error: BaseException) -> str:
+    """An error in one line without secrets."""
+    return redact(" ".join(str(error).split()))[:300]
