@@ -4,6 +4,7 @@ from dataclasses import dataclass, field, fields
 from typing import ClassVar
 
 from pmlm_core.errors import ConfigError
+from pmlm_core.training.datasheet import MEASURED_MFU
 
 
 @dataclass(frozen=True)
@@ -26,8 +27,8 @@ class PlanConfig:
     """Numbers of GPUs, a line of the table each."""
     gpu: str = "H100"
     """Kind of GPU, by a name in the table of data sheets (pmlm_core/training/datasheet.py)."""
-    mfu: float = 0.35
-    """Share of the GPU's peak that the model's products reach; not known before a run has been measured."""
+    mfu: float = MEASURED_MFU
+    """Share of the GPU's peak that the model's products reach, as base did on one H200; a run of yours tells yours."""
     peak_tflops: float | None = None
     """Peak in TFLOP/s, in place of the data sheet's."""
     gpu_memory_gb: float | None = None

@@ -13,8 +13,8 @@ from pmlm_core import storage
 from pmlm_core.corpus.manifest import MANIFEST, Manifest
 from pmlm_core.model import cost
 from pmlm_core.model.objectives import Objective
+from pmlm_core.training.datasheet import MEASURED_MFU
 
-GPU_MFU = 0.35
 CPU_MFU = 0.4
 # For comparison across machines; the rates stand in pmlm_core/training/peak.py. A V100 has no bf16: its fp16 rate.
 _GPUS = (("H100", "H100 80GB HBM3", "bf16"), ("A100", "A100", "bf16"), ("V100", "V100", "fp16"))
@@ -213,9 +213,9 @@ def _hours(config: PretrainConfig, plan: Plan, *, bf16: bool) -> list[str]:
     for label, name, precision in _GPUS:
         found = datasheet(name, precision)
         if found is not None:
-            estimates.append(f"{label} {_time(plan.hours(found.rate, GPU_MFU))}")
+            estimates.append(f"{label} {_time(plan.hours(found.rate, MEASURED_MFU))}")
     lines.append(
-        f"GPU-hours    {', '.join(estimates)}, at an assumed MFU of {GPU_MFU:.0%} of the data sheet's 16-bit peak"
+        f"GPU-hours    {', '.join(estimates)}, at an assumed MFU of {MEASURED_MFU:.0%} of the data sheet's 16-bit peak"
     )
     return lines
 

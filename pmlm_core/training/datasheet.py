@@ -34,6 +34,11 @@ _DATA_SHEETS: tuple[tuple[str, dict[str, float]], ...] = (
 )
 
 
+MEASURED_MFU = 0.28
+"""Share of its data sheet that base reached on one H200 without CUDA graphs, as several GPUs go without; with them 0.31
+(docs/scaling.md)."""
+
+
 def datasheet(device_name: str, precision: str) -> Peak | None:
     """The data sheet's peak of a GPU at "fp32", "tf32", "bf16" or "fp16"; None where the table does not have it.
 

@@ -21,6 +21,7 @@ from pipelines.plan.recipe import Planned, read_recipe
 from pipelines.plan.run import Line, make
 from pipelines.plan.step import Step, step_on
 from pmlm_core.errors import ConfigError
+from pmlm_core.training.datasheet import MEASURED_MFU
 
 ROOT = Path(__file__).parent.parent.parent
 BASE = PlanConfig(recipe=str(ROOT / "recipes/pretrain/base.yaml"), corpus_gb=160)
@@ -52,7 +53,7 @@ def test_a_step_by_hand() -> None:
     planned = planned_base()
     step = step_on(planned, cluster_of(BASE, "bf16"), 64)
     assert step.micro_batch * step.accumulation * 64 == 7680
-    assert step.products == pytest.approx(7680 * planned.flops_per_row / (64 * 989.4e12 * 0.35))
+    assert step.products == pytest.approx(7680 * planned.flops_per_row / (64 * 989.4e12 * MEASURED_MFU))
     nbytes = 4 * planned.parameters * 2 * 63 / 64
     assert step.network_bytes == pytest.approx(nbytes)
     assert step.all_reduce == pytest.approx(nbytes / (400e9 / 8 * 0.8))
@@ -219,12 +220,12 @@ def test_the_command(tmp_path, capsys) -> None:
         main(arguments)
     assert caught.value.code == 0
     said = capsys.readouterr().out
-    for word in ("GPU-hours", "35% of 989 TFLOP/s (H100, bf16)", "preprocess", "masks repeat after 10", "512 GPUs:"):
+    for word in ("GPU-hours", "28% of 989 TFLOP/s (H100, bf16)", "preprocess", "masks repeat after 10", "512 GPUs:"):
         assert word in said
     written = json.loads(out.read_text())
     assert [line["gpus"] for line in written["pretraining"]] == [8, 64, 512]
     assert written["model"]["flops"] == pytest.approx(1.5e21, rel=0.05)
-    assert written["assumptions"]["mfu"] == 0.35
+    assert written["assumptions"]["mfu"] == MEASURED_MFU
     with pytest.raises(SystemExit) as caught:
         main(["plan", "--recipe", BASE.recipe, "--gpus", "7"])
     assert caught.value.code == 2
