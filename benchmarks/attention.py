@@ -14,20 +14,14 @@ keys, values and bias against float64, as a share of the largest number, at two 
 """
 
 import argparse
-import contextlib
-import itertools
-import multiprocessing
-import os
 import statistics
-import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
-from typing import Any
+from dataclasses import replace
 
 import torch
+from attention_problem import Attend, Problem, times, work
+from attention_tiles import sweep
 from kernels import by_kernel
-from race import Samples, race
 from report import Report, options
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -35,58 +29,8 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from pmlm_core.model.attention import plain, reference, sdpa
 from pmlm_core.model.attention.interface import Call, Rule
-from pmlm_core.model.attention.plan import make_plan
-from pmlm_core.model.attention.relbias import RelativeBias
-from pmlm_core.model.cost import max_predictions
-from pmlm_core.model.pseudo import lay_out
 
-Attend = Callable[[Tensor, Tensor, Tensor, Sequence[Call], float], Tensor]
 FORWARD, BACKWARD = 2, 5
-
-
-@dataclass
-class Problem:
-    """One layer's attention at one size."""
-
-    rows: int
-    context: int
-    heads: int
-    width: int
-    dtype: torch.dtype
-    device: torch.device
-    dropout: float
-
-    def __post_init__(self) -> None:
-        torch.manual_seed(0)
-        self.slots = max_predictions(self.context)
-        self.total = self.context + 2 * self.slots
-        self.relative = RelativeBias(self.heads, 32, 128).to(self.device)
-        torch.nn.init.normal_(self.relative.weight, std=0.5)
-        self.fused = torch.randn(self.rows, self.total, 4, self.heads, self.width, device=self.device)
-        # In order, as the model has them.
-        positions = torch.stack([torch.randperm(self.context)[: self.slots] for _ in range(self.rows)]).sort(1).values
-        steps = torch.rand(self.rows, self.slots).argsort(1).div(3, rounding_mode="floor") + 1
-        self.positions, self.steps = positions.to(self.device), steps.to(self.device)
-
-    def calls(self, structured: bool, dtype: torch.dtype) -> list[Call]:
-        """A and B."""
-        whole = torch.ones(self.rows, self.context, device=self.device)
-        plan = make_plan(
-            lay_out(whole, self.steps),
-            padded=False,
-            relative=self.relative,
-            reach=self.context,
-            position_ids_BN=None,
-            slot_positions_BK=self.positions,
-            read_ae=False,
-            dtype=dtype,
-            kernel="triton" if structured else "plain",
-        )
-        return list(plan.full)
-
-    def flops(self, calls: Sequence[Call], products: int) -> int:
-        scores = sum((call.stop - call.start) * call.keys for call in calls)
-        return products * 2 * scores * self.width * self.heads * self.rows
 
 
 def flex(reach: int) -> Attend:
@@ -159,39 +103,6 @@ def contestants(device: torch.device, reach: int) -> dict[str, tuple[bool, Atten
     }
 
 
-def with_own_bias(calls: Sequence[Call]) -> list[Call]:
-    """The same calls with biases that nothing was computed for: a step makes them once for all layers."""
-    made = []
-    for call in calls:
-        if call.rule is None:
-            made.append(replace(call, bias=call.bias.detach().requires_grad_()))
-        else:
-            weight = call.rule.bias.weight_HM.detach().requires_grad_()
-            made.append(replace(call, rule=replace(call.rule, bias=replace(call.rule.bias, weight_HM=weight))))
-    return made
-
-
-def work(problem: Problem, structured: bool, attend: Attend, part: slice, backward: bool) -> Callable[[], object]:
-    calls = with_own_bias(problem.calls(structured, problem.dtype)[part])
-    first = calls[0].start
-    calls = [replace(call, start=call.start - first, stop=call.stop - first) for call in calls]
-    fused = problem.fused.to(problem.dtype)
-    qkv = fused[:, :, :3].contiguous().requires_grad_()
-    grad = fused[:, first : first + calls[-1].stop, 3].contiguous()
-
-    def run() -> None:
-        q, k, v = qkv.unbind(2)
-        out = attend(q[:, first : first + calls[-1].stop], k, v, calls, problem.dropout)
-        if backward:
-            qkv.grad = None
-            for call in calls:
-                bias = call.bias if call.rule is None else call.rule.bias.weight_HM
-                bias.grad = None
-            out.backward(grad)
-
-    return run
-
-
 def error(problem: Problem, structured: bool, attend: Attend) -> float:
     """Largest error of output and gradients."""
     small = replace(problem, rows=2, dropout=0.0)
@@ -209,23 +120,6 @@ def error(problem: Problem, structured: bool, attend: Attend) -> float:
         results.append([out, *(x.grad for x in inputs), small.relative.weight.grad])
     pairs = zip(*results, strict=True)
     return max(float(((got.double() - want).abs().max() / want.abs().max()).detach()) for want, got in pairs)
-
-
-def clock(device: torch.device) -> float:
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter()
-
-
-def times(works: dict[str, Callable[[], object]], args: argparse.Namespace, device: torch.device) -> Samples:
-    """Seconds of one run of each, round by round."""
-
-    def several(run: Callable[[], object]) -> None:
-        for _ in range(args.repeats):
-            run()
-
-    samples = race({name: partial(several, run) for name, run in works.items()}, args.rounds, partial(clock, device))
-    return {name: [seconds / args.repeats for seconds in rounds] for name, rounds in samples.items()}
 
 
 def peak(run: Callable[[], object], device: torch.device) -> str:
@@ -282,85 +176,6 @@ def compare(problem: Problem, args: argparse.Namespace, report: Report) -> None:
         )
     if problem.device.type == "cuda" and "triton" in running:
         by_kernel(work(problem, *running["triton"], slice(None), True), report, "Triton, calls A and B")
-
-
-def candidates(kernel: str) -> list[Any]:
-    """Tiles with a sensible number of scores for each thread."""
-    from pmlm_core.model.attention.tiled.sizes import Tile
-
-    queries, keys, warps, stages = {
-        "forward": ((64, 128), (32, 64, 128), (4, 8), (2, 3, 4)),
-        "bias_by_row": ((16, 32), (16, 32, 64), (1, 2), (2,)),
-        "bias_shared": ((64, 128), (32, 64, 128), (4, 8), (2, 3)),
-    }.get(kernel, ((32, 64, 128), (32, 64, 128), (4, 8), (2, 3)))
-    return [
-        Tile(q, k, w, s)
-        for q, k, w, s in itertools.product(queries, keys, warps, stages)
-        if 8 <= q * k / (32 * w) <= 64
-    ]
-
-
-ORDER = ("keys", "queries", "forward", "bias_shared", "bias_by_row")
-"""In which the sweep takes the kernels: those with the most to gain first."""
-
-
-def compile_tiles(problem: Problem) -> None:
-    """Have all candidates compiled by as many processes as there are cores; the sweep finds them in Triton's cache."""
-    jobs = [(kernel, tile) for kernel in ORDER for tile in candidates(kernel)]
-    processes = max(1, min(len(jobs), (os.cpu_count() or 2) - 1))
-    # Fewer rows, and still a multiple of 16, which the compiler knows about.
-    small = (16, problem.context, problem.heads, problem.width, problem.dtype, problem.device, problem.dropout)
-    shares = [(small, jobs[at::processes]) for at in range(processes)]
-    with multiprocessing.get_context("spawn").Pool(processes) as pool:
-        pool.starmap(_compile_share, shares)
-
-
-def _compile_share(size: tuple[Any, ...], jobs: list[tuple[str, Any]]) -> None:
-    from pmlm_core.model.attention import tiled
-    from pmlm_core.model.attention.tiled import sizes
-
-    run = work(Problem(*size), True, tiled.attend, slice(None), True)
-    for kernel, tile in jobs:
-        sizes.OVERRIDES[kernel] = tile
-        with contextlib.suppress(Exception):  # the sweep will meet it again, and say so
-            run()
-        del sizes.OVERRIDES[kernel]
-
-
-def sweep(problem: Problem, args: argparse.Namespace, report: Report) -> None:
-    from pmlm_core.model.attention import tiled
-    from pmlm_core.model.attention.tiled import sizes
-
-    begun = time.monotonic()
-    compile_tiles(problem)
-    print(f"compiled in {time.monotonic() - begun:.0f} s")
-    stop = begun + args.sweep_seconds
-    for kernel in ORDER:
-        chosen = sizes.tile(kernel, problem.width, problem.dtype)
-        run = work(problem, True, tiled.attend, slice(None), kernel != "forward")
-        found: list[tuple[float, sizes.Tile]] = []
-        for tile in dict.fromkeys([chosen, *candidates(kernel)]):
-            if time.monotonic() > stop:
-                report.note(f"The time is over: {kernel} has been tried with {len(found)} tiles.")
-                break
-            sizes.OVERRIDES[kernel] = tile
-            try:
-                run()
-                found.append((statistics.median(times({"": run}, args, problem.device)[""]), tile))
-            except Exception as failure:  # too much shared memory, as a rule
-                print(f"{kernel} {tile}: {type(failure).__name__}")
-        if not found:
-            sizes.OVERRIDES.pop(kernel, None)
-            continue
-        best = min(found, key=lambda pair: pair[0])
-        sizes.OVERRIDES[kernel] = best[1]
-        rows = [
-            [f"{t.queries} x {t.keys}, {t.warps} warps, {t.stages} stages", f"{seconds * 1e3:.3f}"]
-            for seconds, t in sorted(found, key=lambda pair: pair[0])[:6]
-        ]
-        rows.append(["(the table has) " + str(chosen), f"{found[0][0] * 1e3:.3f}"])
-        report.table(f"Tiles of `{kernel}`: the whole run with them", ("tile", "ms"), rows)
-    report.note("Best together: " + ", ".join(f'"{k}": {tile}' for k, tile in sizes.OVERRIDES.items()))
 
 
 def main() -> None:

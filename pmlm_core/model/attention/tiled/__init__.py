@@ -16,9 +16,9 @@ from torch.autograd.function import once_differentiable
 
 from pmlm_core.model.attention.interface import Call
 from pmlm_core.model.attention.thirds import side_by_side
-from pmlm_core.model.attention.tiled.backward import deltas
 from pmlm_core.model.attention.tiled.forward import forward
 from pmlm_core.model.attention.tiled.launch import Backward, Given, rule_of, strides
+from pmlm_core.model.attention.tiled.queries import deltas
 from pmlm_core.model.attention.tiled.sizes import tile
 
 

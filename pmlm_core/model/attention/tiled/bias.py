@@ -8,78 +8,8 @@ where they have not, queries and keys are taken in order of position, so that a 
 import triton
 import triton.language as tl
 
-from pmlm_core.model.attention.tiled.parts import UNSEEN, apart, biased, dropped, load_rows, places, seen, which
-
-AT_ONCE: tl.constexpr = tl.constexpr(4)
-"""Bins whose sums are made together: one after the other, each would wait for the lanes of a warp to meet."""
-
-
-@triton.jit
-def binned(scores_grad, distance, first_bin, last_bin, edge_ptr, BINS: tl.constexpr):
-    """Sums of a tile from which those by bin follow (`launch.by_bin`), two of [BINS].
-
-    Of every bin in the tile's range but its first, the sum of what lies at or beyond its edge; at the place of the
-    first bin, the sum of all.
-    """
-    beyond = tl.zeros([BINS], tl.float32)
-    bins = tl.arange(0, BINS)
-    for back in range(0, last_bin - first_bin, AT_ONCE):
-        for each in tl.static_range(AT_ONCE):
-            at = last_bin - back - each
-            edge = tl.load(edge_ptr + at, mask=at > first_bin, other=2**30)
-            from_here = tl.sum(tl.where(distance >= edge, scores_grad, 0.0))
-            beyond += tl.where(bins == at, from_here, 0.0)
-    return beyond, tl.where(bins == first_bin, tl.sum(scores_grad), 0.0)
-
-
-@triton.jit
-def scores_gradient(
-    q,
-    k,
-    v,
-    grad,
-    lse,
-    delta,
-    row_at,
-    column,
-    first_distance,
-    last_distance,
-    code,
-    limit,
-    own,
-    k_inside,
-    table_ptr,
-    far,
-    scale,
-    kept_scale,
-    threshold,
-    q_random,
-    k_random,
-    CODES: tl.constexpr,
-    RAGGED: tl.constexpr,
-    DROPOUT: tl.constexpr,
-    PRECISION: tl.constexpr,
-    NATIVE: tl.constexpr,
-):
-    """Gradient of a tile of scores, [M, N]; arguments as of `biased` and `seen`, vectors without their second axis."""
-    scores = biased(
-        tl.dot(q, tl.trans(k), input_precision=PRECISION),
-        scale,
-        row_at,
-        column,
-        first_distance,
-        last_distance,
-        table_ptr,
-        far,
-        True,
-        True,
-        NATIVE,
-    )
-    scores = seen(scores, code[None, :], limit[:, None], own[:, None], k_inside[None, :], CODES, RAGGED)
-    weights_grad = tl.dot(grad, tl.trans(v), input_precision=PRECISION)
-    if DROPOUT:
-        _, weights_grad = dropped(weights_grad, weights_grad, q_random[:, None], k_random[None, :], threshold, NATIVE)
-    return tl.exp2(scores - lse[:, None]) * (weights_grad * kept_scale - delta[:, None])
+from pmlm_core.model.attention.tiled.bins import binned, scores_gradient
+from pmlm_core.model.attention.tiled.parts import UNSEEN, common_and_rest, load_rows, places, which
 
 
 @triton.jit
@@ -145,7 +75,7 @@ def bias_gradient_shared(
     q_index, k_index = q_first + tl.arange(0, BLOCK_Q), k_first + tl.arange(0, BLOCK_K)
     q_inside, k_inside = q_index < queries, k_index < keys
     first_distance, last_distance = k_first - q_first - (BLOCK_Q - 1), k_first - q_first + (BLOCK_K - 1)
-    common, column = apart(k_first, k_index, BLOCK_K, False)
+    common, column = common_and_rest(k_first, k_index, BLOCK_K, False)
     table_ptr += head * (2 * reach - 1) + reach - 1
     bin_ptr += reach - 1
     q_ptr += head * q_head

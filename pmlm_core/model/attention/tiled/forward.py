@@ -8,8 +8,8 @@ import triton.language as tl
 
 from pmlm_core.model.attention.tiled.parts import (
     UNSEEN,
-    apart,
     biased,
+    common_and_rest,
     dropped,
     load,
     load_rows,
@@ -167,7 +167,7 @@ def _walk(
         k = load_rows(k_ptr, k_index, k_step, k_inside, WIDTH, RAGGED)
         v = load_rows(v_ptr, k_index, k_step, k_inside, WIDTH, RAGGED)
         k_pos = places(k_at_ptr, k_index, k_inside, K_PLACES, RAGGED)
-        common, column = apart(k_first, k_pos, BLOCK_K, K_PLACES)
+        common, column = common_and_rest(k_first, k_pos, BLOCK_K, K_PLACES)
         scores = biased(
             tl.dot(q, tl.trans(k), input_precision=PRECISION),
             scale,

@@ -9,8 +9,9 @@ import triton
 from torch import Tensor
 
 from pmlm_core.model.attention.interface import Call, Rule
-from pmlm_core.model.attention.tiled.backward import keys_gradient, queries_gradient
 from pmlm_core.model.attention.tiled.bias import bias_gradient_by_row, bias_gradient_shared
+from pmlm_core.model.attention.tiled.keys import keys_gradient
+from pmlm_core.model.attention.tiled.queries import queries_gradient
 from pmlm_core.model.attention.tiled.sizes import Tile, tile
 
 _PROGRAMS = 512
@@ -216,7 +217,7 @@ class Backward:
 
 
 def by_bin(sums_H2M: Tensor) -> Tensor:
-    """Sums of each bin, [H, M], from the two that `bias.binned` makes: what lies beyond the next edge is the next's."""
+    """Sums of each bin, [H, M], from the two that `bins.binned` makes: what lies beyond the next edge is the next's."""
     beyond_HM, everything_HM = sums_H2M.unbind(1)
     sums_HM = beyond_HM + everything_HM
     sums_HM[:, :-1] -= beyond_HM[:, 1:]

@@ -42,7 +42,7 @@ def biased(
 
     Args:
         scale: E ** -0.5 * log2(e).
-        row_at, column: the bias of a score lies at row_at[m] + column[n], see `apart`.
+        row_at, column: the bias of a score lies at row_at[m] + column[n], see `common_and_rest`.
         first_distance, last_distance: no distance in the tile is beyond them; read if SPANNED.
         table_ptr: the head's bias by distance, times log2(e), at distance 0.
         far: from so far on, either way, the bias is the same.
@@ -60,7 +60,7 @@ def biased(
 
 
 @triton.jit
-def apart(first, given, LENGTH: tl.constexpr, GIVEN: tl.constexpr):
+def common_and_rest(first, given, LENGTH: tl.constexpr, GIVEN: tl.constexpr):
     """Places along an axis of a tile as a common part and the rest.
 
     The rest is 64 bits wide and, where places are not given, known to the compiler but for the thread: addresses of a
