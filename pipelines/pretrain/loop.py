@@ -64,7 +64,7 @@ def train(plan: WorkPlan, team: Team) -> None:
     task = pretraining_task(Objective(config.objective))
     loader = training_loader(plan, precision, team.rank, team.world, trained.step)
     sample = loader.prepare(trained.step)[0][1] if trained.step < config.max_steps else None
-    model = distribute(trained.model, plan, precision, team.world, sample)
+    model = distribute(trained.model, plan, precision, team.world, sample, lambda text: events.add("warning", text))
     held_out = HeldOut(plan, precision, team.rank, team.world) if config.eval_rows else None
     uploads = _uploads(plan, team, events)
 

@@ -18,7 +18,7 @@ from pmlm_core import storage
 from pmlm_core.corpus.blocks import BlockSet
 from pmlm_core.corpus.order import batch_rows, permute
 from pmlm_core.corpus.tokenizer import CONFIG_FILE
-from pmlm_core.errors import CheckpointError
+from pmlm_core.errors import CheckpointError, TrainingError
 from pmlm_core.model.collate import collate
 from pmlm_core.model.compiling import compile_parts
 from pmlm_core.model.config import PmlmConfig
@@ -172,7 +172,14 @@ def _refuse_other_tokenizer(plan: WorkPlan, folder: Path) -> None:
         )
 
 
-def distribute(model: nn.Module, plan: WorkPlan, precision: Precision, world: int, sample: Batch | None) -> nn.Module:
+def distribute(
+    model: nn.Module,
+    plan: WorkPlan,
+    precision: Precision,
+    world: int,
+    sample: Batch | None,
+    warn: Callable[[str], None],
+) -> nn.Module:
     """Make ready for training: compiled, recorded, and wrapped in DDP for several workers unless it is sharded.
 
     Args:
@@ -181,8 +188,23 @@ def distribute(model: nn.Module, plan: WorkPlan, precision: Precision, world: in
     if plan.config.compiles():
         compile_parts(model)
     if plan.config.records() and sample is not None:
-        record(model, {name: tensor.to(precision.device) for name, tensor in sample.items()}, precision)
+        _record(model, sample, precision, warn, asked_for=plan.config.cuda_graphs is not None)
     return together(model, precision, world)
+
+
+def _record(
+    model: nn.Module, sample: Batch, precision: Precision, warn: Callable[[str], None], *, asked_for: bool
+) -> None:
+    """Record the model's passes; where nobody asked for it, a GPU that cannot do it goes without."""
+    try:
+        record(model, {name: tensor.to(precision.device) for name, tensor in sample.items()}, precision)
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # whatever a driver or a kernel of another make refuses
+        if asked_for:
+            raise TrainingError(f"cuda_graphs: the passes cannot be recorded ({error}); leave it out") from error
+        text = " ".join(str(error).split())[:200]
+        warn(f"passes are sent kernel by kernel, for they cannot be recorded ({type(error).__name__}: {text})")
 
 
 def batch_maker(
