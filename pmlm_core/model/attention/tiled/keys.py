@@ -1,4 +1,4 @@
-"""Backward: the gradients of keys and values, a tile of keys over all queries; no atomics, so a step repeats bit by bit.
+"""Backward: the gradients of keys and values, a tile of keys over all queries; no atomics, so steps repeat bit by bit.
 
 The probabilities P are computed anew from the log-sum-exp; the gradient of a score is P * (dP - delta).
 
