@@ -221,7 +221,7 @@ class PretrainConfig:
 
     def records(self) -> bool:
         """Whether passes are recorded as CUDA graphs."""
-        return self._may_be_recorded() if self.cuda_graphs is None else self.cuda_graphs
+        return self.cuda_graphs is not False and self._may_be_recorded()
 
     def _may_be_recorded(self) -> bool:
         return self.use_gpu and self.num_workers == 1 and not self.gradient_checkpointing

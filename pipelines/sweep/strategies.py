@@ -123,14 +123,16 @@ def _remembered(course: Course, mode: Any, known: Sequence[Known]) -> Any:
     study = optuna.create_study(storage=memory, study_name=_STUDY, directions=directions)
     distributions = OptunaSearch.convert_search_space(dict(course.searched))
     for each in known:
+        # An option with one value is none of its parameters.
+        params = {name: each.point.params[name] for name in distributions}
         if not each.outcome:
-            study.enqueue_trial(each.point.params)
+            study.enqueue_trial(params)
             continue
         failed = each.outcome == "failed" or each.score is None
         state = optuna.trial.TrialState.FAIL if failed else optuna.trial.TrialState.COMPLETE
         values: Any = None if failed else [each.score, each.seconds][: len(modes)]
         study.add_trial(
-            optuna.trial.create_trial(state=state, values=values, params=each.point.params, distributions=distributions)
+            optuna.trial.create_trial(state=state, values=values, params=params, distributions=distributions)
         )
     return memory
 

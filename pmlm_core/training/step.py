@@ -123,7 +123,7 @@ def train_step(
         nn.utils.clip_grads_with_norm_(parameters, max_grad_norm, norm)
     told = torch.stack([*(sums[n] for n in names), norm.double()])
     # A device that judges for itself need not wait for the host to look.
-    judged = skips_non_finite(optimizer, told)
+    judged = skips_non_finite(optimizer, torch.stack([told[0], told[-1]]))
     if judged:
         optimizer.step()
     *values, gradient_norm = told.tolist()

@@ -107,3 +107,21 @@ def test_two_ways_to_say_the_same_are_the_same_run():
 def test_a_width_of_ones_own_brings_its_feed_forward_layer():
     assert config(hidden_size=256).size()["intermediate_size"] == 1024
     assert config(hidden_size=256, intermediate_size=300).size()["intermediate_size"] == 300
+
+
+@pytest.mark.parametrize(
+    ("options", "compiles", "records"),
+    [
+        ({}, False, False),
+        ({"torch_compile": True}, True, False),
+        ({"use_gpu": True}, True, True),
+        ({"use_gpu": True, "torch_compile": False, "cuda_graphs": False}, False, False),
+        ({"use_gpu": True, "num_workers": 2}, True, False),
+        ({"use_gpu": True, "gradient_checkpointing": True}, True, False),
+        # Not a run's, but what `pmlm plan` asks of a recipe for one GPU on more of them.
+        ({"use_gpu": True, "cuda_graphs": True, "num_workers": 8}, True, False),
+    ],
+)
+def test_parts_are_compiled_and_passes_recorded_by_themselves_where_they_can_be(options, compiles, records):
+    assert config(**options).compiles() is compiles
+    assert config(**options).records() is records

@@ -236,11 +236,12 @@ def test_a_store_that_fails_while_trials_run_costs_a_warning(
     assert told.endswith("the same command again catches up")
 
 
+@pytest.mark.parametrize("fixed", [{}, {"weight_decay": 0.05}], ids=["all searched", "one fixed"])
 @pytest.mark.parametrize("strategy", ["optuna", "optuna_pareto"])
 def test_what_ended_before_is_known_to_a_search_without_tunes_state_and_what_had_begun_is_proposed_first(
-    tmp_path: Path, sample_tokenizer_dir: str, strategy: str
+    tmp_path: Path, sample_tokenizer_dir: str, strategy: str, fixed: dict[str, float]
 ):
-    made = make_sweep(tmp_path, sample_tokenizer_dir, strategy=strategy, num_samples=9, finalists=0)
+    made = make_sweep(tmp_path, sample_tokenizer_dir, strategy=strategy, num_samples=9, finalists=0, space=fixed)
     (course,), _ = courses(SweepConfig(**made))
 
     def point(rate: float) -> Point:
@@ -256,7 +257,8 @@ def test_what_ended_before_is_known_to_a_search_without_tunes_state_and_what_had
     assert plan.num_samples == 6
     plan.search_alg.set_search_properties(None, None, plan.param_space)
     first, second = (plan.search_alg.suggest(name) for name in ("one", "two"))
-    assert first == known[3].point.params
+    assert {**first, **fixed} == known[3].point.params
+    assert not fixed.keys() & first.keys()
     assert second["learning_rate"] not in {each.point.params["learning_rate"] for each in known}
     values = [trial.values for trial in plan.search_alg._ot_study.get_trials() if trial.state.is_finished()]
     assert values == ([[90.0], [70.0], None] if strategy == "optuna" else [[90.0, 10.0], [70.0, 5.0], None])

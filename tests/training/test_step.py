@@ -141,6 +141,18 @@ def test_an_optimizer_that_judges_for_itself_leaves_a_bad_update_out(monkeypatch
     assert not torch.equal(model.state_dict()["0.weight"], before[0]["0.weight"])
 
 
+def test_a_figure_that_is_not_finite_holds_no_update_back():
+    def told(model: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        return losses(model, batch)[0], {"largest": torch.tensor(torch.nan)}
+
+    results = []
+    for task in (TASK, Task(TASK.figures, TASK.count, told)):
+        model, _ = model_and_sgd()
+        train_step(model, adamw(model), [(0, batch(12))], task, step=0, seed=0, precision=FP32)
+        results.append(model.state_dict())
+    torch.testing.assert_close(*results, rtol=0, atol=0)
+
+
 @pytest.mark.parametrize("sizes", [[12], [5, 7]])
 def test_gradients_that_are_zeroed_in_place_give_the_same_updates(sizes):
     results = []
