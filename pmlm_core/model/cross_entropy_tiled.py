@@ -5,6 +5,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from pmlm_core.model.device import current
+
 _BLOCK = 32768
 """Most words of a row that a program holds in its registers."""
 
@@ -12,27 +14,28 @@ _BLOCK = 32768
 def cross_entropy_(
     logits_RV: Tensor, labels_R: Tensor, ignored: int, smoothing: float, scale_R: Tensor | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """As `cross_entropy_rows.cross_entropy_`, on a GPU: the losses are fp32, and nobody looks at the labels' range."""
+    """As `cross_entropy_rows.cross_entropy_`, on a GPU: losses are fp32, and that of a label out of range is NaN."""
     rows, classes = logits_RV.shape
     block = min(_BLOCK, triton.next_power_of_2(classes))
     losses_R = torch.empty(rows, dtype=torch.float32, device=logits_RV.device)
     right_R = torch.empty(rows, dtype=torch.int64, device=logits_RV.device)
-    _cross_entropy[(rows,)](
-        logits_RV,
-        labels_R,
-        logits_RV if scale_R is None else scale_R,
-        losses_R,
-        right_R,
-        logits_RV.stride(0),
-        classes,
-        ignored,
-        smoothing,
-        SCALED=scale_R is not None,
-        SMOOTHED=smoothing > 0,
-        WHOLE=classes <= block,
-        BLOCK=block,
-        num_warps=min(16, max(4, block // 2048)),
-    )
+    with current(logits_RV):
+        _cross_entropy[(rows,)](
+            logits_RV,
+            labels_R.contiguous(),
+            logits_RV if scale_R is None else scale_R.contiguous(),
+            losses_R,
+            right_R,
+            logits_RV.stride(0),
+            classes,
+            ignored,
+            smoothing,
+            SCALED=scale_R is not None,
+            SMOOTHED=smoothing > 0,
+            WHOLE=classes <= block,
+            BLOCK=block,
+            num_warps=min(16, max(4, block // 2048)),
+        )
     return losses_R, right_R, logits_RV.sum(0, dtype=torch.float32)
 
 
@@ -89,7 +92,8 @@ def _cross_entropy(  # type: ignore[no-untyped-def]
     log_sum = top + tl.log(tl.sum(total, 0))
 
     used = label != ignored
-    expected = tl.load(logits_ptr + label, mask=used, other=0.0).to(tl.float32) - log_sum
+    known = used & (label >= 0) & (label < classes)
+    expected = tl.load(logits_ptr + label, mask=known, other=float("nan")).to(tl.float32) - log_sum
     factor = tl.where(used, 1.0, 0.0)
     if SCALED:
         factor *= tl.load(scale_ptr + at).to(tl.float32)

@@ -1,5 +1,8 @@
 """What the code may ask of the device it runs on."""
 
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -22,3 +25,8 @@ def state_dtype(x: Tensor) -> torch.dtype:
     """The type of the states between layers: on a GPU that of the products, since what lies between products waits for
     memory there; on a CPU that of the weights."""
     return x.dtype if eager_on_cpu(x) else product_dtype(x)
+
+
+def current(x: Tensor) -> AbstractContextManager[Any]:
+    """Make a tensor's GPU the current one, on which Triton launches, whatever the tensors' own."""
+    return torch.cuda.device(x.device) if x.is_cuda else nullcontext()

@@ -36,7 +36,8 @@ def test_losses_gradients_and_guesses_are_torchs(classes, smoothing, scaled, blo
     torch.manual_seed(0)
     padded = torch.full((9, classes + 3), 7.0, device=DEVICE)
     logits = padded[:, :classes].copy_(3 * torch.randn(9, classes))
-    labels = torch.randint(0, classes, (9,), device=DEVICE)
+    labels = torch.randint(0, classes, (9, 2), device=DEVICE)[:, 0]
+    assert not labels.is_contiguous()
     labels[3] = -100
     labels[5] = logits[5].argmax()
     scale = torch.rand(9, device=DEVICE) if scaled else None
@@ -61,3 +62,12 @@ def test_of_equal_logits_the_first_is_the_guess_and_large_ones_do_no_harm():
     losses, guessed, _ = cross_entropy_tiled.cross_entropy_(logits, labels, -100, 0.0)
     assert guessed.tolist() == [1, 0, 0, 1]
     assert losses[3] == 0
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_a_label_that_is_no_class_gives_no_number(smoothing):
+    labels = torch.tensor([3, 40, -1, -100], device=DEVICE)
+    losses, guessed, _ = cross_entropy_tiled.cross_entropy_(torch.zeros(4, 40, device=DEVICE), labels, -100, smoothing)
+    assert losses.isnan().tolist() == [False, True, True, False]
+    assert losses[3] == 0
+    assert not guessed.any()

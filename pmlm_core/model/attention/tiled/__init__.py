@@ -6,7 +6,6 @@ interpreter, if TRITON_INTERPRET=1 is set before Triton is imported.
 """
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -20,6 +19,7 @@ from pmlm_core.model.attention.tiled.forward import forward
 from pmlm_core.model.attention.tiled.launch import Backward, Given, rule_of, strides
 from pmlm_core.model.attention.tiled.queries import deltas
 from pmlm_core.model.attention.tiled.sizes import tile
+from pmlm_core.model.device import current
 
 
 def attend(q_BQHE: Tensor, k_BSHE: Tensor, v_BSHE: Tensor, calls: Sequence[Call], dropout_p: float) -> Tensor:
@@ -52,7 +52,7 @@ class _Attention(torch.autograd.Function):
         if dropout_p:
             shape = (batch, heads, queries + k.shape[1])
             random = torch.randint(-(2**31), 2**31, shape, dtype=torch.int32, device=q.device).bitwise_or_(1)
-        with _on(q):
+        with current(q):
             for call in calls:
                 size = tile("forward", width, q.dtype)
                 q_part, out_part = q[:, call.start : call.stop], out_BQHE[:, call.start : call.stop]
@@ -107,7 +107,7 @@ class _Attention(torch.autograd.Function):
         calls: list[Call] = sorted(ctx.calls, key=lambda call: -call.keys)
         k_grad[:, calls[0].keys :] = 0
         v_grad[:, calls[0].keys :] = 0
-        with _on(q):
+        with current(q):
             block = 64
             deltas[(triton.cdiv(queries, block) * batch * heads,)](
                 out_BQHE,
@@ -134,8 +134,3 @@ class _Attention(torch.autograd.Function):
 def _rows_whole(x_BLHE: Tensor) -> Tensor:
     """The same with heads whose numbers lie side by side, as the kernels read them."""
     return x_BLHE if x_BLHE.stride(-1) == 1 else x_BLHE.contiguous()
-
-
-def _on(x: Tensor) -> AbstractContextManager[Any]:
-    """Triton launches on the current device, which need not be the tensors'."""
-    return torch.cuda.device(x.device) if x.is_cuda else nullcontext()
