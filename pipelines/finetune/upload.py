@@ -6,6 +6,7 @@ UPLOAD_DIR/RUN/
     scores.json, ...        of all seeds
 """
 
+import shutil
 from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -81,6 +82,7 @@ def fetch_unfinished(
     if damaged:
         reason = finished.take(home, run.path, last)
         if reason is None:
+            shutil.rmtree(run.checkpoints, ignore_errors=True)  # of a training that got less far
             return "finished"
         warn(f"{run.name} in {redact(home)} is damaged ({reason}): what lacks is done again")
 

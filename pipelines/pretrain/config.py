@@ -119,7 +119,7 @@ class PretrainConfig:
     torch_compile: bool | None = None
     """Compile what lies between the matrix products with torch.compile; left out, on GPUs."""
     cuda_graphs: bool | None = None
-    """Send forward and backward pass to a GPU as graphs, recorded once; left out, where one GPU trains."""
+    """Send passes to a GPU as graphs, recorded once; left out, where one trains, without gradient_checkpointing."""
     seed: int = 0
     """Of initial weights, order of rows and dropout."""
 

@@ -40,8 +40,9 @@ def ray_worker(told: dict[str, WorkPlan]) -> None:
 
 def memory_full(plan: WorkPlan, error: Exception) -> TrainingError:
     return TrainingError(
-        f"the GPU's memory is full with micro_batch_size {plan.micro_batch_size}; give a smaller one and the same "
-        f"command goes on: the same rows, other dropout ({str(error).splitlines()[0]})"
+        f"the GPU's memory is full with micro_batch_size {plan.micro_batch_size}; give a smaller one, or "
+        "gradient_checkpointing: true, and the same command goes on: the same rows, other dropout "
+        f"({str(error).splitlines()[0]})"
     )
 
 
@@ -63,8 +64,8 @@ def train(plan: WorkPlan, team: Team) -> None:
         _tell_start(plan, team, trained, precision.name, dropped, events)
     task = pretraining_task(Objective(config.objective))
     loader = training_loader(plan, precision, team.rank, team.world, trained.step)
-    sample = loader.prepare(trained.step)[0][1] if trained.step < config.max_steps else None
-    model = distribute(trained.model, plan, precision, team.world, sample, lambda text: events.add("warning", text))
+    samples = [batch for _, batch in loader.prepare(trained.step)] if trained.step < config.max_steps else []
+    model = distribute(trained.model, plan, precision, team.world, samples)
     held_out = HeldOut(plan, precision, team.rank, team.world) if config.eval_rows else None
     uploads = _uploads(plan, team, events)
 
@@ -82,8 +83,8 @@ def train(plan: WorkPlan, team: Team) -> None:
         writes=team.leads,
     )
     meter = Meter(plan, precision, trained.model.config, team.world)
-    if sample is not None:
-        settle_buckets(model, sample, task, precision)
+    if samples:
+        settle_buckets(model, samples[0], task, precision)
     saved_at, notices, leave = time.monotonic(), Notices(team), False
     try:
         for step, micro_batches in loader:
@@ -207,8 +208,6 @@ def _tell_start(plan: WorkPlan, team: Team, trained: Trainee, precision: str, dr
     before, now = trained.state.get("computed_by", {}), {**_computed_by(plan, team, precision), **hardware.versions()}
     changed = [f"{name} was {was}, is {now[name]}" for name, was in before.items() if now.get(name, was) != was]
     if changed:
-        events.add(
-            "warning",
-            "the same rows follow, but figures will differ in the last digits from an uninterrupted run: "
-            f"{'; '.join(changed)}",
-        )
+        masks = "torch_compile" in {name for name, was in before.items() if now.get(name, was) != was}
+        how = "with other dropout, so figures will differ" if masks else "but figures will differ in the last digits"
+        events.add("warning", f"the same rows follow, {how} from an uninterrupted run: {'; '.join(changed)}")

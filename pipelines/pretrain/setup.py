@@ -1,7 +1,7 @@
 """From a plan to a model, its optimizer and its data, fresh or as the newest good checkpoint left them."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,9 @@ from pmlm_core import storage
 from pmlm_core.corpus.blocks import BlockSet
 from pmlm_core.corpus.order import batch_rows, permute
 from pmlm_core.corpus.tokenizer import CONFIG_FILE
-from pmlm_core.errors import CheckpointError, TrainingError
+from pmlm_core.errors import CheckpointError
 from pmlm_core.model.collate import collate
-from pmlm_core.model.compiling import compile_parts
+from pmlm_core.model.compiling import can_compile, compile_parts
 from pmlm_core.model.config import PmlmConfig
 from pmlm_core.model.objectives import Objective
 from pmlm_core.model.pretraining import PmlmForPreTraining
@@ -173,38 +173,24 @@ def _refuse_other_tokenizer(plan: WorkPlan, folder: Path) -> None:
 
 
 def distribute(
-    model: nn.Module,
-    plan: WorkPlan,
-    precision: Precision,
-    world: int,
-    sample: Batch | None,
-    warn: Callable[[str], None],
+    model: nn.Module, plan: WorkPlan, precision: Precision, world: int, samples: Sequence[Batch]
 ) -> nn.Module:
     """Make ready for training: compiled, recorded, and wrapped in DDP for several workers unless it is sharded.
 
     Args:
-        sample: a batch of the shape that all will have, on any device; None if nothing is left to train on.
+        samples: micro-batches as they will come, on any device; none if nothing is left to train on.
+
+    Raises:
+        TrainingError: the passes cannot be recorded.
     """
-    if plan.config.compiles():
+    config = plan.config
+    if config.compiles() and (config.torch_compile or can_compile(precision.device)):
         compile_parts(model)
-    if plan.config.records() and sample is not None:
-        _record(model, sample, precision, warn, asked_for=plan.config.cuda_graphs is not None)
-    return together(model, precision, world)
-
-
-def _record(
-    model: nn.Module, sample: Batch, precision: Precision, warn: Callable[[str], None], *, asked_for: bool
-) -> None:
-    """Record the model's passes; where nobody asked for it, a GPU that cannot do it goes without."""
-    try:
+    if config.records() and samples:
+        # Full rows, wherever there are some: a batch with a short one is rare, and goes without the graph.
+        sample = min(samples, key=len)
         record(model, {name: tensor.to(precision.device) for name, tensor in sample.items()}, precision)
-    except torch.OutOfMemoryError:
-        raise
-    except Exception as error:  # whatever a driver or a kernel of another make refuses
-        if asked_for:
-            raise TrainingError(f"cuda_graphs: the passes cannot be recorded ({error}); leave it out") from error
-        text = " ".join(str(error).split())[:200]
-        warn(f"passes are sent kernel by kernel, for they cannot be recorded ({type(error).__name__}: {text})")
+    return together(model, precision, world)
 
 
 def batch_maker(

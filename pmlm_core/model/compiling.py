@@ -6,6 +6,7 @@ have kernels of their own and stay as they are. All layers share one compiled fo
 than a shallow one, and wrappers around layers (DDP, FSDP2, recomputation) find modules as they know them.
 """
 
+import warnings
 from collections.abc import Callable
 from functools import cache
 from typing import Any
@@ -32,6 +33,24 @@ def compile_parts(model: nn.Module) -> None:
     for module in model.modules():
         if isinstance(module, InParts):
             module.compiled = True
+
+
+@cache
+def can_compile(device: torch.device) -> bool:
+    """Whether `torch.compile` works on `device`, tried once in a process on a small function; a warning says if not.
+
+    It wants a C compiler, and of a GPU that Triton knows it.
+    """
+    try:
+        torch.compile(lambda x: (x * 2 + 1).sum(), dynamic=False)(torch.ones(8, device=device))
+    except Exception as error:  # whatever a compiler or driver may raise
+        text = [*str(error).strip().splitlines(), "no message"][0]
+        warnings.warn(
+            f"torch.compile fails on {device} ({type(error).__name__}: {text}); nothing is compiled, which is slower.",
+            stacklevel=2,
+        )
+        return False
+    return True
 
 
 @cache

@@ -1,7 +1,9 @@
 """Cross-entropy over a large vocabulary, in slices: product, softmax, and at once the gradient products, so that no
 more than one slice of logits ever exists and it is used while it is in the cache."""
 
+import warnings
 from collections.abc import Callable
+from functools import cache
 from importlib.util import find_spec
 from typing import Any
 
@@ -170,12 +172,34 @@ def _of_slice(states_RD: Tensor, dtype: torch.dtype) -> Callable[..., tuple[Tens
     """What turns a slice of logits into its gradient, by device."""
     if eager_on_cpu(states_RD):
         return cross_entropy_
-    has_kernel = states_RD.device.type == "cuda" and dtype != torch.float64 and find_spec("triton") is not None
-    if has_kernel and not torch.compiler.is_compiling():
+    on_gpu = states_RD.device.type == "cuda" and not torch.compiler.is_compiling()
+    if on_gpu and dtype != torch.float64 and find_spec("triton") is not None and _passes(states_RD.device, dtype):
         from pmlm_core.model import cross_entropy_tiled
 
         return cross_entropy_tiled.cross_entropy_
     return _cross_entropy_anywhere
+
+
+@cache
+def _passes(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether the kernel compiles, runs and agrees, tried once in a process; a warning says if not."""
+    try:
+        from pmlm_core.model import cross_entropy_tiled
+
+        logits_RV = torch.randn(4, 100, generator=torch.Generator().manual_seed(0)).to(device, dtype)
+        labels_R = torch.tensor([3, IGNORED, 0, 99], device=device)
+        made = []
+        for of_slice in (cross_entropy_tiled.cross_entropy_, _cross_entropy_anywhere):
+            changed_RV = logits_RV.clone()
+            losses_R, _, _ = of_slice(changed_RV, labels_R, IGNORED, 0.0, None)
+            made.append(torch.cat([losses_R.float(), changed_RV.float().flatten()]))
+        ours, expected = made
+        problem = "" if torch.allclose(ours, expected, rtol=0.02, atol=0.02) else "gives other numbers"
+    except Exception as error:  # whatever a compiler or driver may raise
+        problem = f"failed ({type(error).__name__}: {[*str(error).strip().splitlines(), 'no message'][0]})"
+    if problem:
+        warnings.warn(f"The cross-entropy kernel {problem} on {device}; torch's own is taken.", stacklevel=2)
+    return not problem
 
 
 def _cross_entropy_anywhere(

@@ -24,7 +24,7 @@ def product_dtype(x: Tensor) -> torch.dtype:
 def state_dtype(x: Tensor) -> torch.dtype:
     """The type of the states between layers: on a GPU that of the products, since what lies between products waits for
     memory there; on a CPU that of the weights."""
-    return x.dtype if eager_on_cpu(x) else product_dtype(x)
+    return x.dtype if x.device.type == "cpu" else product_dtype(x)
 
 
 def current(x: Tensor) -> AbstractContextManager[Any]:

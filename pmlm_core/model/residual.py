@@ -22,7 +22,7 @@ def add_and_norm(
     """
     if eager_on_cpu(x_BTD):
         return _AddAndNorm.apply(x_BTD, residual_BTD, norm.weight, norm.bias, norm.eps, p if training else 0.0)
-    return norm(dropout(x_BTD, p, training, random) + residual_BTD).to(state_dtype(x_BTD))
+    return norm(dropout(x_BTD, p, training, random) + residual_BTD).to(state_dtype(residual_BTD))
 
 
 class _AddAndNorm(torch.autograd.Function):

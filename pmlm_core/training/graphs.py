@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pmlm_core.errors import TrainingError
 from pmlm_core.training.step import Batch, Precision
 
 
@@ -23,17 +24,36 @@ def record(model: nn.Module, batch: Batch, precision: Precision) -> None:
     Args:
         model: on a GPU, in training mode, and not wrapped yet.
         batch: names to tensors, all on the GPU; what they hold does not matter.
+
+    Raises:
+        TrainingError: the passes cannot be recorded.
+        torch.OutOfMemoryError: there is no room for their activations.
+
+    Nothing else may use the GPU meanwhile, in this process.
     """
     plain = model.forward
     passes = _Passes(model, plain, tuple(batch))
     with precision.autocast(cache_enabled=False):
+        # What is wrong with the model itself shows here, and in its own words.
         sample = plain(**batch)
+        sample["loss"].backward()
+        model.zero_grad(set_to_none=True)
         passes.fields = tuple(name for name, value in sample.items() if isinstance(value, Tensor))
         kind = type(sample)
         del sample
-        graphed: Any = torch.cuda.make_graphed_callables(
-            passes, tuple(tensor.clone() for tensor in batch.values()), allow_unused_input=True
-        )
+        try:
+            graphed: Any = torch.cuda.make_graphed_callables(
+                passes, tuple(tensor.clone() for tensor in batch.values()), allow_unused_input=True
+            )
+        except Exception as error:
+            # The end of a recording that failed hides why it did. Nor can this process go on: streams and random
+            # generators still take part in it.
+            if memory := _out_of_memory(error):
+                raise torch.OutOfMemoryError(str(memory)) from None
+            raise TrainingError(
+                f"forward and backward pass cannot be recorded as CUDA graphs here ({type(error).__name__}: {error}); "
+                "give cuda_graphs: false, and the same command goes on without"
+            ) from error
     like = {name: (tensor.shape, tensor.dtype) for name, tensor in batch.items()}
 
     def forward(**given: Any) -> Any:
@@ -43,6 +63,15 @@ def record(model: nn.Module, batch: Batch, precision: Precision) -> None:
         return plain(**given)
 
     model.forward = forward  # type: ignore[method-assign]
+
+
+def _out_of_memory(error: BaseException | None) -> torch.OutOfMemoryError | None:
+    """The first cause of an error, if that is a full memory."""
+    while error is not None:
+        if isinstance(error, torch.OutOfMemoryError):
+            return error
+        error = error.__cause__ or error.__context__
+    return None
 
 
 def _form(given: Mapping[str, Any]) -> dict[str, Any]:

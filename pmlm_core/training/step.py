@@ -25,7 +25,11 @@ Batch = Mapping[str, Tensor]
 
 
 class NotFinite(TrainingError):
-    """Loss or gradient is not finite. Every worker meets it at the same step, for both are sums over all of them."""
+    """Loss or gradient is not finite. Every worker meets it at the same step, for both are sums over all of them.
+
+    No checkpoint holds what follows from it. In memory, workers that saw finite numbers may have made the update by
+    then, if the gradient was finite and the loss of another worker was not.
+    """
 
 
 @dataclass(frozen=True)

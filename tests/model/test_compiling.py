@@ -67,3 +67,15 @@ def test_dropout_in_compiled_parts_follows_the_seed(make_model, make_batch):
         torch.manual_seed(seed)
         losses.append(model(**batch).loss.item())
     assert losses[0] == losses[1] != losses[2]
+
+
+def test_a_machine_without_a_compiler_is_told_once_and_goes_without(monkeypatch):
+    def refuses(*_, **__):
+        raise RuntimeError("Found no C compiler\nand more")
+
+    compiling.can_compile.cache_clear()
+    monkeypatch.setattr(torch, "compile", lambda *_, **__: refuses)
+    with pytest.warns(UserWarning, match=r"torch.compile fails on cpu \(RuntimeError: Found no C compiler\)"):
+        assert not compiling.can_compile(torch.device("cpu"))
+    assert not compiling.can_compile(torch.device("cpu"))
+    compiling.can_compile.cache_clear()

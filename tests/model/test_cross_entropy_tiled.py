@@ -17,7 +17,7 @@ if DEVICE == "cpu" and Version(version("triton")) < Version("3.7") and Version(n
 with pytest.MonkeyPatch.context() as patch:
     if DEVICE == "cpu":
         patch.setenv("TRITON_INTERPRET", "1")
-    from pmlm_core.model import cross_entropy_tiled
+    from pmlm_core.model import cross_entropy, cross_entropy_tiled
 
 
 @pytest.fixture(autouse=True)
@@ -71,3 +71,19 @@ def test_a_label_that_is_no_class_gives_no_number(smoothing):
     assert losses.isnan().tolist() == [False, True, True, False]
     assert losses[3] == 0
     assert not guessed.any()
+
+
+def test_the_kernel_is_tried_before_it_is_trusted(monkeypatch):
+    tried = cross_entropy._passes.__wrapped__
+    device = torch.device(DEVICE)
+    assert tried(device, torch.float32)
+
+    def wrong(logits, *_):
+        return logits[:, 0].clone(), logits[:, 0].long(), logits.sum(0)
+
+    monkeypatch.setattr(cross_entropy_tiled, "cross_entropy_", wrong)
+    with pytest.warns(UserWarning, match="gives other numbers on .*; torch's own is taken"):
+        assert not tried(device, torch.float32)
+    monkeypatch.setattr(cross_entropy_tiled, "cross_entropy_", None)
+    with pytest.warns(UserWarning, match=r"failed \(TypeError: .*; torch's own is taken"):
+        assert not tried(device, torch.float32)

@@ -16,7 +16,7 @@ from pipelines.pretrain.config import PretrainConfig
 from pipelines.pretrain.loop import memory_full
 from pipelines.pretrain.plan import _absolute
 from pipelines.pretrain.run import run as start
-from pipelines.pretrain.setup import HeldOut, _record, trainee, training_loader
+from pipelines.pretrain.setup import HeldOut, trainee, training_loader
 from pipelines.train_group import Group, check_run_folder, given_up
 from pmlm_core.corpus.blocks import BlockSet
 from pmlm_core.corpus.tokenizer import CONFIG_FILE
@@ -183,15 +183,3 @@ def test_initial_weights_have_the_spread_asked_for(tmp_path: Path, sample_texts:
     plan = plan_of(config_for(blocks, tmp_path / "out", initializer_range=0.1))
     weight = trainee(plan, CPU, None).model.pmlm.embeddings.word.weight
     assert weight.std().item() == pytest.approx(0.1, rel=0.05)
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason="here passes can be recorded")
-def test_passes_that_cannot_be_recorded_are_sent_as_they_are_unless_recording_was_asked_for():
-    model, batch = torch.nn.Linear(3, 2), {"input": torch.ones(4, 3)}
-    plain, warnings = model.forward, []
-    _record(model, batch, CPU, warnings.append, asked_for=False)
-    assert model.forward == plain
-    assert warnings[0].startswith("passes are sent kernel by kernel, for they cannot be recorded")
-    with pytest.raises(TrainingError, match=r"cuda_graphs: the passes cannot be recorded \(.*leave it out"):
-        _record(model, batch, CPU, warnings.append, asked_for=True)
-    assert len(warnings) == 1
