@@ -94,6 +94,7 @@ def _finish(layer: Layer, mixed_BQHE: Tensor, queries_BQD: Tensor, random: Tenso
     first, second = (None, None) if random is None else random
     mixed_BQD = layer.attention_output(mixed_BQHE.flatten(2))
     attended_BQD = add_and_norm(mixed_BQD, queries_BQD, layer.attention_norm, p, on, first)
-    activation = gelu if torch.compiler.is_compiling() and layer.activation is F.gelu else layer.activation
+    in_part = layer.compiled and torch.compiler.is_compiling()
+    activation = gelu if in_part and layer.activation is F.gelu else layer.activation
     fed_BQD = layer.output(activation(layer.intermediate(attended_BQD)))
     return add_and_norm(fed_BQD, attended_BQD, layer.output_norm, p, on, second)

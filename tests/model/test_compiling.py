@@ -16,6 +16,8 @@ def captured_only(monkeypatch):
     counters.clear()
     how = {"backend": "aot_eager", "dynamic": False, "fullgraph": True}
     monkeypatch.setattr(compiling, "_compiled", lambda work: torch.compile(work, **how))
+    yield
+    torch._dynamo.reset()
 
 
 def _loss_and_gradients(model, batch):

@@ -145,6 +145,7 @@ def test_a_run_whose_disk_was_lost_ends_as_one_in_peace(
     assert lease.NOTE not in storage.names_in(storage.join(place, "run"))
 
 
+@pytest.mark.parametrize("place", ["folder", pytest.param("s3", marks=pytest.mark.slow)], indirect=True)
 def test_of_what_is_not_whole_there_nothing_is_taken_and_the_result_is_the_same(
     tmp_path: Path, model: str, reviews: str, in_peace: Path, place: str, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ):
@@ -166,6 +167,7 @@ def test_of_what_is_not_whole_there_nothing_is_taken_and_the_result_is_the_same(
     assert not list((tmp_path / "again").glob(".*"))
 
 
+@pytest.mark.parametrize("place", ["folder", pytest.param("s3", marks=pytest.mark.slow)], indirect=True)
 def test_a_checkpoint_without_that_of_the_best_epoch_is_passed_over(
     tmp_path: Path, model: str, reviews: str, in_peace: Path, place: str, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ):
