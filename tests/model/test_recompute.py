@@ -37,7 +37,7 @@ def test_losses_and_gradients_are_the_same_to_the_last_bit(make_model, make_batc
 
 
 def alive() -> dict[int, int]:
-    """Bytes of every storage that a tensor in Python holds; not of those that torch's tracing makes, which have none."""
+    """Bytes of every storage that a tensor in Python holds; those of torch's tracing have none."""
     tensors = (each for each in gc.get_objects() if type(each) in (Tensor, nn.Parameter))
     return {each.untyped_storage().data_ptr(): each.untyped_storage().nbytes() for each in tensors}
 
