@@ -95,7 +95,7 @@ class MlflowSource:
             with_runs = ", ".join(name for name, key in experiments.items() if next(self._search([key]), None))
             raise ConfigError(
                 f"MLflow at {redact(self._uri)} has no experiment {_listed(unknown)}; "
-                f"experiments with runs to compare: {with_runs or 'none'}"
+                f"experiments with runs to compare, for --experiment: {with_runs or 'none'}"
             )
         keys = [experiments[name] for name in names if name in experiments] if names else list(experiments.values())
         found = False

@@ -38,7 +38,7 @@ def show(comparison: Comparison, group_by: str) -> None:
         if run.outcome != "finished":
             warn(f"{SWEEP} {run.name} has not ended: {run.reason}")
     if section.baseline is not None:
-        say(f"baseline: {section.metric} {section.baseline:.2f} ({section.split}), by what knows nothing of the text")
+        say(f"baseline: {section.metric} {section.baseline:.2f} ({section.split}), by what has learned nothing")
     for each in comparison.published:
         figures = ", ".join(f"{name} {value:g}" for name, value in each.figures.items())
         say(f"published: {each.model}: {figures} ({each.split})")

@@ -5,6 +5,7 @@ that the text states, since no formula knows the machine.
 """
 
 import json
+import os
 from dataclasses import dataclass
 from types import SimpleNamespace
 
@@ -179,8 +180,10 @@ def _sizes(config: PretrainConfig) -> str:
 
 def _data_line(config: PretrainConfig, blocks: Blocks | None) -> str:
     if blocks is None:
+        there = storage.is_remote(config.data_dir) or os.path.isdir(config.data_dir)
+        lacks = "holds no finished blocks yet" if there else "does not exist yet"
         return (
-            f"data         {config.data_dir} holds no finished blocks yet (pmlm preprocess makes them); counted for "
+            f"data         {config.data_dir} {lacks} (pmlm preprocess makes the blocks); counted for "
             f"rows of {ASSUMED.max_length} tokens and a vocabulary of {ASSUMED.vocab_size:,}"
         )
     return (

@@ -69,7 +69,7 @@ def _run_alone(config: PretrainConfig, manifest: Manifest, run_dir: RunDir, know
             _open_sink(plan, manifest).finish("FINISHED")
             _register(plan, newest)
         _catch_up(plan)
-        _conclude(plan, newest, before=True)
+        _conclude(plan, newest)
         return
     sink = _open_sink(plan, manifest)
     progress = Progress(run_dir, config.max_steps, sink.ship)
@@ -89,7 +89,7 @@ def _run_alone(config: PretrainConfig, manifest: Manifest, run_dir: RunDir, know
     folder = checkpoint.folder_of(run_dir.checkpoints, config.max_steps)
     sink.finish(status)
     _register(plan, folder)
-    _conclude(plan, folder, before=False)
+    _conclude(plan, folder)
 
 
 def newest_checkpoint(plan: WorkPlan) -> Path | None:
@@ -287,15 +287,15 @@ def _register(plan: WorkPlan, folder: Path) -> None:
         say(f"registered in MLflow: {version}")
 
 
-def _conclude(plan: WorkPlan, folder: Path, *, before: bool) -> None:
+def _conclude(plan: WorkPlan, folder: Path) -> None:
     """Say what there is now, and what to do with it."""
     from pmlm_core.training import checkpoint
 
     link = Path(plan.config.output_dir).absolute() / "final"
-    if not before or not link.exists():
-        was = link.resolve() if link.exists() else None
+    was = link.resolve() if link.exists() else None
+    if was != folder.resolve():
         _point(link, folder)
-        if was is not None and was.parent != folder.parent:
+        if was is not None and was.parent != folder.resolve().parent:
             say(f"{link} leads to this run now; it led to {was}")
     held_out = checkpoint.read_state(folder).get("held_out")
     if held_out:
@@ -314,7 +314,7 @@ def _conclude(plan: WorkPlan, folder: Path, *, before: bool) -> None:
 
 
 def _point(link: Path, folder: Path) -> None:
-    """Let OUTPUT_DIR/final be the checkpoint that was finished last."""
+    """Let OUTPUT_DIR/final be this checkpoint: that of the command given last."""
     temporary = link.with_name(f".final-{uuid.uuid4().hex[:8]}")
     try:
         temporary.symlink_to(folder.relative_to(link.parent))

@@ -11,6 +11,7 @@ from pipelines.upload import lease
 from pipelines.upload.background import short
 from pmlm_core import storage
 from pmlm_core.errors import CheckpointError, ConfigError, DataError
+from pmlm_core.stores import PATIENCE_VARIABLE, patience
 
 
 def claim(
@@ -53,6 +54,8 @@ def may_be_away(home: str, upload_dir: str, *, can_do_without: bool, say: Callab
     Raises:
         CheckpointError: it has, and without it the run would begin anew, though it may have got further there.
     """
+    if storage.is_remote(home):
+        say(f"asking {redact(home)} what it has of this run; a store that is away is waited for {patience():g} s")
     try:
         yield
     except (OSError, DataError) as error:
@@ -60,6 +63,6 @@ def may_be_away(home: str, upload_dir: str, *, can_do_without: bool, say: Callab
             raise CheckpointError(
                 f"upload_dir {redact(upload_dir)} cannot be used ({short(error)}), and this run has no checkpoint "
                 "here; it may have one there. Give the same command again when the store is back, or leave "
-                "upload_dir out"
+                f"upload_dir out ({PATIENCE_VARIABLE} says how long a store is waited for)"
             ) from error
         say(f"warning: {redact(home)} has not answered ({short(error)}); going on with what is here")

@@ -52,7 +52,8 @@ def excerpt(raw: bytes | str) -> str:
     """The first characters of what was left out, safe to print."""
     if isinstance(raw, bytes):
         raw = raw[: 4 * _EXCERPT].decode("utf-8", "backslashreplace")
-    return raw[:_EXCERPT].encode("unicode_escape").decode("ascii")
+    shown = (each if " " <= each <= "~" else each.encode("unicode_escape").decode("ascii") for each in raw[:_EXCERPT])
+    return "".join(shown)
 
 
 @dataclass

@@ -168,9 +168,24 @@ def _trained_length(folder: Path) -> int | None:
     return length if isinstance(length, int) else None
 
 
+def _check_head(folder: Path) -> None:
+    """Refuse what was fine-tuned into something that has no output layer over the vocabulary, and would guess."""
+    try:
+        settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        kinds = [str(kind) for kind in settings.get("architectures") or []]
+    except (OSError, ValueError, AttributeError):
+        return  # transformers says what is wrong with it
+    if any(kind.endswith(("Classification", "QuestionAnswering")) for kind in kinds):
+        raise CheckpointError(
+            f"{folder} holds a {kinds[0]}, which has no output layer over the vocabulary to fill masks with; "
+            "pmlm predict uses it, and pmlm fill takes a pre-trained checkpoint"
+        )
+
+
 def _check_folder(folder: Path) -> None:
     # Asked first: transformers takes the name of a missing folder for that of a model on a hub.
     if (folder / "config.json").is_file():
+        _check_head(folder)
         return
     if not folder.is_dir():
         raise CheckpointError(f"{folder} is not a folder; give a checkpoint folder, such as pmlm pretrain makes")

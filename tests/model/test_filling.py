@@ -1,5 +1,6 @@
 """Filling masks: the split at [MASK], what follows a mask without a space, and the probabilities."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -178,6 +179,15 @@ def test_folders_that_hold_no_model(tmp_path: Path, tokenizer: TextTokenizer) ->
     checkpoint(run / "final", tokenizer)
     with pytest.raises(CheckpointError, match=r"did you mean .*run/final"):
         Filler(str(run))
+
+
+def test_a_model_without_a_vocabulary_at_its_end_is_refused(tmp_path: Path, tokenizer: TextTokenizer) -> None:
+    folder = checkpoint(tmp_path, tokenizer)
+    settings = json.loads((folder / "config.json").read_text())
+    assert Filler(str(folder)).fill(["[MASK]"])
+    (folder / "config.json").write_text(json.dumps(settings | {"architectures": ["PmlmForSequenceClassification"]}))
+    with pytest.raises(CheckpointError, match=r"no output layer .*pmlm predict uses it"):
+        Filler(str(folder))
 
 
 def test_a_tokenizer_of_another_model_is_refused(tmp_path: Path, tokenizer: TextTokenizer) -> None:

@@ -40,3 +40,15 @@ def test_a_run_killed_after_its_last_checkpoint_is_finished(tmp_path: Path, samp
     assert tracked.info.status == "FINISHED"
     assert [metric.step for metric in client.get_metric_history(tracked.info.run_id, "train/loss")] == [1, 2]
     assert len(client.search_model_versions("name='tiny-model'")) == 1
+
+
+def test_final_is_the_checkpoint_of_the_command_given_last(tmp_path: Path, sample_texts, sample_tokenizer_dir, capsys):
+    blocks = make_blocks(tmp_path / "blocks", sample_texts[:40], sample_tokenizer_dir)
+    link = tmp_path / "out" / "final"
+    for name in ("one", "other", "one", "one"):
+        options = config_for(blocks, tmp_path / "out", **OPTIONS | {"run_name": name}, tracking_uri="none")
+        train_here(options)
+        run(PretrainConfig(**options))
+        assert link.resolve().parts[-3] == name
+        told = f"{link} leads to this run now; it led to" in capsys.readouterr().out
+    assert not told, "of what was so before, nothing is said"
