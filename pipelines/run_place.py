@@ -2,10 +2,8 @@
 
 import os
 
-from pmlm_core.addresses import absolute, is_remote
+from pmlm_core.addresses import SCHEMES, absolute, is_remote
 from pmlm_core.errors import ConfigError
-
-_STORES = ("s3://", "gs://", "gcs://")
 
 
 def check_run_place(output_dir: str, run_name: str | None, upload_dir: str | None = None) -> None:
@@ -26,7 +24,7 @@ def check_run_place(output_dir: str, run_name: str | None, upload_dir: str | Non
         return
     if is_remote(upload_dir):
         scheme, _, rest = upload_dir.partition("://")
-        if not upload_dir.startswith(_STORES):
+        if scheme not in SCHEMES:
             raise ConfigError(
                 f"upload_dir {upload_dir}: storage '{scheme}://' is not supported; use a local path, s3:// or gs://"
             )

@@ -3,6 +3,9 @@
 import os
 import re
 
+SCHEMES = ("s3", "gs", "gcs")
+"""Of the object stores there are."""
+
 _QUERY = re.compile(r"\?\w+=[^&/?]*(&\w+=[^&/?]*)*$")
 
 

@@ -19,10 +19,9 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.fs as pafs
 
-from pmlm_core.addresses import absolute, is_remote, join, normalise, split_query, with_query
+from pmlm_core.addresses import SCHEMES, absolute, is_remote, join, normalise, split_query, with_query
 from pmlm_core.errors import DataError
 from pmlm_core.stores import (
-    SCHEMES,
     StoreError,
     insisted,
     is_store_error,

@@ -20,10 +20,9 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 import pyarrow as pa
 import pyarrow.fs as pafs
 
-from pmlm_core.addresses import absolute, is_remote, split_query, with_query
+from pmlm_core.addresses import SCHEMES, absolute, is_remote, split_query, with_query
 from pmlm_core.errors import ConfigError, DataError
 
-SCHEMES = ("s3", "gs", "gcs")
 PATIENCE_VARIABLE = "PMLM_STORE_SECONDS"
 T = TypeVar("T")
 _PATIENCE = 180.0

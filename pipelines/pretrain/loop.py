@@ -206,8 +206,8 @@ def _tell_start(plan: WorkPlan, team: Team, trained: Trainee, precision: str, dr
         "resumed", f"resumed from the checkpoint of step {trained.step} in {precision}{again}", step=trained.step
     )
     before, now = trained.state.get("computed_by", {}), {**_computed_by(plan, team, precision), **hardware.versions()}
-    changed = [f"{name} was {was}, is {now[name]}" for name, was in before.items() if now.get(name, was) != was]
+    changed = {name: f"{name} was {was}, is {now[name]}" for name, was in before.items() if now.get(name, was) != was}
     if changed:
-        masks = "torch_compile" in {name for name, was in before.items() if now.get(name, was) != was}
+        masks = "torch_compile" in changed
         how = "with other dropout, so figures will differ" if masks else "but figures will differ in the last digits"
-        events.add("warning", f"the same rows follow, {how} from an uninterrupted run: {'; '.join(changed)}")
+        events.add("warning", f"the same rows follow, {how} from an uninterrupted run: {'; '.join(changed.values())}")

@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from pmlm_core.errors import in_a_line
+
 
 class InParts(nn.Module):
     """A module some of whose work is done in compiled form, if `compile_parts` was called on it or on what it is in."""
@@ -44,10 +46,8 @@ def can_compile(device: torch.device) -> bool:
     try:
         torch.compile(lambda x: (x * 2 + 1).sum(), dynamic=False)(torch.ones(8, device=device))
     except Exception as error:  # whatever a compiler or driver may raise
-        text = [*str(error).strip().splitlines(), "no message"][0]
         warnings.warn(
-            f"torch.compile fails on {device} ({type(error).__name__}: {text}); nothing is compiled, which is slower.",
-            stacklevel=2,
+            f"torch.compile fails on {device} ({in_a_line(error)}); nothing is compiled, which is slower.", stacklevel=2
         )
         return False
     return True

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from pmlm_core.errors import in_a_line
 from pmlm_core.model.cross_entropy_rows import cross_entropy_
 from pmlm_core.model.device import eager_on_cpu
 
@@ -196,7 +197,7 @@ def _passes(device: torch.device, dtype: torch.dtype) -> bool:
         ours, expected = made
         problem = "" if torch.allclose(ours, expected, rtol=0.02, atol=0.02) else "gives other numbers"
     except Exception as error:  # whatever a compiler or driver may raise
-        problem = f"failed ({type(error).__name__}: {[*str(error).strip().splitlines(), 'no message'][0]})"
+        problem = f"failed ({in_a_line(error)})"
     if problem:
         warnings.warn(f"The cross-entropy kernel {problem} on {device}; torch's own is taken.", stacklevel=2)
     return not problem

@@ -8,6 +8,7 @@ from functools import cache
 
 import torch
 
+from pmlm_core.errors import in_a_line
 from pmlm_core.model.attention.plan import make_plan
 from pmlm_core.model.attention.reference import attend, dense
 from pmlm_core.model.attention.relbias import RelativeBias
@@ -24,9 +25,7 @@ def passes(device: torch.device, dtype: torch.dtype, width: int) -> bool:
         worst = _worst_error(device, dtype, width)
         problem = "" if worst <= _ROOM[dtype] else f"is off by {worst:.1%}"
     except Exception as error:  # whatever a compiler or driver may raise
-        problem = (
-            f"failed ({type(error).__name__}: {str(error).strip().splitlines()[0] if str(error) else 'no message'})"
-        )
+        problem = f"failed ({in_a_line(error)})"
     if problem:
         warnings.warn(
             f"The Triton attention kernel {problem} on {device} with heads of {width} in {dtype}; attention is "
