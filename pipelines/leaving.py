@@ -79,6 +79,11 @@ class Request:
             self._looked, self._found = time.monotonic(), _ASKED in self._words()
         return self._found
 
+    @staticmethod
+    def asks(said: str) -> bool:
+        """Whether the words in such a file ask the workers to leave."""
+        return _ASKED in said.split()
+
     def has_begun(self) -> bool:
         return _BEGUN in self._words()
 

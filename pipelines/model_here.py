@@ -19,8 +19,11 @@ from pmlm_core.training import checkpoint
 _PATIENCE_S = 3600.0
 
 
-def local_copy(model: str) -> str:
+def local_copy(model: str, *, known_as: str | None = None) -> str:
     """The folder of a checkpoint on this machine; one that is no address of a store is returned as it is.
+
+    Args:
+        known_as: names it if the address does not, which may be another one the next time.
 
     Raises:
         ConfigError: there is nothing at that address.
@@ -35,7 +38,7 @@ def local_copy(model: str) -> str:
     manifest = storage.read_bytes(storage.join(model, checkpoint.MANIFEST)) if checkpoint.MANIFEST in names else b""
     wanted = [name for name in names if name not in checkpoint.TRAINING_FILES]
     sizes = {name: storage.size(storage.join(model, name)) for name in wanted}
-    key = hashlib.sha256(json.dumps([model, sizes]).encode() + manifest).hexdigest()[:24]
+    key = hashlib.sha256(json.dumps([known_as or model, sizes]).encode() + manifest).hexdigest()[:24]
     folder = Path(storage.absolute(os.environ.get(CACHE_VARIABLE) or "~/.cache/pmlm")) / "models"
     target = folder / key
     waiting = folder / f".{key}"

@@ -24,9 +24,14 @@ RUN_FILE, EVENTS_FILE, CHECKPOINTS = "run.json", "events.jsonl", "checkpoints"
 
 @dataclass(frozen=True)
 class RunDir:
-    """Paths of one run."""
+    """Paths of one run.
+
+    Attributes:
+        home: the driver's folder, where this one stands in for it on a worker's own disk (pipelines/handover).
+    """
 
     path: Path
+    home: str | None = None
 
     @property
     def name(self) -> str:
@@ -39,6 +44,12 @@ class RunDir:
     @property
     def checkpoints(self) -> Path:
         return self.path / CHECKPOINTS
+
+    def named(self, path: Path) -> str:
+        """How the driver names something in here."""
+        if self.home is None:
+            return str(path)
+        return os.path.join("/", self.home.partition("://")[2].partition("/")[2], path.relative_to(self.path))
 
     def failure_of(self, attempt: str) -> Path:
         """Where a worker of this attempt leaves the error that no restart would mend."""

@@ -1,25 +1,22 @@
 """Workers started and restarted by Ray Train, for every stage that trains; and what went wrong in their own words.
 
 An error that the user must mend would come again after every restart: the worker that meets it writes it into the run's
-folder, restarted workers of the same attempt end at once, and the driver raises it.
+folder (train_worker.py), restarted workers of the same attempt end at once, and the driver raises it.
 """
 
 import contextlib
 import itertools
 import json
-import os
-import socket
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from pipelines import cluster
 from pipelines.console import say, warn
+from pipelines.handover.files import KEEPER, kept_folders
 from pipelines.in_background import run_in_background
-from pipelines.leaving import Left, Request, torch_config, was_told
+from pipelines.leaving import Request, torch_config
 from pipelines.run_folder import Events, RunDir
-from pipelines.team import Team
 from pmlm_core import errors
 from pmlm_core.errors import PmlmError, TrainingError
 
@@ -34,6 +31,7 @@ class Group:
         max_failures: how often lost workers may be replaced before there is another checkpoint; -1 for no limit.
         min_workers: with how many to start and go on while nodes are missing; None for num_workers.
         resize_minutes: how often to look whether more than those fit.
+        reads: folders that workers on other machines may be sent files of.
     """
 
     run: RunDir
@@ -44,6 +42,7 @@ class Group:
     max_failures: int
     min_workers: int | None = None
     resize_minutes: float = 5.0
+    reads: tuple[str, ...] = ()
 
     @property
     def fewest(self) -> int:
@@ -73,7 +72,8 @@ def fit(
     needed = None if cluster.is_remote() else cluster.cpus_to_start(group.num_workers * group.threads)
     request = Request(group.run.leaving_of(group.attempt))
     try:
-        with cluster.connected(needed):
+        with cluster.connected(needed), kept_folders([group.run.path], group.reads) as keeper:
+            told = {**told, KEEPER: keeper}
             counted = "num_workers" if group.min_workers is None else "min_workers"
             cluster.require(group.fewest, group.threads, group.use_gpu, counted=counted)
             for start in itertools.count():
@@ -164,69 +164,6 @@ def release(run: RunDir) -> None:
             remove_placement_group(PlacementGroup(ray.PlacementGroupID(bytes.fromhex(key))))
 
 
-def work_in(
-    run: RunDir, attempt: str, train: Callable[[Team], None], memory_full: Callable[[Exception], Exception]
-) -> None:
-    """What a worker process of `fit` does: call `train`, and write down what a restart would not mend.
-
-    Args:
-        memory_full: what to say when the GPU's memory is full.
-    """
-    import ray.train
-    import torch
-    from transformers.utils.logging import disable_progress_bar
-
-    from pmlm_core.training.step import NotFinite
-
-    disable_progress_bar()  # of writing checkpoints
-    context = ray.train.get_context()
-    rank, request = context.get_world_rank(), Request(run.leaving_of(attempt))
-    team = Team(
-        rank,
-        context.get_world_size(),
-        report=lambda figures: ray.train.report(dict(figures)),
-        told=lambda: was_told() or (rank == 0 and request.is_asked()),
-        draining=lambda: getattr(ray.train, "get_preemption_info", _none)() is not None,
-    )
-    check_run_folder(run)
-    place = ray.util.get_current_placement_group()
-    held = {} if place is None else {"placement_group": place.id.hex()}
-    Events(run).add("worker", rank=team.rank, pid=os.getpid(), host=socket.gethostname(), **held)
-    failure = run.failure_of(attempt)
-    if failure.exists():
-        return
-    if team.leads:
-        request.tell_begun()
-    try:
-        train(team)
-    except Left:
-        if team.leads:
-            request.tell_left()
-    except torch.OutOfMemoryError as error:
-        _write_failure(failure, memory_full(error))
-        raise
-    except NotFinite as error:
-        # Every worker is here: none waits for another, so there is nothing to restart if the driver can be told.
-        if not _write_failure(failure, error):
-            raise
-    except PmlmError as error:
-        _write_failure(failure, error)
-        raise
-
-
-def _none() -> None:
-    """For a Ray that does not tell."""
-
-
-def check_run_folder(run: RunDir) -> None:
-    """TrainingError if this worker's machine does not see what the driver made."""
-    if not run.record.is_file():
-        raise TrainingError(
-            f"the worker on {socket.gethostname()} does not see the run's folder {run.path}: with several "
-            "machines, output_dir must be a folder that all of them share (such as NFS), under the same path"
-        )
-
-
 def given_up(group: Group, error: BaseException) -> TrainingError:
     """What to say when Ray stopped replacing workers."""
     times = group.max_failures + 1
@@ -242,20 +179,6 @@ def _checkpoints_reached(run: RunDir) -> int:
     from pmlm_core.training.checkpoint import all_steps, step_of
 
     return max((step_of(folder.name) or 0 for folder in all_steps(run.checkpoints)), default=0)
-
-
-def _write_failure(path: Path, error: Exception) -> bool:
-    """Whether the error is now, or was before, where the driver finds it; on a full disk it is not."""
-    try:
-        with path.open("x", encoding="utf-8") as file:
-            json.dump({"error": type(error).__name__, "message": str(error)}, file)
-    except FileExistsError:
-        pass  # another worker met the same error first
-    except OSError:
-        with contextlib.suppress(OSError):
-            path.unlink(missing_ok=True)
-        return False
-    return True
 
 
 def _raise_failure(group: Group) -> None:

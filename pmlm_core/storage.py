@@ -228,7 +228,7 @@ def remove_file(uri: str) -> None:
 
 def folders_in(uri: str) -> Iterator[str]:
     """Names of the folders directly in a folder, sorted; nothing if there is no such folder."""
-    if not is_remote(uri) or uri.startswith("s3:"):
+    if not uri.startswith(("gs:", "gcs:")):
         yield from sorted(info.base_name for info in _listed(uri) if info.type == pafs.FileType.Directory)
         return
     # Of Google's, pyarrow lists no folder that is there by the names of its files alone.

@@ -70,6 +70,18 @@ def patient_for(seconds: float) -> Iterator[None]:
         _hurry.reset(token)
 
 
+_served: dict[str, Callable[[str], tuple[pafs.FileSystem, str]]] = {}
+
+
+def serve(scheme: str, opened: Callable[[str], tuple[pafs.FileSystem, str]]) -> None:
+    """Let addresses of a scheme of the program's own be used like a store's.
+
+    Args:
+        opened: what follows "scheme://" -> file system and the path inside it.
+    """
+    _served[scheme] = opened
+
+
 def resolve(uri: str) -> tuple[pafs.FileSystem, str]:
     """Give the file system of `uri` and the path inside it.
 
@@ -81,6 +93,8 @@ def resolve(uri: str) -> tuple[pafs.FileSystem, str]:
     if not is_remote(uri):
         return pafs.LocalFileSystem(), absolute(uri)
     scheme, _, rest = uri.partition("://")
+    if scheme in _served:
+        return _served[scheme](rest)
     if scheme not in SCHEMES:
         raise ConfigError(f"{uri}: storage '{scheme}://' is not supported; use a local path, s3:// or gs://")
     path, query = split_query(rest)

@@ -21,6 +21,7 @@ from pipelines.finetune.rundir import MODEL, PREDICTIONS, SCORES, TASK_FILE, wri
 from pipelines.finetune.source import model_class
 from pipelines.finetune.splits import read_chosen
 from pipelines.finetune.trainee import job_family
+from pipelines.handover.checkpoints import present
 from pipelines.run_folder import Events, RunDir
 from pipelines.team import Team
 from pipelines.tracking.journal import Journal
@@ -65,7 +66,8 @@ def conclude(job: Job, team: Team, precision: Precision, journal: Journal, event
         CheckpointError: the checkpoints are gone.
         DataError: files were changed meanwhile.
     """
-    folder, history = team.agree(_best(job) if team.leads else None)
+    name, history = team.agree(_best(job) if team.leads else None)
+    folder = present(job.run, name)
     task, family = job.task, job_family(job)
     model = model_class(task).from_pretrained(folder, dtype=torch.float32).to(precision.device).eval()
     splits: dict[str, Scored] = {}
@@ -78,7 +80,7 @@ def conclude(job: Job, team: Team, precision: Precision, journal: Journal, event
         # On a second conclusion (killed in the middle of the first) the figures are there already.
         if not any(name.startswith("final/") for entry in journal.entries() for name in entry.metrics):
             journal.append(step, figures_of(splits))
-        _save(job, Path(folder), splits, history)
+        _save(job, folder, splits, history)
     team.agree(None)
 
 
@@ -88,7 +90,7 @@ def _best(job: Job) -> tuple[str, list[dict[str, Any]]]:
     if newest is None:
         raise CheckpointError(f"there are no checkpoints in {job.run.checkpoints} any more; start with a new run_name")
     best = checkpoint.best(job.run.checkpoints) or newest
-    return str(best), checkpoint.read_state(newest)["history"]
+    return best.name, checkpoint.read_state(newest)["history"]
 
 
 def predict_part(job: Job, part: Part, family: Family, model: nn.Module, precision: Precision, team: Team) -> Scored:

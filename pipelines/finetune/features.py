@@ -76,9 +76,13 @@ class Drafts:
         self.path.mkdir(parents=True)
 
     def publish(self, parts: Sequence[dict[str, Any]]) -> Path:
-        """Give the finished parts, in order, their final name; another process may have been quicker."""
+        """Write the manifest of the finished parts, in order, and `settle`."""
         content = {"parts": list(parts), "features": sum(part["features"] for part in parts)}
         (self.path / MANIFEST).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        return self.settle()
+
+    def settle(self) -> Path:
+        """Give a folder with all its files its final name; another process may have been quicker."""
         try:
             self.path.rename(self.final)
         except OSError:

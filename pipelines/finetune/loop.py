@@ -1,20 +1,24 @@
 """The fine-tuning loop of one worker for one seed: steps, an evaluation every epoch, checkpoints, the conclusion."""
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from pipelines.finetune.conclude import conclude
+from pipelines.finetune.elsewhere import job_here
 from pipelines.finetune.epochs import Chooser, stands_still, worth
 from pipelines.finetune.job import Job
+from pipelines.finetune.rundir import SCORES
 from pipelines.finetune.trainee import Trainee, TrainingBatches, job_family, trainee
-from pipelines.finetune.upload import checkpoint_uploads
+from pipelines.finetune.upload import best_in
+from pipelines.handover.checkpoints import hand_over, starting
+from pipelines.handover.files import KEEPER
 from pipelines.leaving import Left, Notices
 from pipelines.run_folder import Events
 from pipelines.team import Team, finite
 from pipelines.tracking.journal import Journal
-from pipelines.train_group import work_in
-from pipelines.upload.background import Uploads
+from pipelines.train_worker import work_in
 from pmlm_core import storage
 from pmlm_core.errors import TrainingError
 from pmlm_core.training import checkpoint, hardware
@@ -26,11 +30,18 @@ from pmlm_core.training.step import Precision, train_step
 from pmlm_core.training.together import settle_buckets, together
 
 
-def ray_worker(told: dict[str, Job]) -> None:
+def ray_worker(told: dict[str, Any]) -> None:
     """What Ray Train starts in every worker process."""
-    job = told["job"]
-    job = replace(job, source=job.source.here())
-    work_in(job.run, job.attempt, lambda team: finetune(job, team), lambda error: memory_full(job, error))
+    keeper = told[KEEPER]
+    job = job_here(told["job"], keeper)
+    work_in(
+        job.run,
+        job.attempt,
+        lambda run, team: finetune(replace(job, run=run), team),
+        lambda error: memory_full(job, error),
+        keeper,
+        ending=(SCORES,),
+    )
 
 
 def memory_full(job: Job, error: Exception) -> TrainingError:
@@ -51,21 +62,18 @@ def finetune(job: Job, team: Team) -> None:
     """
     config, events = job.config, Events(job.run)
     precision = hardware.set_up(use_gpu=config.use_gpu, threads=job.threads, precision=config.precision)
-    trained = trainee(job, precision, _start(job, team, events))
+    start = starting(job.run, team, lambda text: events.add("warning", text), partial(best_in, metric=job.task.metric))
+    trained = trainee(job, precision, start)
     journal = Journal(job.run.path, say=lambda text: events.add("warning", text))
     if team.leads:
         journal.truncate_after(trained.step)
         _tell_start(job, team, trained, precision, events)
-    uploads, concluded = checkpoint_uploads(job, events) if team.leads else None, False
     try:
         if not trained.state.get("finished"):
-            _train(job, team, trained, precision, journal, events, uploads)
+            _train(job, team, trained, precision, journal, events)
         conclude(job, team, precision, journal, events)
-        concluded = True
     finally:
         journal.close()
-        if uploads is not None:
-            uploads.close(leaving=not concluded)
 
 
 def _train(
@@ -75,7 +83,6 @@ def _train(
     precision: Precision,
     journal: Journal,
     events: Events,
-    uploads: Uploads | None,
 ) -> None:
     config, recipe, task = job.config, job.recipe, job.task
     family = job_family(job)
@@ -86,9 +93,8 @@ def _train(
     chooser = None if job.choose is None else Chooser(job, family, team, precision)
 
     def published(step: int, folder: Path) -> None:
+        hand_over(job.run, 1, lambda text: events.add("warning", text), best_first=True)
         events.add("checkpoint", step=step)
-        if uploads is not None:
-            uploads.wake()
 
     writer = CheckpointWriter(
         job.run.checkpoints,
@@ -159,15 +165,6 @@ def _train(
     writer.close()
     if leave:
         raise Left
-
-
-def _start(job: Job, team: Team, events: Events) -> Path | None:
-    """The checkpoint that every rank starts from, chosen by rank 0."""
-    newest = None
-    if team.leads:
-        checkpoint.sweep(job.run.checkpoints)
-        newest = checkpoint.newest_valid(job.run.checkpoints, lambda text: events.add("warning", text))
-    return team.agree(newest)
 
 
 def tokenizer_files(job: Job) -> dict[str, bytes]:

@@ -9,6 +9,7 @@ from pipelines import cluster
 from pipelines.console import made, next_command, say, warn
 from pipelines.finetune import upload
 from pipelines.finetune.config import FinetuneConfig
+from pipelines.finetune.elsewhere import read_by
 from pipelines.finetune.encode import encode_all
 from pipelines.finetune.job import Job, settle, settled_micro_batch
 from pipelines.finetune.progress import Progress
@@ -118,7 +119,14 @@ def _train_seed(job: Job, seed: int) -> dict[str, Any]:
         job.run.path, config.tracking_uri, config.experiment_name, f"{job.run.path.parent.name}-seed-{seed}",
         params_of(job), tags_of(job),
     )  # fmt: skip
-    progress = Progress(job.run, seed, job.task.metric, batches.max_steps, batches.steps_per_epoch, sink.ship)
+    uploads = upload.checkpoint_uploads(job)
+
+    def news(step: int) -> None:
+        sink.ship(step)
+        if uploads is not None:
+            uploads.wake()
+
+    progress = Progress(job.run, seed, job.task.metric, batches.max_steps, batches.steps_per_epoch, news)
     progress.start()
     status = "FAILED"
     try:
@@ -131,6 +139,8 @@ def _train_seed(job: Job, seed: int) -> dict[str, Any]:
         sink.tag("failure", " ".join(str(error).split())[:1000])
         raise
     finally:
+        if uploads is not None:
+            uploads.close(leaving=status != "FINISHED")
         progress.stop()
         shutil.rmtree(job.run.path / "ray", ignore_errors=True)
         sink.finish(status)
@@ -152,7 +162,9 @@ def _fit(job: Job) -> None:
         disable_progress_bar()  # of writing checkpoints
         finetune(job, Team())
         return
-    group = Group(job.run, job.attempt, config.num_workers, job.threads, config.use_gpu, config.max_failures)
+    group = Group(
+        job.run, job.attempt, config.num_workers, job.threads, config.use_gpu, config.max_failures, reads=read_by(job)
+    )
     fit(group, ray_worker, {"job": job})
 
 

@@ -33,7 +33,7 @@ class Source:
         mlflow_run_id: of the run that made it, where it lies in that run's folder.
         positions, vocab_size: of its model.
         objective: what it was pre-trained by ("AE+PAR"), as its configuration says.
-        uri: its address, if it lies in an object store; `path` is its copy on this machine then.
+        uri: where it lies, if that is an object store or the driver's machine; `path` is its copy on this one then.
     """
 
     path: str
@@ -47,7 +47,9 @@ class Source:
 
     def here(self) -> "Source":
         """The same on the machine of this process, which fetches it from the store if it has not yet."""
-        return self if self.uri is None else replace(self, path=local_copy(self.uri))
+        if self.uri is None or not storage.is_remote(self.uri):
+            return self
+        return replace(self, path=local_copy(self.uri))
 
     def described(self) -> dict[str, Any]:
         """What is stored with everything made from it."""

@@ -9,6 +9,7 @@ UPLOAD_DIR/RUN/
 import shutil
 from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -85,19 +86,12 @@ def fetch_unfinished(
             shutil.rmtree(run.checkpoints, ignore_errors=True)  # of a training that got less far
             return "finished"
         warn(f"{run.name} in {redact(home)} is damaged ({reason}): what lacks is done again")
-
-    def best_of(folder: Path) -> str | None:
-        """The checkpoint of the best epoch so far, which is predicted with if no better one comes."""
-        history = checkpoint.read_state(folder)["history"]
-        place = best_epoch(history, metric)
-        return None if place is None else checkpoint.folder_of(folder.parent, history[place]["step"]).name
-
     try:
         newest = checkpoint.newest_valid(run.checkpoints, warn)
     except checkpoint.Damaged:
         newest = None
     try:
-        fetched = checkpoints.fetch(run, home, newest, say, beside=beside, needs=best_of)
+        fetched = checkpoints.fetch(run, home, newest, say, beside=beside, needs=partial(best_in, metric=metric))
     except checkpoint.Damaged:
         warn(f"no checkpoint of {run.name} in {redact(home)} is whole: it is trained from step 0")
         storage.remove_folder(storage.join(home, CHECKPOINTS))  # else those to come would count as copied
@@ -105,12 +99,19 @@ def fetch_unfinished(
     return "damaged" if damaged else "" if fetched == newest else "begun"
 
 
-def checkpoint_uploads(job: Job, events: Events) -> Uploads | None:
+def best_in(folder: Path, metric: str) -> str | None:
+    """By a checkpoint's own history, the one of the best epoch so far: predicted with if no better one comes."""
+    history = checkpoint.read_state(folder)["history"]
+    place = best_epoch(history, metric)
+    return None if place is None else checkpoint.folder_of(folder.parent, history[place]["step"]).name
+
+
+def checkpoint_uploads(job: Job) -> Uploads | None:
     """What copies the checkpoints of a seed, which `job.run` is, while it is trained."""
     if job.config.upload_dir is None:
         return None
     home, run = storage.join(job.config.upload_dir, job.run.path.parent.name, job.run.name), job.run
-    return Uploads(lambda told: checkpoints.mirror(run, home, 1, told, best_first=True), home, events.add)
+    return Uploads(lambda told: checkpoints.mirror(run, home, 1, told, best_first=True), home, Events(run).add)
 
 
 def finished_uploads(job: Job) -> Uploads | None:

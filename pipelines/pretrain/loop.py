@@ -4,9 +4,11 @@ import time
 from pathlib import Path
 from typing import Any
 
+from pipelines.handover.checkpoints import hand_over, starting
+from pipelines.handover.files import KEEPER
 from pipelines.leaving import Left, Notices
 from pipelines.pretrain.meter import Meter
-from pipelines.pretrain.plan import WorkPlan
+from pipelines.pretrain.plan import WorkPlan, plan_at
 from pipelines.pretrain.setup import (
     HeldOut,
     Trainee,
@@ -15,12 +17,10 @@ from pipelines.pretrain.setup import (
     trainee,
     training_loader,
 )
-from pipelines.pretrain.upload import uploads_of
 from pipelines.run_folder import Events
 from pipelines.team import Team, finite
 from pipelines.tracking.journal import Journal
-from pipelines.train_group import work_in
-from pipelines.upload.background import Uploads
+from pipelines.train_worker import work_in
 from pmlm_core.errors import TrainingError
 from pmlm_core.model.objectives import Objective
 from pmlm_core.training import checkpoint, hardware
@@ -32,10 +32,16 @@ from pmlm_core.training.step import train_step
 from pmlm_core.training.together import settle_buckets
 
 
-def ray_worker(told: dict[str, WorkPlan]) -> None:
+def ray_worker(told: dict[str, Any]) -> None:
     """What Ray Train starts in every worker process."""
     plan = told["plan"]
-    work_in(plan.run, plan.attempt, lambda team: train(plan, team), lambda error: memory_full(plan, error))
+    work_in(
+        plan.run,
+        plan.attempt,
+        lambda run, team: train(plan_at(plan, run), team),
+        lambda error: memory_full(plan, error),
+        told[KEEPER],
+    )
 
 
 def memory_full(plan: WorkPlan, error: Exception) -> TrainingError:
@@ -57,7 +63,8 @@ def train(plan: WorkPlan, team: Team) -> None:
     """
     config, events = plan.config, Events(plan.run)
     precision = hardware.set_up(use_gpu=config.use_gpu, threads=plan.threads, precision=config.precision)
-    trained = trainee(plan, precision, _start(plan, team, events), team.world)
+    start = starting(plan.run, team, lambda text: events.add("warning", text))
+    trained = trainee(plan, precision, start, team.world)
     journal = Journal(plan.run.path, say=lambda text: events.add("warning", text))
     if team.leads:
         dropped = journal.truncate_after(trained.step)
@@ -67,12 +74,10 @@ def train(plan: WorkPlan, team: Team) -> None:
     samples = [batch for _, batch in loader.prepare(trained.step)] if trained.step < config.max_steps else []
     model = distribute(trained.model, plan, precision, team.world, samples)
     held_out = HeldOut(plan, precision, team.rank, team.world) if config.eval_rows else None
-    uploads = _uploads(plan, team, events)
 
     def published(step: int, folder: Path) -> None:
-        events.add("checkpoint", str(folder), step=step)
-        if uploads is not None:
-            uploads.wake()
+        hand_over(plan.run, config.keep_checkpoints, lambda text: events.add("warning", text))
+        events.add("checkpoint", plan.run.named(folder), step=step)
 
     writer = CheckpointWriter(
         plan.run.checkpoints,
@@ -142,27 +147,9 @@ def train(plan: WorkPlan, team: Team) -> None:
     finally:
         writer.wait()
         journal.close()
-        if uploads is not None:
-            uploads.close(leaving=leave)
     writer.close()
     if leave:
         raise Left
-
-
-def _uploads(plan: WorkPlan, team: Team, events: Events) -> Uploads | None:
-    """The copying of checkpoints, where it is asked for; only rank 0 does it."""
-    if plan.config.upload_dir is None or not team.leads:
-        return None
-    return uploads_of(plan.run, plan.config.upload_dir, plan.config.keep_checkpoints, events)
-
-
-def _start(plan: WorkPlan, team: Team, events: Events) -> Path | None:
-    """The checkpoint that every rank starts from, chosen by rank 0."""
-    newest = None
-    if team.leads:
-        checkpoint.sweep(plan.run.checkpoints)
-        newest = checkpoint.newest_valid(plan.run.checkpoints, lambda text: events.add("warning", text))
-    return team.agree(newest)
 
 
 def _contents(

@@ -3,10 +3,12 @@
 from dataclasses import dataclass, replace
 from typing import Any
 
+from pipelines.handover.files import found_at
 from pipelines.pretrain.config import PretrainConfig
 from pipelines.pretrain.rundir import DataIdentity
 from pipelines.run_folder import RunDir
 from pmlm_core import storage
+from pmlm_core.corpus.manifest import MANIFEST
 from pmlm_core.model.cost import max_predictions
 from pmlm_core.training.batching import micro_batch_size
 
@@ -46,6 +48,22 @@ def plan_for(config: PretrainConfig, run: RunDir, manifest: Any, *, attempt: str
     )
     size = settled_micro_batch(config, manifest.max_length, slots)
     return WorkPlan(config, run, identity(manifest), attempt, size, threads, slots)
+
+
+def plan_at(plan: WorkPlan, run: RunDir) -> WorkPlan:
+    """The plan of a worker whose folder is `run`; where that stands in for the driver's, its paths may be missing."""
+    if run.home is None:
+        return plan
+    config, start = plan.config, plan.config.init_checkpoint
+    return replace(
+        plan,
+        run=run,
+        config=replace(
+            config,
+            data_dir=found_at(config.data_dir, run.home, MANIFEST),
+            init_checkpoint=None if start is None else found_at(start, run.home, "config.json"),
+        ),
+    )
 
 
 def slots_of(manifest: Any) -> int:

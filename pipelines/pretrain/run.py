@@ -17,6 +17,7 @@ from pipelines.pretrain.progress import Progress
 from pipelines.pretrain.rundir import check_unless_new, make_folder, open_run, refuse_other_run
 from pipelines.run_folder import Events, RunDir
 from pipelines.train_group import Group, fit
+from pipelines.upload.background import Uploads
 from pmlm_core import storage
 from pmlm_core.corpus.manifest import Manifest
 from pmlm_core.errors import CheckpointError, DataError
@@ -71,8 +72,14 @@ def _run_alone(config: PretrainConfig, manifest: Manifest, run_dir: RunDir, know
         _catch_up(plan)
         _conclude(plan, newest)
         return
-    sink = _open_sink(plan, manifest)
-    progress = Progress(run_dir, config.max_steps, sink.ship)
+    sink, uploads = _open_sink(plan, manifest), _uploads(plan)
+
+    def news(step: int) -> None:
+        sink.ship(step)
+        if uploads is not None:
+            uploads.wake()
+
+    progress = Progress(run_dir, config.max_steps, news)
     progress.start()
     status = "FAILED"
     try:
@@ -82,6 +89,8 @@ def _run_alone(config: PretrainConfig, manifest: Manifest, run_dir: RunDir, know
         status = "KILLED"
         raise
     finally:
+        if uploads is not None:
+            uploads.close(leaving=status != "FINISHED")
         progress.stop()
         shutil.rmtree(run_dir.path / "ray", ignore_errors=True)
         if status != "FINISHED":
@@ -126,14 +135,22 @@ def fetch_upload(plan: WorkPlan, newest: Path | None) -> Path | None:
     )
 
 
+def _uploads(plan: WorkPlan) -> Uploads | None:
+    """The copying of checkpoints, where it is asked for."""
+    if plan.config.upload_dir is None:
+        return None
+    from pipelines.pretrain.upload import uploads_of
+
+    return uploads_of(plan.run, plan.config.upload_dir, plan.config.keep_checkpoints, Events(plan.run))
+
+
 def _catch_up(plan: WorkPlan) -> None:
     """Upload what a finished run could not."""
-    if plan.config.upload_dir is not None:
-        from pipelines.pretrain.upload import uploads_of
-
+    uploads = _uploads(plan)
+    if uploads is not None:
         events = Events(plan.run)
         before = events.read()[1]
-        uploads_of(plan.run, plan.config.upload_dir, plan.config.keep_checkpoints, events).close()
+        uploads.close()
         for event in events.read(before)[0]:
             say(event["text"])
 
@@ -151,6 +168,7 @@ def _fit(plan: WorkPlan) -> None:
         config.max_failures,
         config.min_workers,
         config.resize_minutes,
+        reads=tuple(path for path in (config.data_dir, config.init_checkpoint) if path),
     )
     fit(group, ray_worker, {"plan": plan})
 

@@ -25,9 +25,20 @@ from pmlm_core.errors import TrainingError
 class BenchmarkSweep:
     """Runs one course."""
 
-    def __init__(self, course: Course, board: Board, tracking: SweepTracking, news: Callable[[], None]) -> None:
-        """`news` is called when there is something to be uploaded."""
-        self._course, self._tracking = course, tracking
+    def __init__(
+        self,
+        course: Course,
+        board: Board,
+        tracking: SweepTracking,
+        news: Callable[[], None],
+        keeper: str | None = None,
+    ) -> None:
+        """
+        Args:
+            news: called when there is something to be uploaded.
+            keeper: of this machine, for nodes that do not see its folders.
+        """
+        self._course, self._tracking, self._keeper = course, tracking, keeper
         self._watch = Watch(course, board, tracking, news)
 
     def run(self) -> dict[str, Any]:
@@ -80,7 +91,7 @@ class BenchmarkSweep:
         cpus = config.cpus_per_trial * config.num_workers
         return Told(
             base, course.trials, course.metric, course.seeds[0], cpus, config.gpus_per_trial * config.num_workers,
-            copies=plan.copies, keeps_place=plan.keeps_place, wants_model=wants_model,
+            copies=plan.copies, keeps_place=plan.keeps_place, wants_model=wants_model, keeper=self._keeper,
         )  # fmt: skip
 
     def _fit(self, phase: str, plan: Plan, told: Told, total: int, points: Sequence[Point] | None = None) -> None:
@@ -108,7 +119,7 @@ class BenchmarkSweep:
         config = course.config
         remote = ray.remote(complete_winner).options(num_cpus=config.cpus_per_trial, num_gpus=config.gpus_per_trial)
         try:
-            ray.get(remote.remote(job, config.cpus_per_trial, config.gpus_per_trial))
+            ray.get(remote.remote(job, config.cpus_per_trial, config.gpus_per_trial, self._keeper))
         except Exception as error:  # the winner stands without them
             text = " ".join(str(error).split())[-300:]
             warn(f"{course.benchmark.name}: the winner could not predict the splits without labels: {text}")

@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.finetune.conclude import figures_of, paired_files, predict_part
+from pipelines.finetune.elsewhere import job_here
 from pipelines.finetune.job import Job
 from pipelines.finetune.rundir import MODEL, SCORES, TASK_FILE, read_scores, write_json
 from pipelines.finetune.source import model_class
 from pipelines.finetune.trainee import job_family
+from pipelines.sweep.elsewhere import place_of
 from pipelines.sweep.trials import COMPLETING, Point, job_at, read_cost, write_cost
 from pipelines.team import Team
 from pipelines.tracking.journal import Journal
@@ -56,12 +58,19 @@ def complete(job: Job) -> None:
     write_json(job.run.path / SCORES, result)
 
 
-def complete_winner(job: Job, cpus: float, gpus: float) -> None:
-    """`complete`, outside Tune, which counts what a trial costs there."""
-    before, began = read_cost(job.run.path), time.monotonic()
-    complete(job)
-    took = time.monotonic() - began
-    write_cost(job.run.path, before | {COMPLETING: before.get(COMPLETING, 0.0) + took}, took, cpus, gpus)
+def complete_winner(job: Job, cpus: float, gpus: float, keeper: str | None) -> None:
+    """`complete`, outside Tune, which counts what a trial costs there.
+
+    Args:
+        keeper: of the driver's machine, for a node that does not see its folders.
+    """
+    with place_of(job.run.path, keeper) as place:
+        place.fetch_model()
+        before, began = read_cost(place.folder), time.monotonic()
+        complete(replace(job_here(job, keeper), run=place.run))
+        took = time.monotonic() - began
+        write_cost(place.folder, before | {COMPLETING: before.get(COMPLETING, 0.0) + took}, took, cpus, gpus)
+        place.hand_over(with_checkpoints=False)
 
 
 def finished_job(base: Job, folder: Path, params: dict[str, Any], seed: int) -> Job:

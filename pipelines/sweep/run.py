@@ -9,9 +9,11 @@ from typing import Any
 
 from pipelines import cluster
 from pipelines.console import console, made, next_command, say, warn
+from pipelines.finetune.elsewhere import read_by
 from pipelines.finetune.encode import encode_all
 from pipelines.finetune.rundir import MODEL, REJECTS, check_same, open_record, write_json
 from pipelines.finetune.tell import tell_rows
+from pipelines.handover.files import kept_folders
 from pipelines.lock import locked
 from pipelines.output_folder import check_output_dir
 from pipelines.sweep import upload
@@ -60,11 +62,12 @@ def run(config: SweepConfig) -> None:
         left, failure = [course for course in found if course.benchmark.name not in results], None
         with upload.uploading(found) as news:
             if left:
-                with cluster.connected():
+                reads = {path for course in left for path in read_by(course.job)}
+                with cluster.connected(), kept_folders([course.run.path for course in left], sorted(reads)) as keeper:
                     from pipelines.sweep.plan import check_fits
 
                     check_fits(config)
-                    more, failure = _sweep([_encoded(course) for course in left], config, news)
+                    more, failure = _sweep([_encoded(course) for course in left], config, news, keeper)
                     results |= more
         _conclude([course for course in found if course.benchmark.name in results], results, config)
         if failure is not None:
@@ -104,12 +107,13 @@ def _encoded(course: Course) -> Course:
 
 
 def _sweep(
-    all_courses: Sequence[Course], config: SweepConfig, news: Callable[[], None]
+    all_courses: Sequence[Course], config: SweepConfig, news: Callable[[], None], keeper: str | None
 ) -> tuple[dict[str, dict[str, Any]], TrainingError | None]:
     """Every benchmark in a thread of its own: they share the cluster, and none waits for another's last trial.
 
     Args:
         news: called when there is something to be uploaded.
+        keeper: of this machine, for nodes that do not see its folders.
 
     Returns:
         Results by benchmark, and what to raise if a benchmark came to nothing.
@@ -125,7 +129,7 @@ def _sweep(
     def work(course: Course) -> None:
         name = course.benchmark.name
         try:
-            results[name] = BenchmarkSweep(course, board, trackings[name], news).run()
+            results[name] = BenchmarkSweep(course, board, trackings[name], news, keeper).run()
         except BaseException as error:
             failures[name] = error
             board.failed(name)

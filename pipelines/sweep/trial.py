@@ -14,10 +14,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from pipelines.finetune.elsewhere import job_here, read_by
 from pipelines.finetune.job import Job
 from pipelines.finetune.rundir import write_json
-from pipelines.lock import locked
 from pipelines.run_folder import RunDir, write_record
+from pipelines.sweep.elsewhere import Place, place_of
 from pipelines.sweep.trials import (
     FAILURE,
     Ended,
@@ -39,7 +40,6 @@ from pmlm_core.training.step import NotFinite
 
 SCORE, EPOCH, POINT_KEY = "score", "epoch", "point"
 _ORIGIN = "pmlm_origin.json"
-_LOCK_WAIT_S = 86400.0
 _NONE = float("-inf")
 
 
@@ -55,6 +55,7 @@ class Told:
         copies: trials hand their state to others (population-based training), and are named by Tune's id.
         keeps_place: Tune may pause trials, so it is handed a token for each epoch.
         wants_model: names of trials whose model will be used: one that was cleared away to save space is trained again.
+        keeper: of the driver's machine, for nodes that do not see its folders; None where every node does.
     """
 
     base: Job
@@ -66,6 +67,7 @@ class Told:
     copies: bool = False
     keeps_place: bool = False
     wants_model: frozenset[str] = frozenset()
+    keeper: str | None = None
 
     @property
     def split(self) -> str:
@@ -84,47 +86,51 @@ def trial(config: dict[str, Any], told: Told) -> None:
     Raises:
         TrainingError: it failed, now or in an earlier attempt, in a way that another attempt would not mend.
     """
-    from pipelines.train_group import check_run_folder
-
-    check_run_folder(told.base.run)
     point = point_of(config.get(POINT_KEY) or config, told.seed)
-    folder = told.trials / (_tune_id() if told.copies else point.name)
-    folder.mkdir(parents=True, exist_ok=True)
-    # A space of a few values may propose a point twice, and a machine thought lost may still be at work: whoever
-    # comes second waits, and then finds what the first has done.
-    with locked(folder, "a trial of pmlm sweep", wait=_LOCK_WAIT_S):
-        report = Reporter(told, folder)
-        ended = read_ended(folder, told.metric, told.split)
-        if ended is not None and has_all(ended, told):
-            report.again(ended.result["epochs"])
-            report.end(ended)
-            return
-        if was_stopped(folder) and not told.copies:  # earlier, as hopeless
-            report.again(report.earlier())
-            return
-        if failure := read_failure(folder):
-            raise TrainingError(failure)
-        if told.copies:
-            note_place(folder, point, taken=_take_over(folder, point))
-        try:
-            _train(told, point, folder, report, ended)
-        except (NotFinite, ConfigError) as error:  # they would come again
-            report.spend()
-            write_json(folder / FAILURE, {"message": str(error), "kind": type(error).__name__})
-            raise
-        ended = read_ended(folder, told.metric, told.split)
-        assert ended is not None, "a trial that ends without an error has written its scores"
+    name = _tune_id() if told.copies else point.name
+    with place_of(told.trials / name, told.keeper, keeps_state=told.copies or told.keeps_place) as place:
+        told = replace(told, base=job_here(told.base, told.keeper))
+        _work(told, point, place, Reporter(told, place))
+
+
+def _work(told: Told, point: Point, place: Place, report: "Reporter") -> None:
+    """Train the trial in its place, or say how it has ended."""
+    folder = place.folder
+    ended = read_ended(folder, told.metric, told.split)
+    if ended is not None and (folder.name in told.wants_model or not set(told.splits) <= set(ended.result["scores"])):
+        place.fetch_model()
+    if ended is not None and has_all(ended, told):
+        report.again(ended.result["epochs"])
         report.end(ended)
+        return
+    if was_stopped(folder) and not told.copies:  # earlier, as hopeless
+        report.again(report.earlier())
+        return
+    if failure := read_failure(folder):
+        raise TrainingError(failure)
+    if told.copies:
+        note_place(folder, point, taken=_take_over(folder, point))
+    try:
+        _train(told, point, place, report, ended)
+    except (NotFinite, ConfigError) as error:  # they would come again
+        report.spend()
+        write_json(folder / FAILURE, {"message": str(error), "kind": type(error).__name__})
+        place.hand_over(with_checkpoints=False)
+        raise
+    ended = read_ended(folder, told.metric, told.split)
+    assert ended is not None, "a trial that ends without an error has written its scores"
+    report.end(ended)
 
 
-def _train(told: Told, point: Point, folder: Path, report: "Reporter", ended: Ended | None) -> None:
+def _train(told: Told, point: Point, place: Place, report: "Reporter", ended: Ended | None) -> None:
     from pipelines.finetune.job import settled_micro_batch
     from pipelines.finetune.loop import finetune, ray_worker
     from pipelines.finetune.trainee import TrainingBatches, job_family
     from pipelines.sweep.complete import complete
     from pipelines.team import Team
 
-    job = replace(job_at(told.base, point, folder), attempt=uuid.uuid4().hex[:12])
+    folder = place.folder
+    job = replace(job_at(told.base, point, folder), run=place.run, attempt=uuid.uuid4().hex[:12])
     batches = TrainingBatches(job, job_family(job))
     micro_batch_size = settled_micro_batch(job.config, job.recipe, batches.longest)
     threads = job.config.cpus_per_worker or 1
@@ -140,9 +146,13 @@ def _train(told: Told, point: Point, folder: Path, report: "Reporter", ended: En
     from pipelines.train_group import Group, fit, release
 
     config = job.config
+    place.fetch_checkpoints(told.metric)
+    job = replace(job, run=RunDir(folder))  # its workers hand over to this process, and it to the driver
     release(job.run)  # an attempt whose process died
     # Tune tries a trial again, and stops one by ending its process: Ray Train must not start workers anew meanwhile.
-    group = Group(job.run, job.attempt, config.num_workers, job.threads, config.use_gpu, max_failures=0)
+    group = Group(
+        job.run, job.attempt, config.num_workers, job.threads, config.use_gpu, max_failures=0, reads=read_by(job)
+    )
     try:
         fit(group, ray_worker, {"job": job}, meanwhile=lambda: report.from_journal(batches.steps_per_epoch))
     finally:
@@ -160,9 +170,9 @@ def has_all(ended: Ended, told: Told) -> bool:
 class Reporter:
     """Tells Tune of every epoch: its score, the best so far, and what it has cost."""
 
-    def __init__(self, told: Told, folder: Path) -> None:
-        self._told, self._folder = told, folder
-        self._began, self._before = time.monotonic(), read_cost(folder)
+    def __init__(self, told: Told, place: Place) -> None:
+        self._told, self._place, self._folder = told, place, place.folder
+        self._began, self._before = time.monotonic(), read_cost(self._folder)
         # What an earlier attempt has reached counts; a member of a population may have got other weights since.
         self._best = max((each["scores"].get(told.metric, _NONE) for each in self.earlier()), default=_NONE)
         if told.copies:
@@ -215,6 +225,8 @@ class Reporter:
         from ray import tune
 
         told = {**figures, "seconds": self.spend()["seconds"], "folder": self._folder.name, "step": step or 0}
+        if self._works:
+            self._place.hand_over(with_checkpoints=self._told.base.config.num_workers > 1)
         if step is None or self._told.base.config.num_workers > 1:
             tune.report(told)
             return

@@ -1,4 +1,4 @@
-"""Checkpoints copied to an object store or another folder, and fetched where the disk was lost.
+"""Checkpoints copied to an object store, another folder or the driver's machine, and fetched from there.
 
 HOME/
     run.json, metrics.jsonl, mlflow.json     as they were when the newest checkpoint was copied
@@ -13,6 +13,7 @@ from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from pipelines.handover import files
 from pipelines.run_folder import CHECKPOINTS, RUN_FILE, RunDir
 from pipelines.tracking.journal import FILE_NAME as JOURNAL
 from pipelines.tracking.record import FILE_NAME as MLFLOW_RECORD
@@ -63,11 +64,15 @@ def mirror(
     copied = [name for name in missing if _send(run, name, home, beside)]
     for name in storage.folders_in(root):
         if name not in stay and checkpoint.step_of(name) is not None:
-            storage.remove_file(
-                storage.join(root, name, checkpoint.MANIFEST)
-            )  # first: what is half removed is not whole
+            if not _renames(home):  # first: what is half removed is not whole
+                storage.remove_file(storage.join(root, name, checkpoint.MANIFEST))
             storage.remove_folder(storage.join(root, name))
     return copied
+
+
+def _renames(home: str) -> bool:
+    """Whether a checkpoint appears and goes there as a whole: in the driver's folder, where others look for it."""
+    return home.startswith(f"{files.SCHEME}://")
 
 
 def fetch(
@@ -99,9 +104,9 @@ def fetch(
     damaged = []
     for name in wanted:
         final, gone = run.checkpoints / name, None
-        reason = _take(run, home, name, beside)
+        reason = take(run, home, name, beside)
         if reason is None and (other := needs(final)) not in (None, name) and not (run.checkpoints / other).exists():
-            gone = _take(run, home, other, ()) if other in names else "it is not there"
+            gone = take(run, home, other, ()) if other in names else "it is not there"
             reason = gone and f"it needs {other}: {gone}"
             damaged += [other] if gone else []
         if reason is None:
@@ -142,7 +147,8 @@ def _whole(root: str) -> dict[str, bytes]:
 
 def _send(run: RunDir, name: str, home: str, beside: Collection[str] = BESIDE) -> bool:
     """Copy a checkpoint, files first; False if it was pruned here in the meantime."""
-    held, target = run.path / _HELD, storage.join(home, CHECKPOINTS, name)
+    held, final = run.path / _HELD, storage.join(home, CHECKPOINTS, name)
+    target = storage.join(home, CHECKPOINTS, checkpoint.partial_of(Path(name)).name) if _renames(home) else final
     shutil.rmtree(held, ignore_errors=True)
     try:
         _hold(run.checkpoints / name, held)
@@ -157,6 +163,8 @@ def _send(run: RunDir, name: str, home: str, beside: Collection[str] = BESIDE) -
             for _ in pool.map(lambda file: storage.copy_file(held / file, storage.join(target, file)), names):
                 pass
         storage.copy_file(held / checkpoint.MANIFEST, storage.join(target, checkpoint.MANIFEST))
+        if target != final:
+            files.kept(home).rename(files.path_in(target), files.path_in(final))
     except FileNotFoundError:
         if (run.checkpoints / name).exists():
             raise
@@ -180,7 +188,7 @@ def _hold(folder: Path, held: Path) -> None:
                 shutil.copyfile(file, other)
 
 
-def _take(run: RunDir, home: str, name: str, beside: Collection[str]) -> str | None:
+def take(run: RunDir, home: str, name: str, beside: Collection[str]) -> str | None:
     """Fetch a checkpoint and what lies beside it; returns what is wrong with it, or None and it is in its place."""
     source, final = storage.join(home, CHECKPOINTS, name), run.checkpoints / name
     partial = checkpoint.partial_of(final)

@@ -15,17 +15,14 @@ from pipelines.fill.config import FillConfig
 from pipelines.fill.run import run as fill
 from pipelines.pretrain import run as stage
 from pipelines.pretrain import upload
-from pipelines.pretrain.config import PretrainConfig
-from pipelines.pretrain.loop import train
 from pipelines.run_folder import Events, RunDir
-from pipelines.team import Team
 from pipelines.upload import background, checkpoints, lease
 from pmlm_core import storage
 from pmlm_core.errors import CheckpointError, ConfigError
 from pmlm_core.training import checkpoint
 from tests.bucket_server import bucket_on_a_server
 from tests.pipelines.test_pretrain_loop import OPTIONS, Pulled, weights
-from tests.pipelines.training_without_ray import config_for, curve, plan_of, train_here
+from tests.pipelines.training_without_ray import config_for, curve, plan_of, pretrain_here, train_here
 
 
 @pytest.fixture(scope="module")
@@ -54,21 +51,16 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def start(options: dict[str, Any], pull_at: int | None = None) -> Path:
-    """`pmlm pretrain`, with the worker in this process instead of Ray's; the plug is pulled at the report of a step."""
+    """The command; the plug is pulled at the report of a step."""
 
     def report(figures) -> None:
         if figures["step"] == pull_at:
             raise Pulled
 
-    config = PretrainConfig(**options)
-    config.validate()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(stage, "_fit", lambda plan: train(plan, Team(report=report)))
-        if pull_at is None:
-            stage.run(config)
-        else:
-            with pytest.raises(Pulled):
-                stage.run(config)
+    if pull_at is None:
+        return pretrain_here(options, report)
+    with pytest.raises(Pulled):
+        pretrain_here(options, report)
     return Path(options["output_dir"]) / "run"
 
 
@@ -169,24 +161,28 @@ def test_the_best_stays_there_when_it_is_lost_here(tmp_path, blocks, place):
     assert uploaded(place) == [10, 20, 24]
 
 
-def test_a_store_that_is_away_costs_a_warning_and_the_end_of_the_run_catches_up(tmp_path, blocks, in_peace):
+def test_a_store_that_is_away_costs_a_warning_and_the_end_of_the_run_catches_up(tmp_path, blocks, in_peace, capsys):
     place = tmp_path / "elsewhere"
     options = options_with(blocks, tmp_path / "out", str(place))
     run = start(options, pull_at=8)
     shutil.move(place, tmp_path / "away")
     place.write_text("in the way")  # nothing can be made below a file
 
+    def warned() -> bool:
+        warnings = [event["text"] for event in Events(RunDir(run)).read()[0] if event["kind"] == "warning"]
+        return any("cannot be uploaded" in text and "the next upload catches up" in text for text in warnings)
+
     def back(figures) -> None:
         if figures["step"] == 20:
+            deadline = time.monotonic() + 30
+            while not warned():
+                assert time.monotonic() < deadline
+                time.sleep(0.1)
             place.unlink()
             shutil.move(tmp_path / "away", place)
 
-    plan = plan_of(options)
-    newest = checkpoint.newest_valid(run / "checkpoints", print)
-    assert stage.fetch_upload(plan, newest) == newest
-    train(plan, Team(report=back))
-    warnings = [event["text"] for event in Events(plan.run).read()[0] if event["kind"] == "warning"]
-    assert any("cannot be uploaded" in text and "the next upload catches up" in text for text in warnings)
+    pretrain_here(options, back)
+    assert "has not answered" in capsys.readouterr().out
     assert curve(run) == curve(in_peace)
     assert uploaded(str(place)) == [5, 10, 15, 20, 24]
     assert not (run / ".uploading").exists()

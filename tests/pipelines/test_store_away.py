@@ -15,7 +15,7 @@ from pipelines.upload import checkpoints
 from pmlm_core import storage
 from pmlm_core.training import checkpoint
 from tests.pipelines.test_pretrain_loop import OPTIONS
-from tests.pipelines.training_without_ray import config_for, curve, train_here
+from tests.pipelines.training_without_ray import config_for, curve, pretrain_here, train_here
 
 
 class Store:
@@ -56,8 +56,8 @@ def in_peace(tmp_path_factory: pytest.TempPathFactory, blocks: str) -> Path:
 
 def test_uploads_catch_up_and_training_does_not_wait(tmp_path: Path, blocks: str, in_peace: Path, store: Store):
     after: dict[str, Any] = {5: store.stop, 20: store.start}
-    run = train_here(
-        config_for(blocks, tmp_path / "out", **OPTIONS, upload_dir=store.uri),
+    run = pretrain_here(
+        config_for(blocks, tmp_path / "out", **OPTIONS, cpus_per_worker=1, upload_dir=store.uri),
         report=lambda figures: after.pop(figures["step"], lambda: None)(),
     )
     assert not after

@@ -12,7 +12,8 @@ import pytest
 from ray import cloudpickle
 
 from pipelines.run_folder import Events, RunDir
-from pipelines.train_group import Group, _raise_failure, _write_failure, fit, release
+from pipelines.train_group import Group, _raise_failure, fit, release
+from pipelines.train_worker import _write_failure
 from pmlm_core.errors import DataError, TrainingError
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers do not see the tests

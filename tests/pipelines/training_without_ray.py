@@ -2,12 +2,15 @@
 
 import multiprocessing
 import tempfile
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch.distributed as dist
 import torch.multiprocessing
 
+from pipelines.pretrain import run as stage
 from pipelines.pretrain.config import PretrainConfig
 from pipelines.pretrain.loop import train
 from pipelines.pretrain.plan import WorkPlan, identity, plan_for
@@ -49,6 +52,18 @@ def train_here(options: dict[str, Any], **team: Any) -> Path:
     plan = plan_of(options)
     train(plan, Team(**team))
     return plan.run.path
+
+
+def pretrain_here(
+    options: dict[str, Any], report: Callable[[Mapping[str, float]], None] = lambda figures: None
+) -> Path:
+    """`pmlm pretrain`, with its one worker in this process instead of Ray's; returns the run's folder."""
+    config = PretrainConfig(**options)
+    config.validate()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stage, "_fit", lambda plan: train(plan, Team(report=report)))
+        stage.run(config)
+    return Path(options["output_dir"]) / "run"
 
 
 def train_in_processes(options: dict[str, Any], workers: int) -> Path:

@@ -1,0 +1,74 @@
+"""A fine-tuning job on a machine that may not see the driver's files: what is missing is fetched from there."""
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+from pipelines.finetune.features import MANIFEST, Drafts
+from pipelines.finetune.job import Job, Part
+from pipelines.finetune.source import Source
+from pipelines.handover.files import address
+from pipelines.handover.standin import cache_folder
+from pipelines.model_here import local_copy
+from pmlm_core import storage
+
+_NOBODY = "-"
+"""Who asks: nothing is written."""
+
+
+def read_by(job: Job) -> tuple[str, ...]:
+    """Folders of this machine that a worker on another one may need."""
+    return job.config.data_dir, job.source.path, str(job.cache_dir)
+
+
+def job_here(job: Job, keeper: str | None) -> Job:
+    """The job with paths of this machine for checkpoint and features, and an address for data it does not have.
+
+    Args:
+        keeper: of the driver's machine; None where every worker sees its folders.
+    """
+    source = _source_here(job.source, keeper)
+    if keeper is None:
+        return replace(job, source=source)
+    data_dir = job.config.data_dir
+    if "://" not in data_dir and not os.path.isdir(data_dir):
+        data_dir = address(keeper, _NOBODY, data_dir)
+
+    def here(part: Part) -> Part:
+        return replace(part, features=_features_here(part.features, keeper))
+
+    return replace(
+        job,
+        config=replace(job.config, data_dir=data_dir),
+        source=source,
+        train=here(job.train),
+        choose=job.choose and here(job.choose),
+        final=tuple(here(part) for part in job.final),
+    )
+
+
+def _source_here(source: Source, keeper: str | None) -> Source:
+    if source.uri is not None and storage.is_remote(source.uri):
+        return source.here()
+    if keeper is None or os.path.isfile(os.path.join(source.path, "config.json")):
+        return source
+    fetched = local_copy(address(keeper, _NOBODY, source.path), known_as=source.sha256)
+    return replace(source, path=fetched, uri=source.uri or source.path)
+
+
+def _features_here(folder: str, keeper: str) -> str:
+    """Named by all that decides them, so that what is found under the name is what was meant."""
+    if os.path.isfile(os.path.join(folder, MANIFEST)):
+        return folder
+    final = cache_folder("features") / Path(folder).name
+    if not (final / MANIFEST).is_file():
+        drafts = Drafts(final)
+        there = address(keeper, _NOBODY, folder)
+        try:
+            for name in storage.names_in(there):
+                storage.fetch_file(storage.join(there, name), drafts.path / name)
+            drafts.settle()
+        except BaseException:
+            drafts.discard()
+            raise
+    return str(final)

@@ -1,0 +1,298 @@
+"""The driver's files under addresses, so that whatever reads and writes object stores reads and writes them too.
+
+driver://KEEPER:HOLDER/absolute/path      the keeper's name in Ray, and who asks (see `Keeper.hold`)
+"""
+
+import io
+import os
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import pyarrow.fs as pafs
+from fsspec import AbstractFileSystem
+
+from pipelines import cluster
+from pipelines.handover.keeper import SUPERSEDED, Keeper
+from pmlm_core.addresses import is_remote
+from pmlm_core.stores import StoreError, serve
+
+SCHEME, NAMESPACE = "driver", "pmlm"
+_PART, _READ_AHEAD = 8 << 20, 1 << 20
+KEEPER = "keeper"
+"""Under this name workers are told of their keeper, or of none."""
+_ANSWER_S = 60.0
+_AT_A_TIME = 16
+
+
+def start_keeper(writes: list[str], reads: list[str]) -> str:
+    """Start a keeper on this machine, which ends with this process; returns its name."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    name = f"keeper-{uuid.uuid4().hex[:12]}"
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    options = {"name": name, "namespace": NAMESPACE, "num_cpus": 0, "max_concurrency": _AT_A_TIME}
+    actor = ray.remote(Keeper).options(**options, scheduling_strategy=here).remote(writes, reads)
+    _kept[name] = actor  # Ray ends an actor to which nobody refers
+    return name
+
+
+def end_keeper(name: str) -> None:
+    """End a keeper; nothing if Ray has ended already."""
+    import ray
+
+    actor = _kept.pop(name, None)
+    if actor is not None and ray.is_initialized():
+        ray.kill(actor)
+
+
+_kept: dict[str, Any] = {}
+
+
+@contextmanager
+def kept_folders(writes: Sequence[Path], reads: Sequence[str]) -> Iterator[str | None]:
+    """A keeper for the time of the block, where work may run on other machines; None where it cannot.
+
+    Args:
+        writes: folders that processes there may write to.
+        reads: what they may be sent besides; addresses of stores among it are for themselves to ask.
+    """
+    if not cluster.is_remote():
+        yield None
+        return
+    keeper = start_keeper([str(path) for path in writes], [path for path in reads if not is_remote(path)])
+    marks = [_mark(path, keeper) for path in writes]
+    for mark in marks:
+        with suppress(OSError):  # a full disk: processes of this machine then ask the keeper as well
+            mark.touch()
+    try:
+        yield keeper
+    finally:
+        end_keeper(keeper)
+        for mark in marks:
+            mark.unlink(missing_ok=True)
+
+
+def sees(folder: Path, keeper: str | None) -> bool:
+    """Whether this machine sees a folder that a keeper's machine writes, and not one of its own of the same name."""
+    return keeper is None or _mark(folder, keeper).exists()
+
+
+def _mark(folder: Path, keeper: str) -> Path:
+    return folder / f".{keeper}"
+
+
+def address(keeper: str, holder: str, path: str | os.PathLike[str]) -> str:
+    """The address of the driver's file or folder `path`.
+
+    >>> address("keeper-1", "abc", "/runs/a")
+    'driver://keeper-1:abc/runs/a'
+    """
+    return f"{SCHEME}://{keeper}:{holder}{os.fspath(path)}"
+
+
+def path_in(uri: str) -> str:
+    """The driver's path of an address.
+
+    >>> path_in("driver://keeper-1:abc/runs/a")
+    '/runs/a'
+    """
+    return "/" + uri.partition("://")[2].partition("/")[2]
+
+
+def found_at(path: str, home: str, marker: str) -> str:
+    """A path of the driver's machine, or its address if this machine has nothing of the kind under that path.
+
+    Args:
+        home: address of the driver's run folder.
+        marker: a file that is in it if it is there.
+    """
+    if is_remote(path) or os.path.exists(os.path.join(path, marker)):
+        return path
+    asked = kept(home)
+    return address(asked.keeper, asked.holder, path)
+
+
+class Kept:
+    """One process's view of a keeper."""
+
+    def __init__(self, keeper: str, holder: str) -> None:
+        self.keeper, self.holder = keeper, holder
+
+    def ask(self, method: str, *arguments: Any) -> Any:
+        """Call the keeper.
+
+        Raises:
+            StoreError: another process holds the folder now.
+            ConnectionError: no answer.
+            OSError: what it met.
+        """
+        import ray
+        from ray.exceptions import RayError
+
+        try:
+            value, failure = ray.get(_call(_actor(self.keeper), method, arguments), timeout=_ANSWER_S)
+        except (RayError, ValueError) as error:  # ValueError: no actor of that name any more
+            _actor.cache_clear()
+            text = " ".join(str(error).split())[:200]
+            raise ConnectionError(f"the machine of the command does not answer ({text})") from error
+        if failure is None:
+            return value
+        number, words = failure
+        if number == SUPERSEDED:
+            raise StoreError(words)
+        raise OSError(number, words, arguments[0])
+
+    def hold(self, path: str, *, at_once: bool) -> bool:
+        """See `Keeper.hold`."""
+        return self.ask("hold", path, self.holder, at_once)
+
+    def let_go(self, path: str) -> None:
+        """See `Keeper.let_go`."""
+        self.ask("let_go", path, self.holder)
+
+    def rename(self, path: str, final: str) -> None:
+        """See `Keeper.rename`."""
+        self.ask("rename", path, final, self.holder)
+
+
+def kept(uri: str) -> Kept:
+    """What an address asks."""
+    keeper, _, holder = uri.partition("://")[2].partition("/")[0].partition(":")
+    return Kept(keeper, holder)
+
+
+@lru_cache(maxsize=8)
+def _actor(name: str) -> Any:
+    import ray
+
+    return ray.get_actor(name, namespace=NAMESPACE)
+
+
+def _call(actor: Any, method: str, arguments: tuple[Any, ...]) -> Any:
+    return getattr(actor, method).remote(*arguments)
+
+
+class _Files(AbstractFileSystem):  # type: ignore[misc]
+    """What fsspec wants of a file system, and pyarrow of fsspec."""
+
+    cachable = False
+
+    def __init__(self, kept: Kept) -> None:
+        super().__init__()
+        self._kept = kept
+
+    def info(self, path: str, **_: Any) -> dict[str, Any]:
+        found = self._kept.ask("info", path)
+        if found is None:
+            raise FileNotFoundError(2, "no such file or folder", path)
+        return _described(path, *found)
+
+    def isfile(self, path: str) -> bool:
+        """Unlike fsspec's, an error that is none of "not there" is not taken for that."""
+        return bool(self.info(path)["type"] == "file")
+
+    def isdir(self, path: str) -> bool:
+        try:
+            return bool(self.info(path)["type"] == "directory")
+        except FileNotFoundError:
+            return False
+
+    def exists(self, path: str, **_: Any) -> bool:
+        return self._kept.ask("info", path) is not None
+
+    def ls(self, path: str, detail: bool = True, **_: Any) -> list[Any]:
+        entries = [_described(f"{path.rstrip('/')}/{name}", *facts) for name, *facts in self._kept.ask("listed", path)]
+        return entries if detail else [entry["name"] for entry in entries]
+
+    def mkdir(self, path: str, create_parents: bool = True, **_: Any) -> None:
+        """Nothing: folders are made with the files in them."""
+
+    def rm(self, path: str, recursive: bool = False, maxdepth: int | None = None) -> None:
+        self._kept.ask("remove", path, self._kept.holder)
+
+    def open(self, path: str, mode: str = "rb", **_: Any) -> Any:
+        if mode == "rb":
+            return io.BufferedReader(_Reading(self._kept, path, self.info(path)["size"]), _READ_AHEAD)
+        return _Writing(self._kept, path)
+
+
+def _described(path: str, is_folder: bool, size: int, changed: float) -> dict[str, Any]:
+    return {
+        "name": path,
+        "type": "directory" if is_folder else "file",
+        "size": 0 if is_folder else size,
+        "mtime": changed,
+    }
+
+
+class _Reading(io.RawIOBase):
+    """A file from front to back, or from wherever it is put to."""
+
+    def __init__(self, kept: Kept, path: str, size: int) -> None:
+        self._kept, self._path, self._size, self._at = kept, path, size, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self._at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
+        return self._at
+
+    def tell(self) -> int:
+        return self._at
+
+    def readinto(self, buffer: Any) -> int:
+        data = self._kept.ask("read", self._path, self._at, min(len(buffer), _PART))
+        buffer[: len(data)] = data
+        self._at += len(data)
+        return len(data)
+
+
+class _Writing(io.RawIOBase):
+    """A new file, there under its name when it is closed."""
+
+    def __init__(self, kept: Kept, path: str) -> None:
+        self._kept, self._path, self._draft = kept, path, uuid.uuid4().hex[:8]
+        self._at, self._held = 0, bytearray()
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        self._held += memoryview(data).cast("B")
+        while len(self._held) >= _PART:
+            self._send(bytes(self._held[:_PART]), last=False)
+            del self._held[:_PART]
+        return len(data)
+
+    def close(self) -> None:
+        if not self.closed:
+            try:
+                self._send(bytes(self._held), last=True)
+            finally:
+                super().close()
+
+    def _send(self, data: bytes, last: bool) -> None:
+        self._kept.ask("write", self._path, self._draft, self._at, data, last, self._kept.holder)
+        self._at += len(data)
+
+
+def _open(rest: str) -> tuple[pafs.FileSystem, str]:
+    place, _, path = rest.partition("/")
+    return _file_system(place), "/" + path.rstrip("/")
+
+
+@lru_cache(maxsize=8)
+def _file_system(place: str) -> pafs.FileSystem:
+    return pafs.PyFileSystem(pafs.FSSpecHandler(_Files(kept(f"{SCHEME}://{place}/"))))
+
+
+serve(SCHEME, _open)

@@ -1,0 +1,105 @@
+"""What a worker process does that `train_group.fit` has Ray Train start: train, and say what went wrong."""
+
+import contextlib
+import json
+import os
+import socket
+from collections.abc import Callable, Collection
+from pathlib import Path
+
+from pipelines.handover.outpost import Outpost, opened
+from pipelines.leaving import Left, Request, was_told
+from pipelines.run_folder import Events, RunDir
+from pipelines.team import Team
+from pmlm_core.errors import PmlmError
+
+
+def work_in(
+    run: RunDir,
+    attempt: str,
+    train: Callable[[RunDir, Team], None],
+    memory_full: Callable[[Exception], Exception],
+    keeper: str | None,
+    ending: Collection[str] = (),
+) -> None:
+    """What a worker process of `fit` does: call `train`, and write down what a restart would not mend.
+
+    Args:
+        train: given the folder to work in, which is the run's or, on a machine that does not see it, stands in for it.
+        memory_full: what to say when the GPU's memory is full.
+        keeper: as told by `fit`.
+        ending: files of which one says that training is over, and checkpoints are wanted no more.
+    """
+    import ray.train
+    import torch
+    from transformers.utils.logging import disable_progress_bar
+
+    from pmlm_core.training.step import NotFinite
+
+    disable_progress_bar()  # of writing checkpoints
+    context = ray.train.get_context()
+    rank = context.get_world_rank()
+    with opened(run, attempt, rank == 0, keeper, ending) as post:
+        run = post.run
+        request = Request(run.leaving_of(attempt))
+        team = Team(
+            rank,
+            context.get_world_size(),
+            report=lambda figures: ray.train.report(dict(figures)),
+            told=lambda: was_told() or (rank == 0 and request.is_asked()),
+            draining=lambda: getattr(ray.train, "get_preemption_info", _none)() is not None,
+        )
+        place = ray.util.get_current_placement_group()
+        held = {} if place is None else {"placement_group": place.id.hex()}
+        Events(run).add("worker", rank=team.rank, pid=os.getpid(), host=socket.gethostname(), **held)
+        failure = run.failure_of(attempt)
+        if failure.exists():
+            return
+        if team.leads:
+            request.tell_begun()
+        try:
+            train(run, team)
+            post.deliver()
+        except Left:
+            if team.leads:
+                request.tell_left()
+            post.flush()
+        except torch.OutOfMemoryError as error:
+            _tell_failure(post, failure, memory_full(error))
+            raise
+        except NotFinite as error:
+            # Every worker is here: none waits for another, so there is nothing to restart if the driver can be told.
+            if not _tell_failure(post, failure, error):
+                raise
+        except PmlmError as error:
+            _tell_failure(post, failure, error)
+            raise
+
+
+def _none() -> None:
+    """For a Ray that does not tell."""
+
+
+def _tell_failure(post: Outpost, path: Path, error: Exception) -> bool:
+    """Whether the driver can find the error."""
+    if not _write_failure(path, error):
+        return False
+    try:
+        post.flush()
+    except OSError:
+        return False
+    return True
+
+
+def _write_failure(path: Path, error: Exception) -> bool:
+    """Whether the error is now, or was before, where the driver finds it; on a full disk it is not."""
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            json.dump({"error": type(error).__name__, "message": str(error)}, file)
+    except FileExistsError:
+        pass  # another worker met the same error first
+    except OSError:
+        with contextlib.suppress(OSError):
+            path.unlink(missing_ok=True)
+        return False
+    return True
