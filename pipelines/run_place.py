@@ -1,9 +1,19 @@
-"""Where a run may lie, as far as its options alone can tell; imports nothing heavy, for `--help`."""
+"""Where a run may lie, as far as its options alone can tell; imports nothing heavy, for `--help`.
 
+A run whose output_dir is an address is worked on in a folder of this machine's cache, and copied there: to every other
+part of the program it is one with an output_dir and an upload_dir.
+"""
+
+import hashlib
 import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeVar
 
-from pmlm_core.addresses import SCHEMES, absolute, is_remote
+from pmlm_core.addresses import SCHEMES, absolute, is_remote, join, normalise
 from pmlm_core.errors import ConfigError
+
+T = TypeVar("T")
 
 
 def check_run_place(output_dir: str, run_name: str | None, upload_dir: str | None = None) -> None:
@@ -12,26 +22,63 @@ def check_run_place(output_dir: str, run_name: str | None, upload_dir: str | Non
     Raises:
         ConfigError: output_dir is no folder, run_name not the name of one, or upload_dir no place besides.
     """
-    if "://" in output_dir:
-        raise ConfigError(
-            f"output_dir {output_dir} must be a folder (on several machines a shared one, such as NFS): "
-            "checkpoints are renamed into place, which object stores cannot do. For copies in an object store give "
-            "upload_dir as well"
-        )
+    if is_remote(output_dir):
+        _check_address("output_dir", output_dir)
+        if upload_dir is not None:
+            raise ConfigError(f"output_dir {output_dir} is in a store already: leave upload_dir out")
     if run_name is not None and (not run_name or run_name != run_name.strip(". ") or "/" in run_name):
         raise ConfigError(f"run_name '{run_name}' must be a plain folder name, without '/'")
     if upload_dir is None:
         return
     if is_remote(upload_dir):
-        scheme, _, rest = upload_dir.partition("://")
-        if scheme not in SCHEMES:
-            raise ConfigError(
-                f"upload_dir {upload_dir}: storage '{scheme}://' is not supported; use a local path, s3:// or gs://"
-            )
-        if not rest.split("?")[0].strip("/"):
-            raise ConfigError(f"upload_dir {upload_dir} names no bucket: give one, as {scheme}://bucket/runs")
+        _check_address("upload_dir", upload_dir)
         return
     above, place = absolute(output_dir), absolute(upload_dir)
     if os.path.commonpath([above, place]) == above:
         what = "output_dir" if above == place else f"inside output_dir {output_dir}, and would be lost with it"
         raise ConfigError(f"upload_dir is {what}: give another place, or leave it out")
+
+
+def _check_address(option: str, uri: str) -> None:
+    scheme, _, rest = uri.partition("://")
+    if scheme not in SCHEMES:
+        raise ConfigError(f"{option} {uri}: storage '{scheme}://' is not supported; use a local path, s3:// or gs://")
+    if not rest.split("?")[0].strip("/"):
+        raise ConfigError(f"{option} {uri} names no bucket: give one, as {scheme}://bucket/runs")
+
+
+def worked_on_here(config: T) -> T:
+    """The configuration with a folder of this machine for its output_dir, and an address in its place as upload_dir."""
+    given: Any = config
+    if not is_remote(given.output_dir):
+        return config
+    address = normalise(given.output_dir)
+    return replace(given, output_dir=str(work_folder(address)), upload_dir=address)
+
+
+def work_folder(address: str) -> Path:
+    """Where runs of which `address` is the output_dir are worked on, on this machine."""
+    cache = os.environ.get("PMLM_CACHE") or "~/.cache/pmlm"
+    return Path(absolute(cache)) / "runs" / hashlib.sha256(normalise(address).encode()).hexdigest()[:12]
+
+
+def lies_in_store(config: Any) -> bool:
+    """Whether what is worked on here is to lie in a store alone."""
+    return config.upload_dir is not None and absolute(config.output_dir) == str(work_folder(config.upload_dir))
+
+
+def named(config: Any, path: str | Path) -> str:
+    """Where the user finds something of a run: its address, or the path itself."""
+    if not lies_in_store(config):
+        return str(path)
+    return join(config.upload_dir, *Path(path).relative_to(absolute(config.output_dir)).parts)
+
+
+def folder_of(place: str) -> str:
+    """A run's folder on this machine, by its path or its address; an address that was not worked on here stays."""
+    if is_remote(place):
+        above, _, name = normalise(place).rpartition("/")
+        for folder in (work_folder(place), work_folder(above) / name):
+            if folder.is_dir():
+                return str(folder)
+    return place

@@ -32,6 +32,7 @@ class Group:
         min_workers: with how many to start and go on while nodes are missing; None for num_workers.
         resize_minutes: how often to look whether more than those fit.
         reads: folders that workers on other machines may be sent files of.
+        on_cluster: this process is one of a cluster's; to a command, RAY_ADDRESS says so.
     """
 
     run: RunDir
@@ -43,6 +44,7 @@ class Group:
     min_workers: int | None = None
     resize_minutes: float = 5.0
     reads: tuple[str, ...] = ()
+    on_cluster: bool = False
 
     @property
     def fewest(self) -> int:
@@ -72,7 +74,10 @@ def fit(
     needed = None if cluster.is_remote() else cluster.cpus_to_start(group.num_workers * group.threads)
     request = Request(group.run.leaving_of(group.attempt))
     try:
-        with cluster.connected(needed), kept_folders([group.run.path], group.reads) as keeper:
+        with (
+            cluster.connected(needed),
+            kept_folders([group.run.path], group.reads, wanted=group.on_cluster or cluster.is_remote()) as keeper,
+        ):
             told = {**told, KEEPER: keeper}
             counted = "num_workers" if group.min_workers is None else "min_workers"
             cluster.require(group.fewest, group.threads, group.use_gpu, counted=counted)

@@ -11,8 +11,10 @@ from pipelines.compare.runs import FINETUNE, SWEEP, TRIAL, Curve, Run, by_epoch
 from pipelines.compare.untracked import costs, untracked
 from pipelines.console import warn
 from pipelines.run_folder import RUN_FILE
+from pipelines.run_place import folder_of
 from pipelines.tracking import journal, record
 from pipelines.tracking.record import Record
+from pmlm_core.addresses import is_remote
 from pmlm_core.errors import ConfigError, DataError
 
 # Folders of runs that hold no runs.
@@ -29,8 +31,11 @@ class FolderSource:
             ConfigError: one is not.
         """
         for folder in config.folders:
-            if not Path(folder).is_dir():
-                raise ConfigError(f"folders: {folder} is no folder; name run folders, or the ones they lie in")
+            if not Path(folder_of(folder)).is_dir():
+                not_here = "; runs in a store are read on the machine that made them" if is_remote(folder) else ""
+                raise ConfigError(
+                    f"folders: {folder} is no folder; name run folders, or the ones they lie in{not_here}"
+                )
         self._config = config
 
     def runs(self) -> list[Run]:
@@ -38,7 +43,7 @@ class FolderSource:
         config = self._config
         found: dict[str, Run] = {}
         for folder in config.folders:
-            for path in _run_folders(Path(folder).absolute()):
+            for path in _run_folders(Path(folder_of(folder)).absolute()):
                 run = _read(path)
                 if run is not None:
                     found[run.id] = run

@@ -79,7 +79,7 @@ class FinetuneConfig:
     data_dir: str
     """Folder of the task's files as published (for GLUE the folder of all its tasks), or of your own files."""
     output_dir: str = "outputs/finetune"
-    """Folder for runs: each gets a folder of its own; with several machines it must be one that all of them see."""
+    """Folder for runs, each in one of its own; or s3://, gs://, where they are copied as they are worked on here."""
     upload_dir: str | None = None
     """s3://, gs:// or folder to copy checkpoints and results to; where output_dir was lost, the run goes on from it."""
     run_name: str | None = None

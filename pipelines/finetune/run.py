@@ -30,7 +30,9 @@ from pipelines.finetune.tell import tell_rows, tell_training
 from pipelines.lock import locked
 from pipelines.output_folder import check_output_dir
 from pipelines.run_folder import write_record
+from pipelines.run_place import named, worked_on_here
 from pipelines.train_group import Group, fit
+from pipelines.upload.claim import check_arrived
 from pmlm_core import storage
 
 
@@ -43,6 +45,7 @@ def run(config: FinetuneConfig) -> None:
         CheckpointError: a checkpoint is damaged or cannot be written.
         TrainingError: the loss is not finite, or training failed more often than max_failures.
     """
+    config = worked_on_here(config)
     check_output_dir(config.output_dir)
     job, rejects = settle(config)
     known = open_run(job)
@@ -52,7 +55,7 @@ def run(config: FinetuneConfig) -> None:
         storage.write_lines(str(job.run.path / REJECTS), rejects.lines())
         seeds = config.all_seeds()
         finished = {seed: read_scores(seed_folder(job.run, seed)) for seed in seeds}
-        uploads, ended = upload.finished_uploads(job), False
+        uploads, ended, there = upload.finished_uploads(job), False, True
         try:
             if not all(finished.values()):
                 job = _encoded(job, known)
@@ -69,7 +72,8 @@ def run(config: FinetuneConfig) -> None:
             ended = True
         finally:
             if uploads is not None:
-                uploads.close(leaving=not ended)
+                there = uploads.close(leaving=not ended)
+        check_arrived(config, there)
         _conclude(job, results)
 
 
@@ -81,6 +85,7 @@ def dry_run(config: FinetuneConfig) -> None:
     """
     from pipelines.finetune.plan import describe
 
+    config = worked_on_here(config)
     check_output_dir(config.output_dir)
     job, rejects = settle(config)
     check_same(job.run, job.identity())
@@ -176,7 +181,8 @@ def _conclude(job: Job, results: list[dict[str, Any]]) -> None:
 
     best = max(results, key=of_dev)
     folder = seed_folder(job.run, best["seed"]).path
-    made("scores", str(job.run.path / SCORES))
-    made("predictions", str(folder / PREDICTIONS))
-    made("model" if len(results) == 1 else f"model of the best seed, {best['seed']}", str(folder / MODEL))
-    next_command(f"pmlm predict --model {folder / MODEL} --inputs FILES --output_dir outputs/predictions")
+    model = named(job.config, folder / MODEL)
+    made("scores", named(job.config, job.run.path / SCORES))
+    made("predictions", named(job.config, folder / PREDICTIONS))
+    made("model" if len(results) == 1 else f"model of the best seed, {best['seed']}", model)
+    next_command(f"pmlm predict --model {model} --inputs FILES --output_dir outputs/predictions")

@@ -15,7 +15,6 @@ from typing import Any
 import pyarrow.fs as pafs
 from fsspec import AbstractFileSystem
 
-from pipelines import cluster
 from pipelines.handover.keeper import SUPERSEDED, Keeper
 from pmlm_core.addresses import is_remote
 from pmlm_core.stores import StoreError, serve
@@ -54,14 +53,15 @@ _kept: dict[str, Any] = {}
 
 
 @contextmanager
-def kept_folders(writes: Sequence[Path], reads: Sequence[str]) -> Iterator[str | None]:
+def kept_folders(writes: Sequence[Path], reads: Sequence[str], *, wanted: bool) -> Iterator[str | None]:
     """A keeper for the time of the block, where work may run on other machines; None where it cannot.
 
     Args:
+        wanted: whether it may.
         writes: folders that processes there may write to.
         reads: what they may be sent besides; addresses of stores among it are for themselves to ask.
     """
-    if not cluster.is_remote():
+    if not wanted:
         yield None
         return
     keeper = start_keeper([str(path) for path in writes], [path for path in reads if not is_remote(path)])

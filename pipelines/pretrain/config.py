@@ -53,7 +53,7 @@ class PretrainConfig:
     data_dir: str
     """Folder of blocks that `pmlm preprocess` made."""
     output_dir: str
-    """Folder for runs: each gets a folder of its own; on several machines it must be one that all of them see."""
+    """Folder for runs, each in one of its own; or s3://, gs://, where they are copied as they are worked on here."""
     upload_dir: str | None = None
     """s3://, gs:// or folder to copy checkpoints to; where output_dir was lost, the run goes on from there."""
     run_name: str | None = None

@@ -16,8 +16,10 @@ from pipelines.pretrain.plan import WorkPlan, identity, plan_for, settled_micro_
 from pipelines.pretrain.progress import Progress
 from pipelines.pretrain.rundir import check_unless_new, make_folder, open_run, refuse_other_run
 from pipelines.run_folder import Events, RunDir
+from pipelines.run_place import lies_in_store, named, worked_on_here
 from pipelines.train_group import Group, fit
 from pipelines.upload.background import Uploads
+from pipelines.upload.claim import check_arrived
 from pmlm_core import storage
 from pmlm_core.corpus.manifest import Manifest
 from pmlm_core.errors import CheckpointError, DataError
@@ -33,6 +35,7 @@ def run(config: PretrainConfig) -> None:
         CheckpointError: blocks of another tokenizer, or a checkpoint that could not be written.
         TrainingError: the loss is not finite, or training failed more often than max_failures.
     """
+    config = worked_on_here(config)
     manifest = _blocks(config)
     _check_start(config)
     data = identity(manifest)
@@ -69,7 +72,7 @@ def _run_alone(config: PretrainConfig, manifest: Manifest, run_dir: RunDir, know
         if _has_news(plan, newest):  # killed after its last checkpoint, or given another store or model name now
             _open_sink(plan, manifest).finish("FINISHED")
             _register(plan, newest)
-        _catch_up(plan)
+        check_arrived(config, _catch_up(plan))
         _conclude(plan, newest)
         return
     sink, uploads = _open_sink(plan, manifest), _uploads(plan)
@@ -89,8 +92,7 @@ def _run_alone(config: PretrainConfig, manifest: Manifest, run_dir: RunDir, know
         status = "KILLED"
         raise
     finally:
-        if uploads is not None:
-            uploads.close(leaving=status != "FINISHED")
+        there = uploads is None or uploads.close(leaving=status != "FINISHED")
         progress.stop()
         shutil.rmtree(run_dir.path / "ray", ignore_errors=True)
         if status != "FINISHED":
@@ -98,6 +100,7 @@ def _run_alone(config: PretrainConfig, manifest: Manifest, run_dir: RunDir, know
     folder = checkpoint.folder_of(run_dir.checkpoints, config.max_steps)
     sink.finish(status)
     _register(plan, folder)
+    check_arrived(config, there)
     _conclude(plan, folder)
 
 
@@ -144,15 +147,17 @@ def _uploads(plan: WorkPlan) -> Uploads | None:
     return uploads_of(plan.run, plan.config.upload_dir, plan.config.keep_checkpoints, Events(plan.run))
 
 
-def _catch_up(plan: WorkPlan) -> None:
-    """Upload what a finished run could not."""
+def _catch_up(plan: WorkPlan) -> bool:
+    """Upload what a finished run could not; whether all is there now."""
     uploads = _uploads(plan)
     if uploads is not None:
         events = Events(plan.run)
         before = events.read()[1]
-        uploads.close()
+        there = uploads.close()
         for event in events.read(before)[0]:
             say(event["text"])
+        return there
+    return True
 
 
 def _fit(plan: WorkPlan) -> None:
@@ -181,6 +186,7 @@ def dry_run(config: PretrainConfig) -> None:
     """
     from pipelines.pretrain import dry_run as costs
 
+    config = worked_on_here(config)
     blocks = costs.read_blocks(config.data_dir)
     if blocks is not None:
         _blocks(config)
@@ -252,8 +258,10 @@ def _say_what(plan: WorkPlan, manifest: Manifest, known: bool) -> None:
     say(
         f"{fewer}{config.num_workers} worker{'s' * (config.num_workers != 1)} of {plan.threads} "
         f"thread{'s' * (plan.threads != 1)}{' and a GPU' * config.use_gpu}, micro-batches of {plan.micro_batch_size} "
-        f"rows; everything in {plan.run.path}"
+        f"rows; everything in {named(plan.config, plan.run.path)}"
     )
+    if lies_in_store(plan.config):
+        say(f"worked on in {plan.run.path}")
     if warning := never_together(config):
         warn(warning)
 
@@ -309,12 +317,8 @@ def _conclude(plan: WorkPlan, folder: Path) -> None:
     """Say what there is now, and what to do with it."""
     from pmlm_core.training import checkpoint
 
-    link = Path(plan.config.output_dir).absolute() / "final"
-    was = link.resolve() if link.exists() else None
-    if was != folder.resolve():
-        _point(link, folder)
-        if was is not None and was.parent != folder.resolve().parent:
-            say(f"{link} leads to this run now; it led to {was}")
+    if not lies_in_store(plan.config):
+        _lead_to(folder, Path(plan.config.output_dir).absolute() / "final")
     held_out = checkpoint.read_state(folder).get("held_out")
     if held_out:
         names = (("AE", "ae"), ("PAR", "par"))
@@ -326,9 +330,18 @@ def _conclude(plan: WorkPlan, folder: Path) -> None:
         say(f"held-out loss after {plan.config.max_steps} steps: {', '.join(parts)}")
     best = checkpoint.best(plan.run.checkpoints)
     if best is not None and best != folder:
-        say(f"the lowest held-out loss is that of {best}")
-    made("checkpoint", str(folder))
-    next_command(f'pmlm fill --model {folder} "The old [MASK] went into the house."')
+        say(f"the lowest held-out loss is that of {named(plan.config, best)}")
+    where = named(plan.config, folder)
+    made("checkpoint", where)
+    next_command(f'pmlm fill --model {where} "The old [MASK] went into the house."')
+
+
+def _lead_to(folder: Path, link: Path) -> None:
+    was = link.resolve() if link.exists() else None
+    if was != folder.resolve():
+        _point(link, folder)
+        if was is not None and was.parent != folder.resolve().parent:
+            say(f"{link} leads to this run now; it led to {was}")
 
 
 def _point(link: Path, folder: Path) -> None:

@@ -5,6 +5,7 @@ from typing import Any, ClassVar, Literal
 
 from pipelines.finetune.config import seeds_in
 from pipelines.run_place import check_run_place
+from pmlm_core.addresses import is_remote
 from pmlm_core.errors import ConfigError
 
 Strategy = Literal["paper_grid", "random", "optuna", "optuna_pareto", "asha", "hyperband", "pbt"]
@@ -42,7 +43,7 @@ class SweepConfig:
     data_dir: list[str]
     """Folder of the files: one for all benchmarks, or BENCHMARK=FOLDER for each that has its own."""
     output_dir: str = "outputs/sweep"
-    """Folder for sweeps; with several machines it must be one that all of them see."""
+    """Folder for sweeps, each in one of its own; or s3://, gs://, where they are copied as they are worked on here."""
     upload_dir: str | None = None
     """s3://, gs:// or folder to copy trials and results to; where output_dir was lost, the sweep goes on from it."""
     run_name: str | None = None
@@ -133,10 +134,10 @@ class SweepConfig:
         if self.strategy == "pbt" and (self.num_samples or 2) < 2:
             raise ConfigError("pbt needs a population: num_samples of 2 or more")
         check_run_place(self.output_dir, self.run_name, self.upload_dir)
-        if self.strategy == "pbt" and self.upload_dir is not None:
+        if self.strategy == "pbt" and (self.upload_dir is not None or is_remote(self.output_dir)):
             raise ConfigError(
                 "pbt's population is kept by Tune in pickled files, which are not uploaded, for what lies in a store "
-                "is not to run code: leave out upload_dir, or take another strategy"
+                "is not to run code: give a folder for output_dir and no upload_dir, or take another strategy"
             )
         if len(self.benchmark) > 1 and self.register_model not in (None, "none"):
             raise ConfigError(

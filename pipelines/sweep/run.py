@@ -3,7 +3,7 @@
 import json
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -16,12 +16,14 @@ from pipelines.finetune.tell import tell_rows
 from pipelines.handover.files import kept_folders
 from pipelines.lock import locked
 from pipelines.output_folder import check_output_dir
+from pipelines.run_place import lies_in_store, named, worked_on_here
 from pipelines.sweep import upload
 from pipelines.sweep.board import Board, Standing
 from pipelines.sweep.config import SweepConfig
 from pipelines.sweep.course import RESULT, Course, courses
 from pipelines.sweep.trials import FAILURE
 from pipelines.tracking.redact import redacted
+from pipelines.upload.claim import check_arrived
 from pmlm_core import storage
 from pmlm_core.errors import PmlmError, TrainingError
 
@@ -38,6 +40,7 @@ def run(config: SweepConfig) -> None:
         DataError: files are missing or unusable.
         TrainingError: no trial of a benchmark came to its end.
     """
+    config = worked_on_here(config)
     check_output_dir(config.output_dir)
     found, rejects = courses(config)
     sweep = found[0].run.path.parent
@@ -55,7 +58,9 @@ def run(config: SweepConfig) -> None:
         for course, left_out in zip(found, rejects, strict=True):
             tell_rows(course.job, left_out, written=True)
             storage.write_lines(str(course.run.path / REJECTS), left_out.lines())
-        say(f"{'sweep' if all(known) else 'new sweep'} {sweep.name}: everything in {sweep}")
+        say(f"{'sweep' if all(known) else 'new sweep'} {sweep.name}: everything in {named(config, sweep)}")
+        if lies_in_store(config):
+            say(f"worked on in {sweep}")
         results = {course.benchmark.name: result for course in found if (result := _finished(course, config))}
         for name in results:
             say(f"{name} is finished: it was swept before")
@@ -69,6 +74,7 @@ def run(config: SweepConfig) -> None:
                     check_fits(config)
                     more, failure = _sweep([_encoded(course) for course in left], config, news, keeper)
                     results |= more
+        check_arrived(config, news.all_there)
         _conclude([course for course in found if course.benchmark.name in results], results, config)
         if failure is not None:
             raise failure
@@ -82,6 +88,7 @@ def dry_run(config: SweepConfig) -> None:
     """
     from pipelines.sweep.plan import describe
 
+    config = worked_on_here(config)
     check_output_dir(config.output_dir)
     found, rejects = courses(config)
     for course, left_out in zip(found, rejects, strict=True):
@@ -107,7 +114,7 @@ def _encoded(course: Course) -> Course:
 
 
 def _sweep(
-    all_courses: Sequence[Course], config: SweepConfig, news: Callable[[], None], keeper: str | None
+    all_courses: Sequence[Course], config: SweepConfig, news: upload.News, keeper: str | None
 ) -> tuple[dict[str, dict[str, Any]], TrainingError | None]:
     """Every benchmark in a thread of its own: they share the cluster, and none waits for another's last trial.
 
@@ -193,12 +200,13 @@ def _conclude(all_courses: Sequence[Course], results: dict[str, dict[str, Any]],
         result = results[course.benchmark.name]
         tell(result)
         folder = course.trials / result["winner"]["trial"]
-        made("result", str(course.run.path / RESULT))
+        made("result", named(config, course.run.path / RESULT))
         if (folder / MODEL).is_dir():
-            made("winner's model", str(folder / MODEL))
+            model = named(config, folder / MODEL)
+            made("winner's model", model)
             if config.register_model != "none":
                 name = config.register_model or f"{config.experiment_prefix}{course.benchmark.name}"
                 register(folder, folder / MODEL, name, config.tracking_uri, alias="champion")
-            next_command(f"pmlm predict --model {folder / MODEL} --inputs FILES --output_dir outputs/predictions")
+            next_command(f"pmlm predict --model {model} --inputs FILES --output_dir outputs/predictions")
     if all_courses:
         next_command(f"pmlm compare --sweep {all_courses[0].run.path.parent.name}")

@@ -99,12 +99,22 @@ def _fetch_course(course: Course, home: str) -> None:
             draft.replace(course.run.path / name)
 
 
+class News:
+    """Called when there is something new to copy; afterwards it knows whether all of it got there."""
+
+    def __init__(self, wake: Callable[[], None] = lambda: None) -> None:
+        self._wake, self.all_there = wake, True
+
+    def __call__(self) -> None:
+        self._wake()
+
+
 @contextmanager
-def uploading(found: Sequence[Course]) -> Iterator[Callable[[], None]]:
+def uploading(found: Sequence[Course]) -> Iterator[News]:
     """Copy the sweep whenever what is yielded is called, and at the end of the block."""
     first = found[0]
     if first.config.upload_dir is None:
-        yield lambda: None
+        yield News()
         return
     home, sent = home_of(first), finished.Finished()
     ended: dict[Path, bool] = {}
@@ -119,12 +129,12 @@ def uploading(found: Sequence[Course]) -> Iterator[Callable[[], None]]:
         return []  # of each trial the board tells
 
     uploads = Uploads(mirror, home, lambda kind, text: warn(text) if kind == "warning" else say(text), "trials")
-    done = False
+    news, done = News(uploads.wake), False
     try:
-        yield uploads.wake
+        yield news
         done = True
     finally:
-        uploads.close(leaving=not done)
+        news.all_there = uploads.close(leaving=not done)
 
 
 def _mirror_trial(

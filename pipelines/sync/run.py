@@ -12,6 +12,7 @@ from pathlib import Path
 
 from pipelines.console import say, warn
 from pipelines.lock import locked
+from pipelines.run_place import folder_of
 from pipelines.sync.config import SyncConfig
 from pipelines.tracking import artifacts, models
 from pipelines.tracking.delivery import Delivery
@@ -40,7 +41,7 @@ def run(config: SyncConfig) -> None:
         PmlmError: the store did not take a run within `timeout` seconds.
         ConfigError: the folder holds no run, or one that is being trained, which sends its figures by itself.
     """
-    top = Path(config.run_dir).absolute()
+    top = Path(folder_of(config.run_dir)).absolute()
     if next(top.rglob(FILE_NAME), None) is None:
         raise ConfigError(
             f"{config.run_dir} holds no {FILE_NAME}, so it is not the folder of a tracked run or of a sweep; "

@@ -42,8 +42,8 @@ class Uploads:
                 self._thread.start()
         self._wanted.set()
 
-    def close(self, leaving: bool = False) -> None:
-        """Catch up with what is missing, or say that it cannot be; raises nothing.
+    def close(self, leaving: bool = False) -> bool:
+        """Catch up with what is missing, or say that it cannot be; raises nothing. Returns whether all is there.
 
         Args:
             leaving: the machine goes, or the user waits for the end: a store that is away is not waited for, and one
@@ -54,6 +54,7 @@ class Uploads:
         self.wake()
         if self._thread is not None:
             self._thread.join(_LEAVING_S if leaving else None)
+        return not (self._away or (self._thread is not None and self._thread.is_alive()))
 
     def _work(self) -> None:
         while True:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from pipelines.run_folder import RUN_FILE, RunDir
+from pipelines.run_place import lies_in_store
 from pipelines.tracking.redact import redact
 from pipelines.upload import lease
 from pipelines.upload.background import short
@@ -66,3 +67,16 @@ def may_be_away(home: str, upload_dir: str, *, can_do_without: bool, say: Callab
                 f"upload_dir out ({PATIENCE_VARIABLE} says how long a store is waited for)"
             ) from error
         say(f"warning: {redact(home)} has not answered ({short(error)}); going on with what is here")
+
+
+def check_arrived(config: Any, all_there: bool) -> None:
+    """Refuse to call a run done whose place is a store that has not all of it; elsewhere it has been warned of.
+
+    Raises:
+        CheckpointError: with the way out.
+    """
+    if lies_in_store(config) and not all_there:
+        raise CheckpointError(
+            f"what was made is not all in {redact(config.upload_dir)} yet; it is in {config.output_dir} on this "
+            "machine. The same command here, when the store is back, sends it and computes nothing again"
+        )

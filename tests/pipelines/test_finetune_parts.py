@@ -64,7 +64,7 @@ def job_for(options: dict[str, Any], seed: int = 0) -> Job:
         ({"seeds": "1,1"}, "different numbers, as 1,2,3,4,5"),
         ({"seeds": "one"}, "different numbers"),
         ({"run_name": "a/b"}, "plain folder name"),
-        ({"output_dir": "s3://bucket/runs"}, "object stores cannot"),
+        ({"output_dir": "s3://bucket/runs", "upload_dir": "there"}, "in a store already"),
         ({"batch_size": 10, "num_workers": 4}, "num_workers may be 1, 2 or 5"),
     ],
 )

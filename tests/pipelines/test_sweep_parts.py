@@ -185,7 +185,7 @@ def test_what_cannot_be_is_refused_before_ray_starts(
         ({"strategy": "pbt", "num_workers": 2}, "workers? .* leave num_workers at 1"),
         ({"strategy": "hyperband", "num_workers": 2}, "hyperband pauses trials"),
         ({"seeds": "1,1"}, "different numbers"),
-        ({"output_dir": "s3://bucket/x"}, "must be a folder"),
+        ({"output_dir": "s3://bucket/x", "strategy": "pbt"}, "give a folder for output_dir"),
         ({"data_dir": ["mrpc=x"]}, "none of the benchmarks"),
     ],
 )

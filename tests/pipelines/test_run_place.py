@@ -1,0 +1,157 @@
+"""Runs whose output_dir is an address of a real S3 server: worked on here, to be found there, gone on with from there."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+from finetuning_data import make_checkpoint, options_for, write_reviews
+from sweeping_data import make_sweep
+
+from pipelines.compare.config import CompareConfig
+from pipelines.compare.folder_source import FolderSource
+from pipelines.finetune.config import FinetuneConfig
+from pipelines.finetune.run import run as finetune
+from pipelines.pretrain import run as stage
+from pipelines.run_place import folder_of, lies_in_store, named, work_folder, worked_on_here
+from pipelines.sweep.config import SweepConfig
+from pipelines.sweep.run import run as sweep
+from pipelines.upload import checkpoints, lease
+from pmlm_core import storage
+from pmlm_core.errors import CheckpointError, ConfigError
+from tests.bucket_server import bucket_on_a_server
+from tests.pipelines.test_pretrain_loop import OPTIONS, Pulled
+from tests.pipelines.training_without_ray import config_for, curve, pretrain_here, train_here
+
+
+@pytest.fixture(scope="module")
+def bucket() -> Iterator[str]:
+    with bucket_on_a_server("placed") as uri:
+        yield uri
+
+
+@pytest.fixture(autouse=True)
+def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The cache of this machine, which is new."""
+    monkeypatch.setenv("PMLM_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("PMLM_STORE_SECONDS", "0.5")
+    for name, seconds in (("_RENEW_S", 0.2), ("_LOST_S", 1.0), ("_LOOK_S", 0.1)):
+        monkeypatch.setattr(lease, name, seconds)
+    return tmp_path / "cache"
+
+
+def told(capsys: pytest.CaptureFixture[str]) -> str:
+    return " ".join(capsys.readouterr().out.split())
+
+
+def test_an_address_is_a_folder_of_this_machine_and_a_place_to_copy_to(machine: Path):
+    config = worked_on_here(
+        FinetuneConfig(task="rte", model="m", data_dir="d", output_dir="s3://bucket/runs/?region=eu")
+    )
+    folder = work_folder("s3://bucket/runs?region=eu")
+    assert (config.output_dir, config.upload_dir) == (str(folder), "s3://bucket/runs?region=eu")
+    assert folder.parent == machine / "runs"
+    assert lies_in_store(config)
+    assert named(config, folder / "run" / "seed-0") == "s3://bucket/runs/run/seed-0?region=eu"
+    assert work_folder("s3://bucket/others") != folder
+    assert folder_of("s3://bucket/runs/run?region=eu") == "s3://bucket/runs/run?region=eu"  # nothing of it is here
+    (folder / "run").mkdir(parents=True)
+    assert folder_of("s3://bucket/runs/?region=eu") == str(folder)
+    ordinary = FinetuneConfig(task="rte", model="m", data_dir="d", output_dir="out", upload_dir="s3://bucket/runs")
+    assert worked_on_here(ordinary) is ordinary
+    assert not lies_in_store(ordinary)
+    assert named(ordinary, Path("out") / "run") == "out/run"
+
+
+def test_pretraining_is_found_there_and_goes_on_on_another_machine(
+    tmp_path: Path, blocks: str, bucket: str, machine: Path, capsys: pytest.CaptureFixture[str]
+):
+    in_peace = train_here(config_for(blocks, tmp_path / "peace", **OPTIONS))
+    place = f"{bucket}/{tmp_path.name}"
+    options = {**config_for(blocks, tmp_path, **OPTIONS, cpus_per_worker=1), "output_dir": place}
+
+    def pull(figures: Any) -> None:
+        if figures["step"] == 16:
+            raise Pulled
+
+    with pytest.raises(Pulled):
+        pretrain_here(options, pull)
+    shutil.rmtree(machine)
+    capsys.readouterr()
+    pretrain_here(options)
+    said = told(capsys)
+    assert "fetched step-00000015 of this run" in said
+    final = f"{place}/run/checkpoints/step-00000024"
+    assert f"made checkpoint: {final}" in said
+    assert f"pmlm fill --model {final}" in said
+    assert curve(Path(folder_of(f"{place}/run"))) == curve(in_peace)
+    assert not (work_folder(place) / "final").exists()
+
+    there = checkpoints._whole(storage.join(place, "run", "checkpoints"))
+    (in_peace / "checkpoints" / "step-00000024" / "model.safetensors").unlink()
+    assert json.loads(there["step-00000024"])["step"] == 24
+    capsys.readouterr()
+    pretrain_here(options)
+    assert "is finished: all 24 steps were done before" in told(capsys)
+
+
+def test_a_run_is_not_called_done_before_it_is_there(
+    tmp_path: Path, blocks: str, bucket: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    place = f"{bucket}/{tmp_path.name}"
+    options = {**config_for(blocks, tmp_path, **OPTIONS, cpus_per_worker=1), "output_dir": place, "max_steps": 2}
+    really = checkpoints.mirror
+
+    def away(*given: Any, **more: Any) -> Any:
+        raise OSError("away")
+
+    monkeypatch.setattr(checkpoints, "mirror", away)
+    for _ in range(2):
+        with pytest.raises(CheckpointError, match="The same command here, when the store is back, sends it"):
+            pretrain_here({**options, "eval_steps": 2})
+    assert "made checkpoint" not in told(capsys)
+    monkeypatch.setattr(checkpoints, "mirror", really)
+    monkeypatch.setattr(stage, "_fit", None)  # nothing is trained
+    pretrain_here({**options, "eval_steps": 2})
+    assert f"made checkpoint: {place}/run/checkpoints/step-00000002" in told(capsys)
+
+
+def test_finetuning_is_found_there_and_compared(
+    tmp_path: Path, sample_tokenizer_dir: str, bucket: str, machine: Path, capsys: pytest.CaptureFixture[str]
+):
+    model = make_checkpoint(tmp_path / "final", sample_tokenizer_dir)
+    place = f"{bucket}/{tmp_path.name}"
+    options = options_for("classification", model, write_reviews(tmp_path / "data"), tmp_path, num_train_epochs=1)
+    config = FinetuneConfig(**{**options, "output_dir": place})
+    config.validate()
+    finetune(config)
+    said = told(capsys)
+    assert f"made model: {place}/run/seed-0/model" in said
+    assert {"config.json", "model.safetensors"} <= set(storage.names_in(f"{place}/run/seed-0/model"))
+    (run,) = FolderSource(CompareConfig(folders=[f"{place}/run"])).runs()
+    assert run.params["task"] == "classification"
+    shutil.rmtree(machine)
+    with pytest.raises(ConfigError, match="read on the machine that made them"):
+        FolderSource(CompareConfig(folders=[f"{place}/run"]))
+    finetune(config)
+    assert "seed 0 is finished: it was trained and scored before" in told(capsys)
+
+
+@pytest.mark.slow
+def test_a_sweep_is_found_there(
+    tmp_path: Path, sample_tokenizer_dir: str, bucket: str, capsys: pytest.CaptureFixture[str]
+):
+    place = f"{bucket}/{tmp_path.name}"
+    made = make_sweep(tmp_path, sample_tokenizer_dir, num_samples=2, finalists=0, strategy="random")
+    config = SweepConfig(**{**asdict(SweepConfig(**made)), "output_dir": place})
+    config.validate()
+    sweep(config)
+    said = told(capsys)
+    assert f"made result: {place}/sweep/reviews/result.json" in said
+    winner = json.loads(storage.read_bytes(f"{place}/sweep/reviews/result.json"))["winner"]["trial"]
+    model = f"{place}/sweep/reviews/trials/{winner}/model"
+    assert f"made winner's model: {model}" in said
+    assert "model.safetensors" in storage.names_in(model)
