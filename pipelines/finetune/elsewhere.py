@@ -18,7 +18,9 @@ _NOBODY = "-"
 
 def read_by(job: Job) -> tuple[str, ...]:
     """Folders of this machine that a worker on another one may need."""
-    return job.config.data_dir, job.source.path, str(job.cache_dir)
+    parts = (job.train, *([job.choose] if job.choose else []), *job.final)
+    features = {os.path.dirname(part.features) for part in parts if part.features}
+    return job.config.data_dir, job.source.path, *sorted({str(job.cache_dir), *features})
 
 
 def job_here(job: Job, keeper: str | None) -> Job:

@@ -68,7 +68,11 @@ def run(config: SweepConfig) -> None:
         with upload.uploading(found) as news:
             if left:
                 reads = {path for course in left for path in read_by(course.job)}
-                with cluster.connected(), kept_folders([course.run.path for course in left], sorted(reads)) as keeper:
+                folders = [course.run.path for course in left]
+                with (
+                    cluster.connected(),
+                    kept_folders(folders, sorted(reads), wanted=cluster.is_remote()) as keeper,
+                ):
                     from pipelines.sweep.plan import check_fits
 
                     check_fits(config)

@@ -151,7 +151,14 @@ def _train(told: Told, point: Point, place: Place, report: "Reporter", ended: En
     release(job.run)  # an attempt whose process died
     # Tune tries a trial again, and stops one by ending its process: Ray Train must not start workers anew meanwhile.
     group = Group(
-        job.run, job.attempt, config.num_workers, job.threads, config.use_gpu, max_failures=0, reads=read_by(job)
+        job.run,
+        job.attempt,
+        config.num_workers,
+        job.threads,
+        config.use_gpu,
+        max_failures=0,
+        reads=read_by(job),
+        on_cluster=told.keeper is not None,
     )
     try:
         fit(group, ray_worker, {"job": job}, meanwhile=lambda: report.from_journal(batches.steps_per_epoch))

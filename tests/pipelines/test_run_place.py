@@ -1,4 +1,4 @@
-"""Runs whose output_dir is an address of a real S3 server: worked on here, to be found there, gone on with from there."""
+"""Runs whose output_dir is an address of a real S3 server: worked on here, found there, gone on with from there."""
 
 import json
 import shutil
