@@ -16,6 +16,10 @@ def _never() -> bool:
     return False
 
 
+def _nothing() -> None:
+    """Everything is where it belongs as soon as it is written."""
+
+
 @dataclass(frozen=True)
 class Team:
     """This worker, among `world` workers.
@@ -24,6 +28,7 @@ class Team:
         report: tells Ray of checkpoints and evaluations (every rank calls it).
         told: whether this worker has heard that all have to leave; costs next to nothing.
         draining: whether a worker's node is about to be taken away, the same on every rank (every rank calls it).
+        flush: hands over to the driver what this worker has written for it elsewhere: figures, events.
     """
 
     rank: int = 0
@@ -31,6 +36,7 @@ class Team:
     report: Callable[[Mapping[str, float]], None] = _ignore
     told: Callable[[], bool] = _never
     draining: Callable[[], bool] = _never
+    flush: Callable[[], None] = _nothing
 
     @property
     def leads(self) -> bool:

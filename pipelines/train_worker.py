@@ -48,6 +48,7 @@ def work_in(
             report=lambda figures: ray.train.report(dict(figures)),
             told=lambda: was_told() or (rank == 0 and request.is_asked()),
             draining=lambda: getattr(ray.train, "get_preemption_info", _none)() is not None,
+            flush=post.flush,
         )
         place = ray.util.get_current_placement_group()
         held = {} if place is None else {"placement_group": place.id.hex()}

@@ -93,7 +93,7 @@ def _train(
     chooser = None if job.choose is None else Chooser(job, family, team, precision)
 
     def published(step: int, folder: Path) -> None:
-        hand_over(job.run, 1, lambda text: events.add("warning", text), best_first=True)
+        hand_over(job.run, team, 1, lambda text: events.add("warning", text), best_first=True)
         events.add("checkpoint", step=step)
 
     writer = CheckpointWriter(

@@ -14,8 +14,10 @@ from pmlm_core.training import checkpoint
 _FETCHING_S = 3600.0
 
 
-def hand_over(run: RunDir, keep: int, warn: Callable[[str], None], *, best_first: bool = False) -> None:
+def hand_over(run: RunDir, team: Team, keep: int, warn: Callable[[str], None], *, best_first: bool = False) -> None:
     """Give the driver the newest checkpoints of a run whose folder a worker's own stands in for; else nothing.
+
+    The figures of the steps before go first: who goes on from the checkpoint does not compute them again.
 
     Raises:
         CheckpointError: they did not get there.
@@ -23,6 +25,7 @@ def hand_over(run: RunDir, keep: int, warn: Callable[[str], None], *, best_first
     if run.home is None:
         return
     try:
+        team.flush()
         mirror(run, run.home, keep, warn, beside=(), best_first=best_first)
     except (OSError, DataError) as error:
         raise CheckpointError(f"the checkpoint did not get to the machine of the command: {short(error)}") from error

@@ -76,7 +76,7 @@ def train(plan: WorkPlan, team: Team) -> None:
     held_out = HeldOut(plan, precision, team.rank, team.world) if config.eval_rows else None
 
     def published(step: int, folder: Path) -> None:
-        hand_over(plan.run, config.keep_checkpoints, lambda text: events.add("warning", text))
+        hand_over(plan.run, team, config.keep_checkpoints, lambda text: events.add("warning", text))
         events.add("checkpoint", plan.run.named(folder), step=step)
 
     writer = CheckpointWriter(

@@ -141,7 +141,7 @@ def _train(told: Told, point: Point, place: Place, report: "Reporter", ended: En
         complete(job)
         return
     if job.config.num_workers == 1:
-        finetune(job, Team(report=report))
+        finetune(job, Team(report=report, flush=lambda: place.hand_over(with_checkpoints=False)))
         return
     from pipelines.train_group import Group, fit, release
 
