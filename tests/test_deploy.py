@@ -75,9 +75,9 @@ def test_the_head_can_start_nodes(path, module):
     assert f"pip install --constraint constraints.txt {module}" in (ROOT / path).read_text()
 
 
-def test_three_lines_are_to_be_edited():
+def test_two_lines_are_to_be_edited():
     lines = [line for line in (ROOT / "cluster.yaml").read_text().splitlines() if "EDIT-ME" in line]
-    assert len([line for line in lines if not line.startswith("#")]) == 3
+    assert len([line for line in lines if not line.startswith("#")]) == 2
 
 
 @pytest.mark.parametrize("path", CLUSTERS[:2])

@@ -6,8 +6,9 @@
     sudo python deploy/testbed/hosts.py down
 
 A host has processes, host name, home, /tmp/ray, /dev/shm and network of its own; it shares the file system with this
-machine, so that ROOT/shared stands for NFS and the Python environment is the one that runs this script. Needs root on
-Linux, and Debian's packages openssh-server, rsync and iproute2.
+machine, so that ROOT/shared stands for NFS and the Python environment is the one that runs this script. Under ROOT/runs
+each has a disk of its own, that of pmlm-1 being this machine's. Needs root on Linux, and Debian's packages
+openssh-server, rsync and iproute2.
 """
 
 import argparse
@@ -56,6 +57,7 @@ mount --bind {own}/hosts /etc/hosts
 {keep_python}
 mount --rbind {own}/home {home}
 mount -t tmpfs -o size=1g tmpfs /dev/shm
+{own_disk}
 mkdir -p /run/sshd
 exec {sshd} -D -e -f {own}/sshd_config
 """
@@ -77,7 +79,8 @@ def up() -> None:
     refuse_what_cannot_work()
     down()
     ROOT.mkdir(mode=0o700)
-    (ROOT / "shared").mkdir()
+    for folder in ("shared", "runs"):
+        (ROOT / folder).mkdir()
     for key in ("key", "host_key"):
         run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(ROOT / key))
     run("ip", "link", "add", BRIDGE, "type", "bridge")
@@ -117,7 +120,8 @@ def start(name: str) -> None:
     run(*inside, "link", "set", "eth0", "up")
     run(*inside, "link", "set", "lo", "up")
     run(*inside, "route", "add", "default", "via", f"{NET}.1")
-    boot = BOOT.format(name=name, own=own, home=home, sshd=sshd, keep_python=_keep_python(own, home))
+    disk = "" if name == "pmlm-1" else f"mount -t tmpfs tmpfs {ROOT}/runs"
+    boot = BOOT.format(name=name, own=own, home=home, sshd=sshd, keep_python=_keep_python(own, home), own_disk=disk)
     with open(own / "sshd.log", "ab") as log:
         process = subprocess.Popen(
             ["ip", "netns", "exec", name, "unshare", "--mount", "--pid", "--fork", "--uts", "--mount-proc",

@@ -2,7 +2,8 @@
 
     sudo python deploy/testbed/trial.py [--recipe recipes/pretrain/demo.yaml] [--inputs 'books/*.zst'] [--keep]
 
-The same pre-training runs three times: undisturbed; with the hosts of its workers cut off from each other for a while
+The same pre-training runs three times: undisturbed, in a folder that all hosts share; and, as the sweep, in one of the
+head's own disk, which the other hosts do not see: with the hosts of its workers cut off from each other for a while
 and then one of them from the head until Ray gives it up; and with the host of a worker killed after the first
 checkpoint. All must end with the same weights, bit by bit. Everything is torn down again at the end, whatever happened.
 `make cluster-test` runs it; it takes about a quarter of an hour on two cores.
@@ -28,6 +29,8 @@ HERE = Path(__file__).resolve().parent
 CLUSTER = HERE / "cluster.yaml"
 HEAD = hosts.HOSTS["pmlm-1"]
 SHARED = hosts.ROOT / "shared"
+RUNS = hosts.ROOT / "runs"
+"""The same path on every host, and on each another disk."""
 SSH = [
     "ssh",
     "-q",
@@ -175,9 +178,8 @@ def compare(undisturbed: Path, disturbed: Path) -> None:
     say(f"the same weights, and the same losses at all {len(steps)} logged steps (the last: {steps[max(steps)]:.4f})")
 
 
-def pretrain(name: str, recipe: str, *more: str) -> tuple[Path, str]:
+def pretrain(folder: Path, recipe: str, *more: str) -> tuple[Path, str]:
     """Start a pre-training; its folder and its job."""
-    folder = SHARED / name
     job = submit(
         "pretrain", "--config", recipe, "--data_dir", f"{SHARED}/blocks", "--output_dir", str(folder),
         "--num_workers", "2", "--max_failures", "3", *more,
@@ -196,20 +198,20 @@ def try_everything(given: argparse.Namespace) -> None:
     blocks = ["--tokenizer", f"{SHARED}/tokenizer", "--output_dir", f"{SHARED}/blocks"]
     finish(submit("preprocess", "--config", recipe, *inputs, *blocks), 1200)
 
-    undisturbed, job = pretrain("undisturbed", recipe, *given.pretrain)
+    undisturbed, job = pretrain(SHARED / "undisturbed", recipe, *given.pretrain)
     finish(job, given.limit)
     if "FINISHED" not in (found := command(*PMLM, "submit", "--status", job)):
         raise SystemExit(f"error: the MLflow run of job {job} is not found:\n{found}")
 
     if not given.no_cut:
-        cut, job = pretrain("cut", recipe, *given.pretrain)
+        cut, job = pretrain(RUNS / "cut", recipe, *given.pretrain)
         until("the first checkpoint", lambda: any(cut.glob("*/checkpoints/step-*")), given.limit, every=1)
         cut_off(cut, given.limit)
         finish(job, given.limit)
         compare(undisturbed, cut)
         until("three nodes again", three_nodes, 300)
 
-    disturbed, job = pretrain("disturbed", recipe, *given.pretrain)
+    disturbed, job = pretrain(RUNS / "disturbed", recipe, *given.pretrain)
     until("the first checkpoint", lambda: any(disturbed.glob("*/checkpoints/step-*")), given.limit, every=1)
     lost = victim()
     hosts.kill(lost)
@@ -218,7 +220,7 @@ def try_everything(given: argparse.Namespace) -> None:
     compare(undisturbed, disturbed)
 
     if not given.no_sweep:
-        model = ["--model", f"{undisturbed}/final", "--output_dir", f"{SHARED}/sweep"]
+        model = ["--model", f"{undisturbed}/final", "--output_dir", f"{RUNS}/sweep"]
         finish(submit("sweep", "--config", "recipes/sweep/demo.yaml", *model), 1200)
 
 

@@ -12,19 +12,22 @@ from pipelines.doctor.config import DoctorConfig
 from pipelines.doctor.finding import Finding, error
 from pipelines.doctor.pretraining import PREPROCESSING, Weight, weigh
 from pipelines.inner_command import class_of, parse
+from pipelines.sweep.config import KEEPING_STATES
 from pipelines.tracking.patience import Attempt
 from pmlm_core import storage
 
 _WRITTEN = ("output_dir", "upload_dir")
 _READ = ("inputs", "data_dir", "tokenizer", "model", "init_checkpoint")
-_FOLDERS_RENAMED = ("pretrain", "finetune", "sweep")
+_TRAINING = ("pretrain", "finetune", "sweep")
+_SERVED = ("output_dir", "data_dir", "model", "init_checkpoint")
 
 
 @dataclass(frozen=True)
 class Place:
     """A path or address; `option` is who names it. `renames`: checkpoints are renamed into place there.
 
-    `given`: the user's own wish, not a file's that may have been written for another machine.
+    `given`: the user's own wish, not a file's that may have been written for another machine. `through_driver`: nodes
+    that do not see it are served by the command's machine (pipelines/handover).
     """
 
     path: str
@@ -32,6 +35,7 @@ class Place:
     written: bool
     renames: bool = False
     given: bool = True
+    through_driver: bool = False
 
 
 @dataclass(frozen=True)
@@ -108,8 +112,11 @@ def _places(stage: str, config: Any, *, given: bool) -> list[Place]:
                 continue
             path = each.rpartition("=")[2] if stage == "sweep" and name == "data_dir" else each
             path = _absolute(_above_wildcards(path) if name == "inputs" else path)
-            renames = name == "output_dir" and stage in _FOLDERS_RENAMED
-            found.append(Place(path, f"{stage} {name}", name in _WRITTEN, renames, given))
+            renames = name == "output_dir" and stage in _TRAINING and not storage.is_remote(path)
+            served = name in _SERVED and stage in _TRAINING and not storage.is_remote(path)
+            if name == "output_dir" and getattr(config, "strategy", "") in KEEPING_STATES:
+                served = False
+            found.append(Place(path, f"{stage} {name}", name in _WRITTEN, renames, given, served))
     return found
 
 
@@ -122,6 +129,8 @@ def _each_once(places: list[Place]) -> tuple[Place, ...]:
             found[place.path] = place
         elif place.renames and not known.renames:
             found[place.path] = dataclasses.replace(known, renames=True)
+        if not (place.through_driver and known.through_driver):
+            found[place.path] = dataclasses.replace(found[place.path], through_driver=False)
     return tuple(found.values())
 
 

@@ -35,7 +35,18 @@ def check(examined: list[Examined], jobs: tuple[Job, ...], made: tuple[str, ...]
             findings += _read(each, what, made)
     seen_by = max((len(each.touched or each.seen) for each in examined), default=0)
     summary = f"{len(examined)} looked at from {seen_by} node{'s' * (seen_by != 1)}" if examined else "none given"
+    served = [label for each in examined if each.place.through_driver for label in _unseen(each)]
+    if served:
+        summary += f"; to {named(dict.fromkeys(served))}, which do not see all, this command's machine sends files"
     return Check("paths", summary, tuple(findings))
+
+
+def _unseen(each: Examined) -> list[str]:
+    """Nodes that have nothing there, or a disk of their own."""
+    if each.place.written:
+        return [label for label, answer in each.touched.items() if answer.value and not answer.value.read]
+    there = (each.here or Seen("missing")).kind != "missing"
+    return [label for label, answer in each.seen.items() if there and answer.value and answer.value.kind == "missing"]
 
 
 def _written(each: Examined, what: str) -> list[Finding]:
@@ -48,6 +59,8 @@ def _written(each: Examined, what: str) -> list[Finding]:
                     f"{what}: {cleaned(answer.failure, each.place.path)}", "See to the mount there; it may hang.", label
                 )
             )
+            continue
+        if each.place.through_driver and label in _unseen(each):
             continue
         values[label] = answer.value
         if not answer.value.read:
@@ -127,6 +140,8 @@ def _read(each: Examined, what: str, made: tuple[str, ...]) -> list[Finding]:
     ]
     values = {label: answer.value for label, answer in each.seen.items() if answer.failure is None}
     for label, seen in values.items():
+        if each.place.through_driver and seen.failure is None and label in _unseen(each):
+            continue
         if seen != here:
             why = seen.failure or ("it is not there" if seen.kind == "missing" else "files or their sizes differ")
             findings.append(

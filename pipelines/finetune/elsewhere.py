@@ -1,16 +1,18 @@
 """A fine-tuning job on a machine that may not see the driver's files: what is missing is fetched from there."""
 
 import os
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 from pipelines.finetune.features import MANIFEST, Drafts
 from pipelines.finetune.job import Job, Part
-from pipelines.finetune.source import Source
-from pipelines.handover.files import address
+from pipelines.finetune.source import Source, open_source
+from pipelines.handover.files import address, sees
 from pipelines.handover.standin import cache_folder
 from pipelines.model_here import local_copy
 from pmlm_core import storage
+from pmlm_core.errors import PmlmError
 
 _NOBODY = "-"
 """Who asks: nothing is written."""
@@ -29,11 +31,11 @@ def job_here(job: Job, keeper: str | None) -> Job:
     Args:
         keeper: of the driver's machine; None where every worker sees its folders.
     """
-    source = _source_here(job.source, keeper)
-    if keeper is None:
-        return replace(job, source=source)
+    job = replace(job, source=job.source.here())
+    if keeper is None or sees(job.run.path, keeper):
+        return job
     data_dir = job.config.data_dir
-    if "://" not in data_dir and not os.path.isdir(data_dir):
+    if "://" not in data_dir:  # whatever lies here under that path may be something else
         data_dir = address(keeper, _NOBODY, data_dir)
 
     def here(part: Part) -> Part:
@@ -42,18 +44,19 @@ def job_here(job: Job, keeper: str | None) -> Job:
     return replace(
         job,
         config=replace(job.config, data_dir=data_dir),
-        source=source,
+        source=_source_here(job.source, keeper),
         train=here(job.train),
         choose=job.choose and here(job.choose),
         final=tuple(here(part) for part in job.final),
     )
 
 
-def _source_here(source: Source, keeper: str | None) -> Source:
+def _source_here(source: Source, keeper: str) -> Source:
     if source.uri is not None and storage.is_remote(source.uri):
-        return source.here()
-    if keeper is None or os.path.isfile(os.path.join(source.path, "config.json")):
         return source
+    with suppress(PmlmError, OSError):
+        if open_source(source.path).sha256 == source.sha256:
+            return source
     fetched = local_copy(address(keeper, _NOBODY, source.path), known_as=source.sha256)
     return replace(source, path=fetched, uri=source.uri or source.path)
 

@@ -78,8 +78,8 @@ def kept_folders(writes: Sequence[Path], reads: Sequence[str], *, wanted: bool) 
 
 
 def sees(folder: Path, keeper: str | None) -> bool:
-    """Whether this machine sees a folder that a keeper's machine writes, and not one of its own of the same name."""
-    return keeper is None or _mark(folder, keeper).exists()
+    """Whether this machine sees a folder in or below which a keeper writes, not one of its own of the same name."""
+    return keeper is None or any(_mark(each, keeper).exists() for each in (folder, *folder.parents[:2]))
 
 
 def _mark(folder: Path, keeper: str) -> Path:
@@ -104,16 +104,9 @@ def path_in(uri: str) -> str:
     return "/" + uri.partition("://")[2].partition("/")[2]
 
 
-def found_at(path: str, home: str, marker: str) -> str:
-    """A path of the driver's machine, or its address if this machine has nothing of the kind under that path.
-
-    Args:
-        home: address of the driver's run folder.
-        marker: a file that is in it if it is there.
-    """
-    if is_remote(path) or os.path.exists(os.path.join(path, marker)):
-        return path
-    asked = kept(home)
+def address_like(other: str, path: str) -> str:
+    """The address of another path of the same machine, for the same process."""
+    asked = kept(other)
     return address(asked.keeper, asked.holder, path)
 
 

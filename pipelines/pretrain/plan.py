@@ -3,12 +3,13 @@
 from dataclasses import dataclass, replace
 from typing import Any
 
-from pipelines.handover.files import found_at
+from pipelines.handover.files import address_like
 from pipelines.pretrain.config import PretrainConfig
 from pipelines.pretrain.rundir import DataIdentity
 from pipelines.run_folder import RunDir
 from pmlm_core import storage
-from pmlm_core.corpus.manifest import MANIFEST
+from pmlm_core.corpus.manifest import Manifest
+from pmlm_core.errors import PmlmError
 from pmlm_core.model.cost import max_predictions
 from pmlm_core.training.batching import micro_batch_size
 
@@ -51,19 +52,23 @@ def plan_for(config: PretrainConfig, run: RunDir, manifest: Any, *, attempt: str
 
 
 def plan_at(plan: WorkPlan, run: RunDir) -> WorkPlan:
-    """The plan of a worker whose folder is `run`; where that stands in for the driver's, its paths may be missing."""
+    """The plan of a worker whose folder is `run`; where that stands in for the driver's, so may its other paths."""
     if run.home is None:
         return plan
     config, start = plan.config, plan.config.init_checkpoint
-    return replace(
-        plan,
-        run=run,
-        config=replace(
-            config,
-            data_dir=found_at(config.data_dir, run.home, MANIFEST),
-            init_checkpoint=None if start is None else found_at(start, run.home, "config.json"),
-        ),
-    )
+    if not storage.is_remote(config.data_dir) and not _are_here(plan):
+        config = replace(config, data_dir=address_like(run.home, config.data_dir))
+    if start is not None and not storage.is_remote(start):  # another may lie here under that path
+        config = replace(config, init_checkpoint=address_like(run.home, start))
+    return replace(plan, run=run, config=config)
+
+
+def _are_here(plan: WorkPlan) -> bool:
+    """Whether the plan's blocks lie on this machine under their path."""
+    try:
+        return identity(Manifest.load(plan.config.data_dir)) == plan.data
+    except (PmlmError, OSError):
+        return False
 
 
 def slots_of(manifest: Any) -> int:

@@ -29,6 +29,10 @@ _OPERATIONAL = frozenset(
 """Options that do not name a sweep: where its data and model lie (their contents do), where it runs, what it shows."""
 
 
+KEEPING_STATES = ("hyperband", "pbt")
+"""Strategies for which Tune keeps states of trials, in a folder that all nodes must see."""
+
+
 @dataclass(frozen=True)
 class SweepConfig:
     """Everything `pmlm sweep` can be told. The same command again goes on where the sweep stopped."""

@@ -95,7 +95,7 @@ def place_of(folder: Path, keeper: str | None, *, keeps_state: bool = False) -> 
     Raises:
         TrainingError: it is, and this node does not see that.
     """
-    if keeper is None or files.sees(folder.parent.parent, keeper):
+    if keeper is None or files.sees(folder, keeper):
         folder.mkdir(parents=True, exist_ok=True)
         with locked(folder, "a trial of pmlm sweep", wait=_WAIT_S):
             yield Place(RunDir(folder))

@@ -87,6 +87,25 @@ def test_a_folder_that_another_node_does_not_have_is_found(tmp_path):
     assert not everything_in(tmp_path)
 
 
+def test_nodes_that_do_not_see_what_training_needs_are_served_and_named(tmp_path):
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "file").touch()
+    elsewhere, hanging = Elsewhere(tmp_path / "there"), Hanging()
+    written = replace(output(tmp_path / "here"), through_driver=True)
+    read = Place(str(tmp_path / "here"), "pretrain data_dir", written=False, through_driver=True)
+    for place in (written, read):
+        told = check([examine(place, nodes(Prober(), elsewhere))], ())
+        assert not told.findings
+        assert told.summary.endswith("; to node2, which do not see all, this command's machine sends files")
+    (finding,) = found(written, Prober(), hanging, timeout=1.0)
+    assert finding.severity == "error"
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there" / "another").touch()
+    assert not found(written, Prober(), elsewhere)  # another disk under the same name
+    (finding,) = found(read, Prober(), elsewhere)  # but what is there would be read
+    assert "files or their sizes differ" in finding.what
+
+
 def test_a_node_that_writes_where_nobody_looks_is_found(tmp_path):
     class Aside(Prober):
         def touch(self, probe: Probe, name: str) -> Touched:
