@@ -31,8 +31,8 @@ def files_named(stage: str, request: Request, root: Path) -> list[str]:
             if _is_relative(path):
                 raise ConfigError(
                     f"pmlm {stage}: {option} {path} is relative, which in a job is a folder that Ray removes "
-                    "afterwards; give a folder that all nodes share (/shared/...), or an address where the option "
-                    "takes one (s3://, gs://)"
+                    "afterwards; give an address where the option takes one (s3://, gs://), or the full path of a "
+                    "folder on the nodes"
                 )
     store = getattr(config, "tracking_uri", None)
     if store and (file := sqlite_file(store)) and not file.is_absolute():

@@ -1,12 +1,20 @@
 """A worker in a folder that stands in for the run's: in the end the run's folder is as if the worker had been in it."""
 
 import hashlib
+import itertools
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from finetuning_data import make_checkpoint, options_for, write_reviews
+from test_finetune_parts import job_for
 
+from pipelines.finetune import epochs
+from pipelines.finetune.elsewhere import job_here, read_by
+from pipelines.finetune.loop import finetune
+from pipelines.finetune.rundir import SCORES
 from pipelines.handover import checkpoints
 from pipelines.handover.files import address, end_keeper, kept, start_keeper
 from pipelines.handover.outpost import Outpost, opened
@@ -19,6 +27,7 @@ from pmlm_core import storage
 from pmlm_core.errors import CheckpointError
 from pmlm_core.stores import StoreError
 from pmlm_core.training import checkpoint
+from tests.pipelines.test_finetune_run import assert_same
 from tests.pipelines.test_pretrain_loop import OPTIONS, Pulled
 from tests.pipelines.training_without_ray import config_for, curve, plan_of, train_here
 
@@ -164,3 +173,50 @@ def test_other_ranks_get_the_checkpoint_that_rank_0_names(plan: WorkPlan, keeper
             assert (neighbour.run.checkpoints / "step-00000024").samefile(folder)
     place = kept(address(keeper, "-", plan.run.path))
     assert place.ask("info", str(plan.run.path / "nothing")) is None
+
+
+def left_in(run: Path) -> dict[str, bytes]:
+    """Predictions and paired files."""
+    return {
+        str(path.relative_to(run)): path.read_bytes()
+        for name in ("predictions", "paired")
+        for path in (run / name).iterdir()
+    }
+
+
+def test_fine_tuning_there_leaves_here_what_it_would_have_left(
+    tmp_path: Path, sample_tokenizer_dir: str, ray_session: None, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("PMLM_CACHE", str(tmp_path / "cache"))
+    model, data = make_checkpoint(tmp_path / "model", sample_tokenizer_dir), write_reviews(tmp_path / "data")
+    in_peace = job_for(options_for("classification", model, data, tmp_path / "peace"))
+    finetune(in_peace, Team())
+    job = job_for(options_for("classification", model, data, tmp_path / "out"))
+    name = start_keeper([str(job.run.path)], list(read_by(job)))
+    evaluated, really = itertools.count(1), epochs.Chooser.scores
+
+    def pull(self: epochs.Chooser, model: Any) -> dict[str, float]:
+        if next(evaluated) == 4:
+            raise Pulled
+        return really(self, model)
+
+    def work() -> None:
+        elsewhere = job_here(job, name)
+        assert elsewhere.config.data_dir.startswith("driver://")
+        with opened(job.run, job.attempt, True, name, ending=(SCORES,)) as post:
+            finetune(replace(elsewhere, run=post.run), Team(flush=post.flush))
+            post.deliver()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(epochs.Chooser, "scores", pull)
+        with pytest.raises(Pulled):
+            work()
+        patch.setattr(epochs.Chooser, "scores", really)
+        assert checkpoint.all_steps(job.run.checkpoints)
+        assert not (job.run.path / SCORES).exists()
+        work()
+    end_keeper(name)
+    assert_same(job.run.path, in_peace.run.path)
+    files = [left_in(run) for run in (job.run.path, in_peace.run.path)]
+    assert files[0] == files[1] != {}
+    assert not job.run.checkpoints.exists()

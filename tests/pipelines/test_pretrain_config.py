@@ -5,8 +5,8 @@ import json
 import pytest
 
 from pipelines.pretrain.config import PretrainConfig
-from pipelines.pretrain.run import never_together
 from pipelines.pretrain.rundir import DataIdentity, open_run
+from pipelines.pretrain.tell import never_together
 from pmlm_core.errors import ConfigError
 
 
