@@ -43,7 +43,7 @@ def _check_address(option: str, uri: str) -> None:
     scheme, _, rest = uri.partition("://")
     if scheme not in SCHEMES:
         raise ConfigError(f"{option} {uri}: storage '{scheme}://' is not supported; use a local path, s3:// or gs://")
-    if not rest.split("?")[0].strip("/"):
+    if not rest.split("?")[0].partition("/")[0]:
         raise ConfigError(f"{option} {uri} names no bucket: give one, as {scheme}://bucket/runs")
 
 
