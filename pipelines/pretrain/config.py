@@ -207,10 +207,15 @@ class PretrainConfig:
                 f"min_workers {self.min_workers} is more than num_workers {self.num_workers}, which is the most there "
                 "will be: lower min_workers, or raise num_workers"
             )
+        if self.cuda_graphs and not self.use_gpu:
+            raise ConfigError(
+                "cuda_graphs needs a GPU and this run is on the CPU; leave cuda_graphs out, or give use_gpu true where "
+                "there is a GPU"
+            )
         if self.cuda_graphs and not self._may_be_recorded():
             raise ConfigError(
-                "cuda_graphs records the passes of one GPU that keeps its activations: it goes with use_gpu, "
-                "num_workers 1 and no gradient_checkpointing; leave it out"
+                "cuda_graphs records the passes of one GPU that keeps its activations: it goes with num_workers 1 and "
+                "no gradient_checkpointing; leave it out"
             )
         check_run_place(self.output_dir, self.run_name, self.upload_dir)
         micro_batch_size(self.batch_size, self.num_workers, self.micro_batch_size, limit=self.batch_size)
