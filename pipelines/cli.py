@@ -1,6 +1,5 @@
 """The `pmlm` command. Everything heavy is imported only when a stage runs, so that help answers at once."""
 
-import difflib
 import importlib
 import os
 import sys
@@ -9,7 +8,7 @@ from dataclasses import dataclass
 
 from pipelines.leaving import Terminated, heed_sigterm
 from pmlm_core import __version__
-from pmlm_core.errors import ConfigError, PmlmError
+from pmlm_core.errors import ConfigError, PmlmError, near
 
 
 @dataclass(frozen=True)
@@ -72,9 +71,7 @@ def _dispatch(arguments: list[str]) -> int:
         return 0
     name, rest = arguments[0], arguments[1:]
     if name not in COMMANDS:
-        near = difflib.get_close_matches(name, COMMANDS, n=1)
-        hint = f"did you mean '{near[0]}'? " if near else ""
-        raise ConfigError(f"unknown command '{name}'; {hint}commands: {', '.join(COMMANDS)}")
+        raise ConfigError(f"unknown command '{name}'{near(name, COMMANDS) or ';'} commands: {', '.join(COMMANDS)}")
     command = COMMANDS[name]
     options = importlib.import_module("pipelines.options")
     config_class = getattr(importlib.import_module(f"pipelines.{name}.config"), command.config_class)

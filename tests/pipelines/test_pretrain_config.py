@@ -26,6 +26,7 @@ def config(**options) -> PretrainConfig:
         ({"preset": None, "init_checkpoint": "folder", "max_rel_pos": 64}, "leave out max_rel_pos"),
         ({"preset": None, "init_checkpoint": "folder", "initializer_range": 0.1}, "leave out initializer_range"),
         ({"rel_pos_bins": 0, "rel_pos_lr_scale": 30.0}, "leave out one of them"),
+        ({"preset": "bse"}, r"preset 'bse' is not known; did you mean 'base'\? presets are tiny"),
         ({"num_attention_heads": 3}, "hidden_size 128 is not divisible by num_attention_heads 3"),
         ({"batch_size": 0}, "batch_size must be above 0, not 0"),
         ({"batch_size": 10, "num_workers": 4}, "num_workers may be 1, 2 or 5"),
