@@ -6,7 +6,7 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 
-from pipelines.console import made, next_command, say, warn
+from pipelines.console import counted, made, next_command, say, warn
 from pipelines.output_folder import beside, check_output_dir
 from pipelines.tokenizer.config import TokenizerConfig
 from pmlm_core import storage
@@ -43,11 +43,15 @@ def run(config: TokenizerConfig) -> None:
     plan = _plan(config)
     _announce(config, plan)
     samples = draw(plan.shares, plan.fmt, config.seed, config.num_workers)
-    rejects = _tell_rejects(samples)
     passages = [passage for sample in samples for passage in sample.passages]
-    taken, read = sum(s.sample_bytes for s in samples), sum(s.read_bytes for s in samples)
     if not passages:
-        raise DataError(f"none of the {len(plan.sources)} input files holds a document; check inputs and input_format")
+        found = next((f"; {sample.example}" for sample in samples if sample.example), "")
+        raise DataError(
+            f"no document in the input ({counted(len(plan.sources), 'file')}){found}; check inputs, input_format and "
+            "text_field"
+        )
+    rejects = _tell_rejects(samples)
+    taken, read = sum(s.sample_bytes for s in samples), sum(s.read_bytes for s in samples)
     documents = sum(s.documents for s in samples)
     say(f"training on {taken / 1e6:,.1f} MB of the {read / 1e6:,.1f} MB read ({documents:,} documents)")
     tokenizer = train(

@@ -6,6 +6,7 @@ import os
 import pickle
 import platform
 import random
+import re
 from pathlib import Path
 
 import numpy as np
@@ -341,8 +342,21 @@ def test_a_worker_that_sees_no_tokenizer_or_another_one_says_on_which_machine(co
 
 def test_nothing_readable_at_all_is_an_error(config, tmp_path):
     write(tmp_path / "bad" / "a.jsonl", b"no\n")
-    with pytest.raises(DataError, match=r"no training rows came of 1 files: 1 invalid_json"):
+    with pytest.raises(DataError, match=r"no training rows came of the input \(1 file\): 1 invalid_json, the first in"):
         run(config(inputs=[str(tmp_path / "bad")]))
+
+
+def test_a_wrong_column_is_answered_with_the_option_and_the_columns_there_are(config, tmp_path, capsys):
+    inputs = tmp_path / "bad"
+    inputs.mkdir()
+    pq.write_table(pa.table({"id": [1], "body": ["some text"]}), inputs / "a.parquet")
+    said = r"a\.parquet: .*no column 'text'; columns: id, body; --text_field says which holds the text"
+    dry_run(config(inputs=[str(inputs)]))
+    assert re.search(said, capsys.readouterr().out)
+    with pytest.raises(DataError, match=said):
+        run(config(inputs=[str(inputs)]))
+    (listed,) = (json.loads(line) for line in (tmp_path / "blocks" / "rejects.jsonl").read_text().splitlines())
+    assert listed["reason"] == "wrong_schema"
 
 
 def test_dry_run_writes_nothing_and_reckons_near_the_truth(config, capsys, tmp_path):
