@@ -34,11 +34,14 @@ COMMANDS = {
     "plan": Command("PlanConfig", "Say what preprocessing and pre-training would take on any cluster: hours, dollars."),
 }
 
+_EXIT_CODES = """exit codes: 0 done; 2 the command line or the recipe is wrong, or names what is not there; 1 what it
+names cannot be used, or something failed on the way; 130 after Ctrl-C, 143 after SIGTERM."""
+
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point of the console script.
 
-    Exits 0, 2 on a usage error, 1 on any other error a user can mend, 130 after Ctrl-C, 143 after SIGTERM.
+    Exits with what `_EXIT_CODES` says; the error of an option is the same whenever it is found.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
@@ -106,6 +109,7 @@ def _overview() -> str:
             *lines,
             "",
             "pmlm COMMAND --help lists a command's options with their defaults.",
+            _EXIT_CODES,
         ]
     )
 

@@ -42,3 +42,7 @@ class CheckpointError(PmlmError, RuntimeError):
 
 class TrainingError(PmlmError, RuntimeError):
     """Training cannot go on: a loss that is not finite, a worker that disagrees with the others."""
+
+
+class NotThereError(ConfigError, DataError, CheckpointError):
+    """An option names a file, a folder or what should lie in one, and it is not there: the command line is wrong."""
