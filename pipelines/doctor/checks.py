@@ -12,7 +12,7 @@ from pipelines.doctor.finding import Check, Finding, count, error, warning
 from pipelines.doctor.machine import Machine
 from pipelines.doctor.machine import report as machine_report
 from pipelines.doctor.nodes import Nodes
-from pipelines.tracking.redact import redact
+from pipelines.tracking.redact import in_brief, redact
 
 
 def all_checks(
@@ -141,5 +141,5 @@ def _done(name: str, work: Callable[[], Check]) -> Check:
     try:
         return work()
     except Exception as met:
-        what = redact(" ".join(f"{type(met).__name__}: {met}".split()))[:300]
+        what = in_brief(f"{type(met).__name__}: {met}")
         return Check(name, "could not be checked", (error(what, "Mend what it names, then look again."),))
