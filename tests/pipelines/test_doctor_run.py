@@ -57,7 +57,7 @@ def test_this_machine_alone_answers_in_seconds_and_starts_no_ray(tmp_path):
 
 def test_a_long_failure_keeps_its_cause_and_names_that_lead_nowhere_have_advice_of_their_own(monkeypatch, capsys):
     """`.invalid` is reserved: no DNS knows a name below it."""
-    assert doctor("--tracking_uri", "http://mlflow.invalid:5000") == 1
+    assert doctor("--tracking_uri", "http://mlflow.invalid:5000", "--timeout", "60") == 1
     said = capsys.readouterr().out
     assert re.search(r"cannot be used: MlflowException: .* \.\.\. .*[Nn]ame", said)
     assert "The name leads to no address here" in said
