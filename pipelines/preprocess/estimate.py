@@ -3,7 +3,7 @@
 import time
 
 from pipelines.cluster import available_cpus
-from pipelines.console import say
+from pipelines.console import counted, say
 from pipelines.preprocess.job import Job
 from pmlm_core.corpus.packing import FRAME
 from pmlm_core.corpus.pieces import Piece
@@ -70,7 +70,8 @@ def estimate(job: Job) -> None:
     say(f"about {all_tokens / 1e6:,.1f} million tokens in {rows:,.0f} rows of {job.options.max_length}")
     say(f"about {disk / 1e6:,.0f} MB of blocks with {job.options.views} views, in {job.output_dir}")
     say(
-        f"about {minutes:,.1f} minutes for {len(job.missing):,} pieces with {workers} workers, and seconds to start Ray"
+        f"about {minutes:,.1f} minutes for {counted(len(job.missing), 'piece')} with {counted(workers, 'worker')}, and "
+        "seconds to start Ray"
     )
 
 

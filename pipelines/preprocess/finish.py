@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shlex
 import time
 from dataclasses import asdict, replace
 from itertools import chain
@@ -24,6 +25,8 @@ from pmlm_core.errors import DataError
 
 REJECTS = "rejects.jsonl"
 _LEFTOVER_SECONDS = 3600
+_TRIAL = "--preset tiny --batch_size 16 --max_steps 100"
+"""Of pre-training: a minute or so on two cores. The defaults, made for long runs, would take days there."""
 
 
 def finish(job: Job) -> Manifest:
@@ -99,8 +102,9 @@ def tell(job: Job, manifest: Manifest) -> None:
     blocks = job.config.output_dir
     runs = "outputs/pretrain" if storage.is_remote(blocks) else beside(blocks, "pretrain")
     next_command(
-        f"pmlm pretrain --data_dir {blocks} --output_dir {runs} --preset mini --dry_run "
-        "(or with the --config of this command)"
+        f"pmlm pretrain --data_dir {shlex.quote(blocks)} --output_dir {shlex.quote(runs)} {_TRIAL} "
+        "(a short trial; then a larger preset and more steps, with --dry_run first to see what they take; or the "
+        "--config of this command)"
     )
 
 

@@ -95,8 +95,8 @@ def _plan(config: TokenizerConfig) -> _Plan:
     skipped: list[str] = []
     sources = list_sources(config.inputs, fmt, skipped.append)
     if skipped:
-        names = ", ".join(skipped[:3])
-        warn(f"{len(skipped)} files are left out, their names do not tell their form: {names} ...")
+        names, more = ", ".join(skipped[:3]), ", ..." * (len(skipped) > 3)
+        warn(f"left out, as their names do not tell their form: {counted(len(skipped), 'file')} ({names}{more})")
     with ThreadPoolExecutor(_THREADS) as pool:
         pieces = plan_pieces(sources, fmt, map=pool.map)
     return _Plan(fmt, sources, len(pieces), share_out(pieces, config.sample_bytes, config.seed))
@@ -106,8 +106,8 @@ def _announce(config: TokenizerConfig, plan: _Plan) -> None:
     size = sum(source.size for source in plan.sources)
     which = "all" if len(plan.shares) == plan.n_pieces else f"{len(plan.shares):,}, drawn at random"
     say(
-        f"{len(plan.sources):,} files, {size / 1e6:,.1f} MB as stored, in {plan.n_pieces:,} pieces, of which {which} "
-        f"are read for a sample of at most {config.sample_bytes / 1e6:,.1f} MB"
+        f"{counted(len(plan.sources), 'file')}, {size / 1e6:,.1f} MB as stored, in {counted(plan.n_pieces, 'piece')}, "
+        f"of which {which} are read for a sample of at most {config.sample_bytes / 1e6:,.1f} MB"
     )
 
 

@@ -74,7 +74,7 @@ def list_sources(inputs: list[str], fmt: InputFormat, on_skip: Callable[[str], N
             if plain:
                 kind_of(plain, fmt)  # says what to do about plain text
             raise DataError(
-                f"input '{text}': none of its {len(unknown)} files tells its form by name; give --input_format"
+                f"input '{text}': none of its files ({len(unknown)}) tells its form by name; give --input_format"
             )
         for uri in unknown:
             if on_skip:

@@ -7,6 +7,7 @@ import pickle
 import platform
 import random
 import re
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -85,7 +86,14 @@ def test_blocks_come_out_whole_and_say_what_they_are(config, corpus, sample_text
     assert total == manifest.counts["text_tokens"]
     out = capsys.readouterr().out
     assert "nothing was set aside" in out
-    assert f"next: pmlm pretrain --data_dir {options.output_dir}" in out
+    trial = re.search(r"^next: pmlm (pretrain .*?) \(a short trial", out, re.MULTILINE)
+    assert trial
+    assert f"--data_dir {options.output_dir} " in trial[1]
+    assert "--max_steps 100" in trial[1]
+    with pytest.raises(SystemExit) as done:
+        main([*shlex.split(trial[1]), "--tracking_uri", "none", "--dry_run"])
+    assert done.value.code == 0
+    assert "100 steps of 16 rows" in capsys.readouterr().out
     assert f"{manifest.rows('train'):,}" in out
 
 
@@ -185,7 +193,7 @@ def test_run_again_it_does_only_what_is_missing(config, corpus, tmp_path, capsys
     changed = {p.name.split(".")[0] for p, t in times.items() if p.stat().st_mtime_ns != t}
     assert changed == {gone.name.split(".")[0]}
     pieces = len(prepare(options).pieces)
-    assert f"{pieces - 1} are finished already" in out
+    assert f"finished already: {pieces - 1}" in out
 
 
 def test_what_killed_runs_left_behind_is_no_obstacle(config, tmp_path, capsys):
