@@ -1,6 +1,5 @@
 """The `pmlm` command. Everything heavy is imported only when a stage runs, so that help answers at once."""
 
-import difflib
 import importlib
 import os
 import sys
@@ -9,7 +8,7 @@ from dataclasses import dataclass
 
 from pipelines.leaving import Terminated, heed_sigterm
 from pmlm_core import __version__
-from pmlm_core.errors import ConfigError, PmlmError
+from pmlm_core.errors import ConfigError, PmlmError, near
 
 
 @dataclass(frozen=True)
@@ -35,11 +34,14 @@ COMMANDS = {
     "plan": Command("PlanConfig", "Say what preprocessing and pre-training would take on any cluster: hours, dollars."),
 }
 
+_EXIT_CODES = """exit codes: 0 done; 2 the command line or the recipe is wrong, or names what is not there; 1 what it
+names cannot be used, or something failed on the way; 130 after Ctrl-C, 143 after SIGTERM."""
+
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point of the console script.
 
-    Exits 0, 2 on a usage error, 1 on any other error a user can mend, 130 after Ctrl-C, 143 after SIGTERM.
+    Exits with what `_EXIT_CODES` says; the error of an option is the same whenever it is found.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
@@ -72,9 +74,7 @@ def _dispatch(arguments: list[str]) -> int:
         return 0
     name, rest = arguments[0], arguments[1:]
     if name not in COMMANDS:
-        near = difflib.get_close_matches(name, COMMANDS, n=1)
-        hint = f"did you mean '{near[0]}'? " if near else ""
-        raise ConfigError(f"unknown command '{name}'; {hint}commands: {', '.join(COMMANDS)}")
+        raise ConfigError(f"unknown command '{name}'{near(name, COMMANDS) or ';'} commands: {', '.join(COMMANDS)}")
     command = COMMANDS[name]
     options = importlib.import_module("pipelines.options")
     config_class = getattr(importlib.import_module(f"pipelines.{name}.config"), command.config_class)
@@ -109,6 +109,7 @@ def _overview() -> str:
             *lines,
             "",
             "pmlm COMMAND --help lists a command's options with their defaults.",
+            _EXIT_CODES,
         ]
     )
 

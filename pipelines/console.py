@@ -20,6 +20,15 @@ def warn(text: str) -> None:
     _console.print(f"warning: {text}", style="yellow", markup=False)
 
 
+def counted(number: int, thing: str) -> str:
+    """How many there are, in words.
+
+    >>> counted(1, "piece"), counted(1200, "piece")
+    ('1 piece', '1,200 pieces')
+    """
+    return f"{number:,} {thing}{'s' * (number != 1)}"
+
+
 def made(what: str, path: str) -> None:
     """Print what was made and where it lies."""
     _console.print(f"made {what}: {path}", style="green", markup=False)

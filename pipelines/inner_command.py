@@ -6,7 +6,7 @@ from typing import Any
 
 from pipelines import options
 from pipelines.cli import COMMANDS
-from pmlm_core.errors import ConfigError
+from pmlm_core.errors import ConfigError, near
 
 
 def words_of(command: Sequence[str]) -> list[str]:
@@ -30,8 +30,9 @@ def parse(command: Sequence[str], *, purpose: str, never: Collection[str]) -> tu
     """
     stage, *rest = words_of(command) or [""]
     if stage not in COMMANDS or stage in never:
-        known = ", ".join(name for name in COMMANDS if name not in never)
-        raise ConfigError(f"'{stage}' after -- is no command to {purpose}; commands: {known}")
+        known = [name for name in COMMANDS if name not in never]
+        hint = near(stage, known) or ";"
+        raise ConfigError(f"'{stage}' after -- is no command to {purpose}{hint} commands: {', '.join(known)}")
     return stage, options.parse(stage, class_of(stage), COMMANDS[stage].summary, rest, tuple(COMMANDS))
 
 

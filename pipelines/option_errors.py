@@ -6,7 +6,7 @@ import typing
 from collections.abc import Mapping
 from typing import Any
 
-from pmlm_core.errors import ConfigError
+from pmlm_core.errors import ConfigError, near
 
 _WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
 
@@ -31,8 +31,15 @@ def option_error(where: str, error: Exception, kinds: Mapping[str, Any], help_co
     if named is None or named[1] not in kinds:
         return ConfigError(f"{where}: {text} {hint}")
     given = re.search(r"(?:Given|Got) value: (.*)$", text)
-    shown = f', not "{given[1].strip()}"' if given else ""
+    shown = f', not "{given[1].strip()}"{near(given[1].strip(), _choices(kinds[named[1]]))}' if given else ""
     return ConfigError(f"{where}: --{named[1]} must be {in_words(kinds[named[1]])}{shown} {hint}")
+
+
+def _choices(kind: Any) -> list[str]:
+    """The words that a type allows; none where it is not a choice of words."""
+    if typing.get_origin(kind) is typing.Literal:
+        return [word for word in typing.get_args(kind) if isinstance(word, str)]
+    return [word for part in typing.get_args(kind) for word in _choices(part)]
 
 
 def in_words(kind: Any) -> str:

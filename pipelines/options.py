@@ -5,7 +5,6 @@ line overrides it, option by option. Anything unknown, ill-typed or contradictor
 """
 
 import dataclasses
-import difflib
 import json
 import types
 import typing
@@ -18,7 +17,7 @@ import yaml
 from jsonargparse import ArgumentParser, DefaultHelpFormatter, set_parsing_settings
 
 from pipelines.option_errors import option_error
-from pmlm_core.errors import ConfigError
+from pmlm_core.errors import ConfigError, near
 
 set_parsing_settings(docstring_parse_attribute_docstrings=True)
 
@@ -102,7 +101,10 @@ def sections(path: str, commands: Sequence[str]) -> dict[str, dict[str, Any]]:
         raise ConfigError(f"recipe {path} must hold sections named after commands ({known})")
     for name, section in loaded.items():
         if name not in commands:
-            raise ConfigError(f"recipe {path}: unknown section '{name}'; sections are named after commands: {known}")
+            hint = near(name, commands) or ";"
+            raise ConfigError(
+                f"recipe {path}: unknown section '{name}'{hint} sections are named after commands: {known}"
+            )
         if not isinstance(section or {}, dict):
             raise ConfigError(f"recipe {path}: section '{name}' must hold options, one 'name: value' a line")
     return {name: section or {} for name, section in loaded.items()}
@@ -183,9 +185,8 @@ def _take_common(argv: Sequence[str]) -> tuple[str | None, str, list[str]]:
 
 
 def _unknown(name: str, fields: dict[str, Any], where: str) -> ConfigError:
-    close = difflib.get_close_matches(name, fields, n=1, cutoff=0.6)
-    hint = f"; did you mean '{close[0]}'?" if close else ""
-    return ConfigError(f"{where}: unknown option '{name}'{hint} (all options: pmlm {where.split()[-1]} --help)")
+    hint = f"{near(name, fields)} (all options: pmlm {where.split()[-1]} --help)"
+    return ConfigError(f"{where}: unknown option '{name}'{hint}")
 
 
 def _normalise(argv: list[str], fields: dict[str, Any], positional: str | None, command: str) -> list[str]:

@@ -1,5 +1,8 @@
 """Errors meant for the user: a sentence that says what, where, and the way out. The command line prints them bare."""
 
+import difflib
+from collections.abc import Iterable
+
 
 def in_a_line(error: BaseException) -> str:
     """Another's error, whose message may be long, in a line.
@@ -8,6 +11,17 @@ def in_a_line(error: BaseException) -> str:
     ('RuntimeError: no such instruction', 'KeyError: no message')
     """
     return f"{type(error).__name__}: {[*str(error).strip().splitlines(), 'no message'][0]}"
+
+
+def near(name: object, known: Iterable[str]) -> str:
+    """What was probably meant, as a part of a sentence; empty if nothing is like it. Capitals make no difference.
+
+    >>> near("learning_rat", ["learning_rate", "seed"]), near("zzz", ["seed"])
+    ("; did you mean 'learning_rate'?", '')
+    """
+    by_letters = {word.casefold(): word for word in sorted(known)}
+    close = difflib.get_close_matches(str(name).casefold(), by_letters, n=1)
+    return f"; did you mean '{by_letters[close[0]]}'?" if close else ""
 
 
 class PmlmError(Exception):
@@ -28,3 +42,7 @@ class CheckpointError(PmlmError, RuntimeError):
 
 class TrainingError(PmlmError, RuntimeError):
     """Training cannot go on: a loss that is not finite, a worker that disagrees with the others."""
+
+
+class NotThereError(ConfigError, DataError, CheckpointError):
+    """An option names a file, a folder or what should lie in one, and it is not there: the command line is wrong."""

@@ -3,12 +3,11 @@
 What the space draws is looked at in `settle`: making it takes `ray.tune`, and these checks are to be cheap.
 """
 
-import difflib
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
-from pmlm_core.errors import ConfigError
+from pmlm_core.errors import ConfigError, near
 from tune_spaces.base import SEARCHABLE, Benchmark, Budget, Published
 
 
@@ -38,7 +37,7 @@ def check_benchmark(benchmark: Any, where: str, option_names: Collection[str] | 
     if benchmark.metric not in known:
         raise ConfigError(
             f"{where}: metric '{benchmark.metric}' is no figure of task '{benchmark.task}'"
-            f"{near(benchmark.metric, known)}; it has {', '.join(known)}"
+            f"{near(benchmark.metric, known) or ';'} it has {', '.join(known)}"
         )
     for option, values in benchmark.paper_grid.items():
         check_searchable(option, f"{where}: paper_grid")
@@ -60,7 +59,7 @@ def check_searchable(option: str, where: str) -> None:
     """
     if option not in SEARCHABLE:
         raise ConfigError(
-            f"{where}: '{option}' cannot be searched{near(option, SEARCHABLE)}; options that can are "
+            f"{where}: '{option}' cannot be searched{near(option, SEARCHABLE) or ';'} options that can are "
             f"{', '.join(sorted(SEARCHABLE))}. What is the same for all trials, such as max_length, belongs in the "
             "benchmark's options"
         )
@@ -77,7 +76,8 @@ def figure_names(benchmark: Benchmark, where: str) -> list[str]:
 
     if benchmark.task not in TASKS:
         raise ConfigError(
-            f"{where}: task '{benchmark.task}' is not known{near(benchmark.task, TASKS)}; tasks are {', '.join(TASKS)}"
+            f"{where}: task '{benchmark.task}' is not known{near(benchmark.task, TASKS) or ';'} "
+            f"tasks are {', '.join(TASKS)}"
         )
     options = {name: benchmark.options[name] for name in OPTIONS.get(benchmark.task, ()) if name in benchmark.options}
     variants = [options]
@@ -88,16 +88,6 @@ def figure_names(benchmark: Benchmark, where: str) -> list[str]:
     for variant in variants:
         found += figures_of(get_task(benchmark.task, **variant))
     return list(dict.fromkeys(found))
-
-
-def near(name: str, known: Iterable[str]) -> str:
-    """What was probably meant, as a part of a sentence; empty if nothing is like it.
-
-    >>> near("learning_rat", ["learning_rate", "seed"]), near("zzz", ["seed"])
-    ("; did you mean 'learning_rate'?", '')
-    """
-    close = difflib.get_close_matches(str(name).lower(), sorted(known), n=1)
-    return f"; did you mean '{close[0]}'?" if close else ""
 
 
 def _check_forms(benchmark: Benchmark, where: str) -> None:
@@ -139,7 +129,7 @@ def _check_options(benchmark: Benchmark, where: str, option_names: Collection[st
     for option in benchmark.options:
         if option_names is not None and option not in option_names:
             raise ConfigError(
-                f"{where}: options: a benchmark cannot set '{option}'{near(option, option_names)}; "
+                f"{where}: options: a benchmark cannot set '{option}'{near(option, option_names) or ';'} "
                 f"it can set {', '.join(sorted(option_names))}"
             )
 

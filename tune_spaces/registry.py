@@ -11,9 +11,9 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from pmlm_core.errors import ConfigError
+from pmlm_core.errors import ConfigError, near
 from tune_spaces.base import Benchmark
-from tune_spaces.checks import check_benchmark, near
+from tune_spaces.checks import check_benchmark
 from tune_spaces.settle import ends, settle_grid, settle_space
 
 __all__ = ["BENCHMARKS", "ends", "get_benchmark", "settle_grid", "settle_space"]
@@ -57,9 +57,9 @@ def get_benchmark(name_or_path: str, option_names: Collection[str] | None = None
     if name_or_path.endswith(".py") or "/" in name_or_path:
         return check_benchmark(_from_file(Path(name_or_path).expanduser()), name_or_path, option_names)
     if name_or_path not in _SHIPPED:
-        hint = "; write several with spaces between" if "," in name_or_path else near(name_or_path, BENCHMARKS)
+        hint = "; write several with spaces between;" if "," in name_or_path else near(name_or_path, BENCHMARKS) or ";"
         raise ConfigError(
-            f"benchmark '{name_or_path}' is not known{hint}; benchmarks are {', '.join(BENCHMARKS)}; {_OWN}"
+            f"benchmark '{name_or_path}' is not known{hint} benchmarks are {', '.join(BENCHMARKS)}; {_OWN}"
         )
     benchmark, file = _SHIPPED[name_or_path]
     return check_benchmark(benchmark, file, option_names)

@@ -9,9 +9,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pmlm_core.errors import ConfigError
+from pmlm_core.errors import ConfigError, near
 from tune_spaces.base import Benchmark
-from tune_spaces.checks import check_searchable, near
+from tune_spaces.checks import check_searchable
 
 INTEGERS = frozenset({"batch_size", "num_train_epochs", "num_beams", "min_target_length", "no_repeat_ngram_size"})
 """Searchable options that are whole numbers; the others are fractions."""

@@ -2,9 +2,9 @@
 
 from collections.abc import Iterable
 
-from pipelines.console import say
+from pipelines.console import counted, say
 from pipelines.doctor.demands import Place
-from pipelines.doctor.finding import Check, count, error, gigabytes, warning
+from pipelines.doctor.finding import Check, error, gigabytes, warning
 from pmlm_core import storage
 
 _OPTIONS = ("pretrain data_dir", "preprocess output_dir", "--paths")
@@ -31,10 +31,10 @@ def check(places: Iterable[Place]) -> Check:
     for folder in folders:
         manifest = Manifest.load(folder)
         entries = [entry for split in manifest.splits.values() for entry in split]
-        say(f"reading {count(len(entries), 'shard')} in {folder}, {gigabytes(sum(entry.bytes for entry in entries))}")
+        say(f"reading {counted(len(entries), 'shard')} in {folder}, {gigabytes(sum(entry.bytes for entry in entries))}")
         damaged = [path for split in manifest.splits for path in BlockSet(folder, manifest, split).damaged()]
         if damaged:
-            what = f"{len(damaged)} of {count(len(entries), 'shard')} in {folder} differ from what was written there"
+            what = f"{len(damaged)} of {counted(len(entries), 'shard')} in {folder} differ from what was written there"
             findings.append(
                 error(
                     f"{what}: {', '.join(damaged)}",
@@ -43,4 +43,4 @@ def check(places: Iterable[Place]) -> Check:
                 )
             )
         shards += len(entries)
-    return Check("blocks", f"{count(shards, 'shard')} read and compared with their digests", tuple(findings))
+    return Check("blocks", f"{counted(shards, 'shard')} read and compared with their digests", tuple(findings))

@@ -3,8 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pipelines.console import counted
 from pipelines.doctor.demands import Job
-from pipelines.doctor.finding import Check, Finding, count, error, gigabytes, named, odd_ones, warning
+from pipelines.doctor.finding import Check, Finding, error, gigabytes, named, odd_ones, warning
 from pipelines.doctor.gpus import Gpus
 from pipelines.doctor.machine import Machine
 from pipelines.doctor.nodes import Node
@@ -38,8 +39,8 @@ def check(
         findings += _memory(job, nodes, machines)
     have = f"{totals['CPU']:g} CPUs, {totals['GPU']:g} GPUs, {gigabytes(sum(_own(machines).values()))} of memory"
     asked = "; ".join(
-        f"{job.stage} asks for {count(job.num_workers, 'worker')}{' or more' * (job.most is None)} of "
-        f"{count(job.cpus, 'CPU')}"
+        f"{job.stage} asks for {counted(job.num_workers, 'worker')}{' or more' * (job.most is None)} of "
+        f"{counted(job.cpus, 'CPU')}"
         + (f" and {job.gpus:g} GPU" if job.gpus else "")
         + (f", {gigabytes(job.weight.worker)} each" if job.weight else "")
         for job in jobs
@@ -52,20 +53,20 @@ def check_gpus(nodes: Sequence[Node], machines: Mapping[str, Machine], *, wanted
     findings: list[Finding] = []
     told: dict[str, tuple[Any, ...]] = {}
     for node in nodes:
-        counted, gpus = int(node.resources.get("GPU", 0)), machines[node.label].gpus
-        if gpus is None or (not counted and not gpus.driver and not gpus.gpus):
+        by_ray, gpus = int(node.resources.get("GPU", 0)), machines[node.label].gpus
+        if gpus is None or (not by_ray and not gpus.driver and not gpus.gpus):
             continue
         if gpus.failure is not None:
             findings.append(
                 error(f"asking torch for GPUs failed: {gpus.failure}", "Try `nvidia-smi` there.", node.label)
             )
-        elif len(gpus.gpus) < max(counted, 1):
+        elif len(gpus.gpus) < max(by_ray, 1):
             build = f"is built for CUDA {gpus.cuda}" if gpus.cuda else "is a build without CUDA"
             driver = f"driver {gpus.driver}" if gpus.driver else "no NVIDIA driver"
-            told_by = f"and Ray counts {counted}" if counted else "though there is a driver"
+            told_by = f"and Ray counts {by_ray}" if by_ray else "though there is a driver"
             findings.append(
-                (error if wanted or counted else warning)(
-                    f"torch sees {count(len(gpus.gpus), 'GPU')}, {told_by} (torch {build}; {driver})",
+                (error if wanted or by_ray else warning)(
+                    f"torch sees {counted(len(gpus.gpus), 'GPU')}, {told_by} (torch {build}; {driver})",
                     "Install torch for the CUDA of the driver, or a newer driver.",
                     node.label,
                 )
@@ -100,7 +101,7 @@ def _counted(
         return findings
     fitting = sum(_fit(job, node) for node in nodes)
     if joined and fitting < job.num_workers and most is None:
-        shape = f"{count(job.cpus, 'CPU')}" + (f" and {job.gpus:g} GPU" if job.gpus else "")
+        shape = f"{counted(job.cpus, 'CPU')}" + (f" and {job.gpus:g} GPU" if job.gpus else "")
         text = (
             f"{job.stage}: only {fitting} of {job.num_workers} workers of {shape} fit, for each needs them on one node"
         )
@@ -148,7 +149,7 @@ def _memory(job: Job, nodes: Sequence[Node], machines: Mapping[str, Machine]) ->
         if needed > machine.memory_free:
             hard = needed > machine.memory
             has = f"{gigabytes(machine.memory)}" if hard else f"{gigabytes(machine.memory_free)} free now"
-            text = f"{job.stage}: {count(here, 'worker')} take {gigabytes(needed)} by formula, and the node has {has}"
+            text = f"{job.stage}: {counted(here, 'worker')} take {gigabytes(needed)} by formula, and the node has {has}"
             remedy = f"Lower {lower}." if hard else "End what else runs there."
             findings.append((error if hard else warning)(text, remedy, label))
     return findings

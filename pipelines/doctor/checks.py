@@ -4,15 +4,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from pipelines import cluster
+from pipelines.console import counted
 from pipelines.doctor import access, blocks, capacity, environment, limits, network, report, storage, tracking, versions
 from pipelines.doctor.config import DoctorConfig
 from pipelines.doctor.demands import Demands
 from pipelines.doctor.examined import examine
-from pipelines.doctor.finding import Check, Finding, count, error, warning
+from pipelines.doctor.finding import Check, Finding, error, warning
 from pipelines.doctor.machine import Machine
 from pipelines.doctor.machine import report as machine_report
 from pipelines.doctor.nodes import Nodes
-from pipelines.tracking.redact import redact
+from pipelines.tracking.redact import in_brief, redact
 
 
 def all_checks(
@@ -28,7 +29,7 @@ def all_checks(
     for check in joined:
         add(check.name, lambda check=check: check)  # type: ignore[misc]
     machines, silent = _reports(nodes, demands, config.timeout)
-    add("nodes", lambda: Check("nodes", count(len(machines), "node") + " answered", tuple(silent)))
+    add("nodes", lambda: Check("nodes", counted(len(machines), "node") + " answered", tuple(silent)))
     compared = {**machines, "this command": _here(config.timeout)} if nodes.through_ray else machines
     several = len({each.identity for each in compared.values()}) > 1
     gpus = any(job.gpus for job in demands.jobs)
@@ -141,5 +142,5 @@ def _done(name: str, work: Callable[[], Check]) -> Check:
     try:
         return work()
     except Exception as met:
-        what = redact(" ".join(f"{type(met).__name__}: {met}".split()))[:300]
+        what = in_brief(f"{type(met).__name__}: {met}")
         return Check(name, "could not be checked", (error(what, "Mend what it names, then look again."),))

@@ -79,15 +79,6 @@ def named(nodes: Iterable[str]) -> str:
     return ", ".join(every[:4]) + (f" and {len(every) - 4} more" if len(every) > 4 else "")
 
 
-def count(number: int, noun: str) -> str:
-    """Number and noun.
-
-    >>> count(1, "node"), count(2, "node")
-    ('1 node', '2 nodes')
-    """
-    return f"{number} {noun}{'s' * (number != 1)}"
-
-
 def gigabytes(number: float) -> str:
     """Bytes for people."""
     return f"{number / 1e9:,.1f} GB"

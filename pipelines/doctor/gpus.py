@@ -7,6 +7,8 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from pipelines.tracking.redact import in_brief
+
 _CODE = """
 import json, torch
 found = []
@@ -58,7 +60,7 @@ def look_at_gpus(*, ask: bool, in_ray: bool, timeout: float) -> Gpus | None:
     line = next((line for line in done.stdout.splitlines() if line.startswith("GPUS ")), None)
     if line is None:
         lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
-        return Gpus(driver=driver, failure=lines[-1][:300])
+        return Gpus(driver=driver, failure=in_brief(lines[-1]))
     told = json.loads(line[5:])
     return Gpus(told["cuda"], driver, [Gpu(**each) for each in told["gpus"]])
 

@@ -7,6 +7,7 @@ import sys
 
 from pipelines import cluster
 from pipelines.tracking.patience import Attempt
+from pipelines.tracking.redact import in_brief
 from pmlm_core.errors import ConfigError
 
 _TRIAL = """
@@ -68,9 +69,9 @@ def trial_fault(address: str, timeout: float) -> str | None:
         return None
     said = [line for line in done.stderr.splitlines() if line.startswith("FAILED ")]
     if said:
-        return said[-1].removeprefix("FAILED ")[:300]
+        return in_brief(said[-1].removeprefix("FAILED "))
     first = next((line for line in done.stderr.splitlines() if "ailed" in line), f"exit code {done.returncode}")
-    return f"Ray ends the process that joins it ({first[:200]}); is it a Ray that has ended, or another user's?"
+    return f"Ray ends the process that joins it ({in_brief(first)}); is it a Ray that has ended, or another user's?"
 
 
 def leave(timeout: float) -> None:

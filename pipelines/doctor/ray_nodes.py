@@ -7,7 +7,7 @@ from typing import Any
 from pipelines.doctor.joining import leave
 from pipelines.doctor.nodes import Answer, Node, Nodes
 from pipelines.doctor.prober import Prober
-from pipelines.tracking.redact import redact
+from pipelines.tracking.redact import in_brief
 
 _STARTS_S = 30.0  # a node's first process of ours loads Python, Ray and pyarrow, on a busy machine slowly
 
@@ -111,4 +111,4 @@ def nodes_of_ray(timeout: float, *, mine: bool) -> Iterator[RayNodes]:
 def _cause(error: Exception) -> str:
     """The last line of what Ray says, where the cause stands."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return redact(lines[-1] if lines else type(error).__name__)[:300]
+    return in_brief(lines[-1] if lines else type(error).__name__)

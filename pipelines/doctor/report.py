@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from pipelines.console import console
-from pipelines.doctor.finding import Check, Finding, Severity, count
+from pipelines.console import console, counted
+from pipelines.doctor.finding import Check, Finding, Severity
 from pipelines.tracking.redact import redact, redacted
 from pmlm_core import __version__, storage
 
@@ -50,7 +50,7 @@ def verdict(checks: Sequence[Check]) -> str:
     errors, warnings = numbers(checks)
     if not errors and not warnings:
         return "ready: nothing was found"
-    parts = [count(number, noun) for number, noun in ((errors, "error"), (warnings, "warning")) if number]
+    parts = [counted(number, noun) for number, noun in ((errors, "error"), (warnings, "warning")) if number]
     return f"{'not ready' if errors else 'ready, with care'}: {' and '.join(parts)}"
 
 

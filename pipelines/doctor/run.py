@@ -17,6 +17,7 @@ from pipelines.doctor.finding import Check, error
 from pipelines.doctor.joining import join
 from pipelines.doctor.nodes import Nodes
 from pipelines.doctor.ray_nodes import nodes_of_ray
+from pipelines.doctor.unresolved import remedy
 from pipelines.inner_command import words_of
 from pipelines.tracking.patience import Attempt
 from pipelines.tracking.redact import redact
@@ -61,7 +62,10 @@ def _nodes(config: DoctorConfig) -> Iterator[tuple[Nodes, list[Check]]]:
         what = f"the Ray at {redact(address)}" if address else "a Ray of this machine's own"
         finding = error(
             f"{what} cannot be joined: {redact(failure)}",
-            "Start it (`ray up cluster.yaml`), mend RAY_ADDRESS, or unset it to work on this machine alone.",
+            remedy(
+                failure,
+                "Start it (`ray up cluster.yaml`), mend RAY_ADDRESS, or unset it to work on this machine alone.",
+            ),
             socket.gethostname(),
         )
         yield Nodes(config.timeout), [Check("cluster", "none; this machine alone is looked at", (finding,))]

@@ -5,6 +5,7 @@ from pipelines.doctor.examined import Examined
 from pipelines.doctor.finding import Check, Finding, error, gigabytes, named, warning
 from pipelines.doctor.places import Seen, Touched
 from pipelines.doctor.secrets import cleaned
+from pipelines.doctor.unresolved import remedy
 from pipelines.tracking.redact import redact
 from pmlm_core import storage
 
@@ -25,7 +26,7 @@ def check(examined: list[Examined], jobs: tuple[Job, ...], made: tuple[str, ...]
             findings.append(
                 error(
                     f"{what} cannot be {verb} from here: {cleaned(each.failure, each.place.path)}",
-                    "Name another place, or mend its rights, its mount or its credentials.",
+                    remedy(each.failure, "Name another place, or mend its rights, its mount or its credentials."),
                     "this command's machine",
                 )
             )
@@ -124,9 +125,9 @@ def _room(each: Examined, jobs: tuple[Job, ...], what: str) -> list[Finding]:
 def _read(each: Examined, what: str, made: tuple[str, ...]) -> list[Finding]:
     here = each.here or Seen("missing")
     if here.failure is not None:
-        remedy = "Mend its address, its rights or the credentials here."
+        way_out = remedy(here.failure, "Mend its address, its rights or the credentials here.")
         return [
-            error(f"{what} cannot be read: {cleaned(here.failure, each.place.path)}", remedy, "this command's machine")
+            error(f"{what} cannot be read: {cleaned(here.failure, each.place.path)}", way_out, "this command's machine")
         ]
     if here.kind == "missing":
         if any((each.place.path + "/").startswith(path.rstrip("/") + "/") for path in made):

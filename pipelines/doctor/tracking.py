@@ -7,6 +7,7 @@ from typing import Any
 
 from pipelines.doctor.finding import Check, Finding, error, warning
 from pipelines.doctor.secrets import cleaned
+from pipelines.doctor.unresolved import remedy
 from pipelines.tracking.patience import Attempt
 from pipelines.tracking.redact import redact
 from pipelines.tracking.store import NONE, resolve, set_client_defaults, sqlite_file
@@ -55,8 +56,11 @@ def check(store: Store, *, several: bool) -> Check:
                 f"{store.address} cannot be used: {store.failure}",
                 "Upgrade it by `mlflow db upgrade` with the store's address."
                 if upgrade
-                else "Start the server, or mend the address or the credentials (figures would wait in the run's folder "
-                "for `pmlm sync`).",
+                else remedy(
+                    store.failure,
+                    "Start the server, or mend the address or the credentials (figures would wait in the run's folder "
+                    "for `pmlm sync`).",
+                ),
             )
         )
     if store.file and several and store.by_default:

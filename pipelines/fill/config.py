@@ -18,7 +18,7 @@ class FillConfig:
     text: list[str] = field(default_factory=list)
     """Sentences with [MASK] in them; they may also stand bare at the end of the command."""
     top_k: int = 5
-    """How many tokens to show for each mask."""
+    """How many tokens to show for each mask; a + marks a piece that joins what stands before it."""
 
     def validate(self) -> None:
         """Raises ConfigError where something is missing."""

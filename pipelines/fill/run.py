@@ -16,11 +16,15 @@ def run(config: FillConfig) -> None:
     import transformers
 
     transformers.utils.logging.disable_progress_bar()
+    joined = False
     for filled in Filler(local_copy(config.model), warn=warn).fill(config.text, top_k=config.top_k):
         say(filled.text)
         for number, candidates in enumerate(filled.masks, 1):
             say(f"  [MASK] {number}  " + "  ".join(_shown(candidate) for candidate in candidates))
+            joined = joined or not all(candidate.starts_word for candidate in candidates)
         say(f"  {filled.filled}")
+    if joined:
+        say("(+ marks a piece that joins what stands before it, with no space between)")
 
 
 def _shown(candidate: Candidate) -> str:

@@ -197,10 +197,9 @@ class FinetuneConfig:
 
     def validate(self) -> None:
         """Refuse what is out of range or contradicts itself; nothing is read from disk."""
-        from pmlm_core.tasks.registry import TASKS
+        from pmlm_core.tasks.registry import check_name
 
-        if self.task not in TASKS:
-            raise ConfigError(f"task '{self.task}' is not known; tasks are {', '.join(TASKS)}")
+        check_name(self.task)
         self._validate_numbers()
         check_run_place(self.output_dir, self.run_name, self.upload_dir)
         self.all_seeds()

@@ -13,7 +13,7 @@ from pipelines.finetune.source import Source, open_source
 from pipelines.finetune.splits import Rejects, Split, survey
 from pipelines.run_folder import RunDir
 from pmlm_core import storage
-from pmlm_core.errors import ConfigError, DataError
+from pmlm_core.errors import ConfigError, DataError, near
 from pmlm_core.tasks.base import Recipe, Task
 from pmlm_core.tasks.files import NoFile
 from pmlm_core.tasks.registry import OPTIONS, get_task
@@ -105,8 +105,8 @@ def settle(config: FinetuneConfig) -> tuple[Job, Rejects]:
     task = settled_task(config)
     if config.metric_for_best_model is not None and config.metric_for_best_model not in figures_of(task):
         raise ConfigError(
-            f"metric_for_best_model '{config.metric_for_best_model}' is no figure of task '{task.name}'; it has "
-            f"{', '.join(figures_of(task))}"
+            f"metric_for_best_model '{config.metric_for_best_model}' is no figure of task '{task.name}'"
+            f"{near(config.metric_for_best_model, figures_of(task)) or ';'} it has {', '.join(figures_of(task))}"
         )
     if len(task.splits) < 2:
         raise ConfigError(

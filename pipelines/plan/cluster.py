@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from pipelines.plan.config import PlanConfig
-from pmlm_core.errors import ConfigError
+from pmlm_core.errors import ConfigError, near
 from pmlm_core.training.datasheet import board, datasheet, known
 
 _USABLE = 0.92
@@ -69,7 +69,8 @@ def cluster_of(config: PlanConfig, precision: str) -> Cluster:
 
 def _need(value: float | None, config: PlanConfig, option: str) -> float:
     if value is None:
+        hint = near(config.gpu, known()) or ";"
         raise ConfigError(
-            f"no data sheet of gpu '{config.gpu}' is in the table; give --{option}, or one of {', '.join(known())}"
+            f"no data sheet of gpu '{config.gpu}' is in the table{hint} give --{option}, or one of {', '.join(known())}"
         )
     return value

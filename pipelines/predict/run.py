@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pipelines import cluster
-from pipelines.console import say, warn
+from pipelines.console import counted, say, warn
 from pipelines.lock import locked
 from pipelines.output_folder import check_output_dir
 from pipelines.piece_progress import PieceProgress
@@ -92,7 +92,7 @@ def _inputs(config: PredictConfig, finetuned: Finetuned, output_dir: str) -> lis
         raise ConfigError(f"the input {inside} lies inside output_dir {output_dir}; keep input and output apart")
     if unknown:
         names = ", ".join(unknown[:3]) + (" ..." if len(unknown) > 3 else "")
-        warn(f"{len(unknown)} files are left out, their names tell no known form: {names}")
+        warn(f"left out, as their names tell no known form: {counted(len(unknown), 'file')} ({names})")
     return inputs
 
 
@@ -109,9 +109,9 @@ def _locked(output_dir: str) -> Iterator[None]:
 def _announce(plan: Plan, finetuned: Finetuned, done: dict[int, Done]) -> None:
     size = sum(each.size for each in plan.inputs)
     say(
-        f"{finetuned.task.kind.replace('_', ' ')} ('{finetuned.task.name}'): {plan.rows:,} rows in "
-        f"{len(plan.inputs):,} files, {size / 1e6:,.1f} MB as stored, in {len(plan.pieces):,} pieces"
-        + (f"; {len(done):,} are finished already" if done else "")
+        f"{finetuned.task.kind.replace('_', ' ')} ('{finetuned.task.name}'): {counted(plan.rows, 'row')} in "
+        f"{counted(len(plan.inputs), 'file')}, {size / 1e6:,.1f} MB as stored, in {counted(len(plan.pieces), 'piece')}"
+        + (f"; finished already: {len(done):,}" if done else "")
     )
     for entry in plan.broken:
         warn(entry["detail"])
@@ -128,7 +128,11 @@ def _where(config: PredictConfig, takes: Cost, pieces: int) -> str:
     if _alone(config, takes, pieces):
         return "in this process"
     count = config.num_workers or cluster.available_cpus() // config.cpus_per_worker
-    return f"over Ray, {max(1, min(count, pieces))} workers" if not cluster.is_remote() else "over the Ray cluster"
+    return (
+        f"over Ray, {counted(max(1, min(count, pieces)), 'worker')}"
+        if not cluster.is_remote()
+        else "over the Ray cluster"
+    )
 
 
 def _alone(config: PredictConfig, takes: Cost, pieces: int) -> bool:

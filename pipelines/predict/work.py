@@ -12,7 +12,7 @@ from functools import lru_cache, partial
 from typing import Any
 
 from pipelines import cluster
-from pipelines.console import say
+from pipelines.console import counted, say
 from pipelines.predict.config import PredictConfig
 from pipelines.predict.finetuned import Finetuned
 from pipelines.predict.inputs import Input, Piece
@@ -151,6 +151,6 @@ def _told(rows: Iterator[dict[str, Any]], count: int, output_dir: str) -> Iterat
         yield done
     if errors:
         raise DataError(
-            f"{len(errors)} of {count} pieces could not be done; the others are kept, and the same command does only "
-            "these:\n" + "\n".join(f"  {error}" for error in errors[:10])
+            f"{len(errors)} of {counted(count, 'piece')} could not be done; the others are kept, and the same command "
+            "does only these:\n" + "\n".join(f"  {error}" for error in errors[:10])
         )

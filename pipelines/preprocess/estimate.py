@@ -3,13 +3,13 @@
 import time
 
 from pipelines.cluster import available_cpus
-from pipelines.console import say
+from pipelines.console import counted, say
 from pipelines.preprocess.job import Job
 from pmlm_core.corpus.packing import FRAME
 from pmlm_core.corpus.pieces import Piece
 from pmlm_core.corpus.readers import read_documents
 from pmlm_core.corpus.rejects import Document, ReadProgress
-from pmlm_core.corpus.reports import rows_in
+from pmlm_core.corpus.reports import place, rows_in
 from pmlm_core.model.traffic import block_bytes, mean_predictions
 
 _SAMPLED_PIECES = 4
@@ -23,12 +23,14 @@ def estimate(job: Job) -> None:
     step = max(1, len(job.pieces) // _SAMPLED_PIECES)
     text_bytes = tokens = consumed = seconds = 0.0  # of what was read for the sample
     documents = rejects = 0
+    example = ""
     for piece in job.pieces[::step][:_SAMPLED_PIECES]:
         characters = 0
         progress = ReadProgress()
         for found in read_documents(piece, job.options.fmt, progress):
             if not isinstance(found, Document):
                 rejects += 1
+                example = example or place(piece.spans[found.span], found)
                 if rejects > 1000:
                     break
                 continue
@@ -44,7 +46,8 @@ def estimate(job: Job) -> None:
                 break
         consumed += _consumed(piece, progress)
     if not tokens or not consumed:
-        say(f"the sampled part holds no document ({rejects} rejects); check --input_format and --text_field")
+        why = f"the first of {rejects:,} rejects: {example}" if example else "it is empty"
+        say(f"the sampled part holds no document ({why}); check --input_format and --text_field")
         return
     total = sum(piece.weight for piece in job.pieces)
     left = sum(job.pieces[number].weight for number in job.missing)
@@ -67,7 +70,8 @@ def estimate(job: Job) -> None:
     say(f"about {all_tokens / 1e6:,.1f} million tokens in {rows:,.0f} rows of {job.options.max_length}")
     say(f"about {disk / 1e6:,.0f} MB of blocks with {job.options.views} views, in {job.output_dir}")
     say(
-        f"about {minutes:,.1f} minutes for {len(job.missing):,} pieces with {workers} workers, and seconds to start Ray"
+        f"about {minutes:,.1f} minutes for {counted(len(job.missing), 'piece')} with {counted(workers, 'worker')}, and "
+        "seconds to start Ray"
     )
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shlex
 import time
 from dataclasses import asdict, replace
 from itertools import chain
@@ -10,7 +11,7 @@ from typing import Any
 
 from rich.table import Table
 
-from pipelines.console import console, made, next_command, say, warn
+from pipelines.console import console, counted, made, next_command, say, warn
 from pipelines.output_folder import beside
 from pipelines.preprocess.job import TOKENIZER, Job
 from pipelines.tracking.code_version import code_version
@@ -24,6 +25,8 @@ from pmlm_core.errors import DataError
 
 REJECTS = "rejects.jsonl"
 _LEFTOVER_SECONDS = 3600
+_TRIAL = "--preset tiny --batch_size 16 --max_steps 100"
+"""Of pre-training: a minute or so on two cores. The defaults, made for long runs, would take days there."""
 
 
 def finish(job: Job) -> Manifest:
@@ -40,12 +43,12 @@ def finish(job: Job) -> Manifest:
     if job.skipped:
         rejects["unknown_form"] = len(job.skipped)
     _note_copies(job, doubles)
-    _write_rejects(job)
+    first = _write_rejects(job)
     splits = {split: _entries(unique, split) for split in (TRAIN, VALIDATION)}
     if not splits[TRAIN]:
         raise DataError(
-            f"no training rows came of {len(job.sources)} files: {_listed(rejects) or 'all text was held out'}; "
-            f"{storage.join(job.output_dir, REJECTS)} says what was wrong"
+            f"no training rows came of the input ({counted(len(job.sources), 'file')}): "
+            f"{_listed(rejects) or 'all text was held out'}{first}; {storage.join(job.output_dir, REJECTS)} lists them"
         )
     manifest = Manifest(
         tokenizer_fingerprint=job.tokenizer.fingerprint,
@@ -99,8 +102,9 @@ def tell(job: Job, manifest: Manifest) -> None:
     blocks = job.config.output_dir
     runs = "outputs/pretrain" if storage.is_remote(blocks) else beside(blocks, "pretrain")
     next_command(
-        f"pmlm pretrain --data_dir {blocks} --output_dir {runs} --preset mini --dry_run "
-        "(or with the --config of this command)"
+        f"pmlm pretrain --data_dir {shlex.quote(blocks)} --output_dir {shlex.quote(runs)} {_TRIAL} "
+        "(a short trial; then a larger preset and more steps, with --dry_run first to see what they take; or the "
+        "--config of this command)"
     )
 
 
@@ -134,14 +138,21 @@ def _note_copies(job: Job, doubles: list[int]) -> None:
             save_row(job.output_dir, replace(row.at(first), aliases=others))
 
 
-def _write_rejects(job: Job) -> None:
+def _write_rejects(job: Job) -> str:
+    """List what was left out; the first of it in words, for the end of a sentence."""
     rows = (job.finished[number] for number in range(len(job.pieces)))
     left_out = rejected_items(rows, lambda k: load_row(job.output_dir, k))
     nameless = (
         {"file": uri, "row": None, "reason": "unknown_form", "detail": REASONS["unknown_form"]} for uri in job.skipped
     )
-    lines = (json.dumps(item, ensure_ascii=False) for item in chain(left_out, nameless))
+    items = chain(left_out, nameless)
+    first = next(items, None)
+    lines = (json.dumps(item, ensure_ascii=False) for item in chain([] if first is None else [first], items))
     storage.write_lines(storage.join(job.output_dir, REJECTS), lines)
+    if first is None:
+        return ""
+    row = "" if first["row"] is None else f", row {first['row']}"
+    return f", the first in {first['file']}{row}: {first['detail']}"
 
 
 def _input_fingerprint(job: Job) -> str:

@@ -3,7 +3,7 @@
 import time
 
 from pipelines.cluster import connected, cpus_to_start
-from pipelines.console import say, warn
+from pipelines.console import counted, say, warn
 from pipelines.piece_progress import PieceProgress
 from pipelines.preprocess.config import PreprocessConfig
 from pipelines.preprocess.finish import finish, remove_leftovers, tell
@@ -45,12 +45,12 @@ def dry_run(config: PreprocessConfig) -> None:
 def _announce(job: Job) -> None:
     size = sum(source.size for source in job.sources)
     say(
-        f"{len(job.sources):,} files, {size / 1e6:,.1f} MB as stored, in {len(job.pieces):,} pieces"
-        + (f"; {len(job.finished):,} are finished already" if job.finished else "")
+        f"{counted(len(job.sources), 'file')}, {size / 1e6:,.1f} MB as stored, in {counted(len(job.pieces), 'piece')}"
+        + (f"; finished already: {len(job.finished):,}" if job.finished else "")
     )
     if job.skipped:
-        names = ", ".join(job.skipped[:3])
-        warn(f"{len(job.skipped)} files are left out, their names do not tell their form: {names} ...")
+        names, more = ", ".join(job.skipped[:3]), ", ..." * (len(job.skipped) > 3)
+        warn(f"left out, as their names do not tell their form: {counted(len(job.skipped), 'file')} ({names}{more})")
     for source in job.sources:
         whole = source.compression or source.kind == "text_files"
         if whole and source.size > _WHOLE_FILE_WARNING:
@@ -101,8 +101,9 @@ def _do_missing(job: Job) -> None:
                 errors.append(outcome.error)
     if errors:
         raise DataError(
-            f"{len(errors)} of {len(missing)} pieces could not be done, so there is no new manifest; the others are "
-            "kept, and the same command does only these:\n" + "\n".join(f"  {error}" for error in errors[:10])
+            f"{len(errors)} of {counted(len(missing), 'piece')} could not be done, so there is no new manifest; the "
+            "others are kept, and the same command does only these:\n"
+            + "\n".join(f"  {error}" for error in errors[:10])
         )
     seconds = time.monotonic() - started
     done = [job.finished[number] for number in missing]

@@ -5,6 +5,7 @@ import json
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
+from pipelines.pretrain.ranges import check_ranges
 from pipelines.run_place import check_run_place
 from pmlm_core.errors import ConfigError
 from pmlm_core.model.presets import PRESETS, preset
@@ -191,7 +192,7 @@ class PretrainConfig:
                 f"hidden_size {self.size()['hidden_size']} is not divisible by "
                 f"num_attention_heads {self.size()['num_attention_heads']}"
             )
-        self._validate_numbers()
+        check_ranges(self)
         bins, reach = self.rel_pos_bins, self.max_rel_pos
         if bins % 4 or (bins and reach <= bins // 4):
             raise ConfigError(
@@ -207,10 +208,15 @@ class PretrainConfig:
                 f"min_workers {self.min_workers} is more than num_workers {self.num_workers}, which is the most there "
                 "will be: lower min_workers, or raise num_workers"
             )
+        if self.cuda_graphs and not self.use_gpu:
+            raise ConfigError(
+                "cuda_graphs needs a GPU and this run is on the CPU; leave cuda_graphs out, or give use_gpu true where "
+                "there is a GPU"
+            )
         if self.cuda_graphs and not self._may_be_recorded():
             raise ConfigError(
-                "cuda_graphs records the passes of one GPU that keeps its activations: it goes with use_gpu, "
-                "num_workers 1 and no gradient_checkpointing; leave it out"
+                "cuda_graphs records the passes of one GPU that keeps its activations: it goes with num_workers 1 and "
+                "no gradient_checkpointing; leave it out"
             )
         check_run_place(self.output_dir, self.run_name, self.upload_dir)
         micro_batch_size(self.batch_size, self.num_workers, self.micro_batch_size, limit=self.batch_size)
@@ -225,41 +231,6 @@ class PretrainConfig:
 
     def _may_be_recorded(self) -> bool:
         return self.use_gpu and self.num_workers == 1 and not self.gradient_checkpointing
-
-    def _validate_numbers(self) -> None:
-        positive = ("batch_size", "max_steps", "eval_steps", "logging_steps", "save_steps", "keep_checkpoints")
-        optional = ("micro_batch_size", "num_hidden_layers", "hidden_size", "num_attention_heads", "intermediate_size")
-        for name in (
-            *positive,
-            *optional,
-            "num_workers",
-            "min_workers",
-            "resize_minutes",
-            "cpus_per_worker",
-            "adam_epsilon",
-            "initializer_range",
-            "learning_rate",
-            "rel_pos_lr_scale",
-            "max_rel_pos",
-        ):
-            value = getattr(self, name)
-            if value is not None and value <= 0:
-                raise ConfigError(f"{name} must be above 0, not {value}")
-        for name in ("max_grad_norm", "save_minutes"):
-            value = getattr(self, name)
-            if value is not None and value <= 0:
-                raise ConfigError(f"{name} must be above 0, not {value}; leave it out to switch it off")
-        for name in ("eval_rows", "warmup_steps", "weight_decay", "rel_pos_bins", "seed"):
-            value = getattr(self, name)
-            if value is not None and value < 0:
-                raise ConfigError(f"{name} must be 0 or more, not {value}")
-        if self.max_failures < -1:
-            raise ConfigError(f"max_failures must be 0 or more, or -1 for no limit, not {self.max_failures}")
-        for name in ("hidden_dropout_prob", "attention_probs_dropout_prob", "adam_beta1", "adam_beta2"):
-            if not 0.0 <= getattr(self, name) < 1.0:
-                raise ConfigError(f"{name} must be from 0 to below 1, not {getattr(self, name)}")
-        if self.warmup_ratio is not None and not 0.0 <= self.warmup_ratio <= 1.0:
-            raise ConfigError(f"warmup_ratio must be from 0 to 1, not {self.warmup_ratio}")
 
     def size(self) -> dict[str, int]:
         """Layers, widths and heads: the preset with its overrides."""

@@ -21,7 +21,7 @@ from pipelines.upload.background import Uploads
 from pipelines.upload.claim import check_arrived
 from pmlm_core import storage
 from pmlm_core.corpus.manifest import Manifest
-from pmlm_core.errors import CheckpointError, DataError
+from pmlm_core.errors import DataError, NotThereError
 
 
 def run(config: PretrainConfig) -> None:
@@ -200,7 +200,7 @@ def dry_run(config: PretrainConfig) -> None:
 def _check_start(config: PretrainConfig) -> None:
     start = config.init_checkpoint
     if start is not None and storage.size(storage.join(start, "config.json")) is None:
-        raise CheckpointError(f"init_checkpoint {start} is no checkpoint folder: it has no config.json")
+        raise NotThereError(f"init_checkpoint {start} is no checkpoint folder: it has no config.json")
 
 
 def _bf16(config: PretrainConfig) -> bool:

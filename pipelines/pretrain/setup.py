@@ -18,7 +18,7 @@ from pmlm_core import storage
 from pmlm_core.corpus.blocks import BlockSet
 from pmlm_core.corpus.order import batch_rows, permute
 from pmlm_core.corpus.tokenizer import CONFIG_FILE
-from pmlm_core.errors import CheckpointError
+from pmlm_core.errors import CheckpointError, NotThereError
 from pmlm_core.model.collate import collate
 from pmlm_core.model.compiling import can_compile, compile_parts
 from pmlm_core.model.config import PmlmConfig
@@ -123,7 +123,7 @@ def _model_config(plan: WorkPlan) -> PmlmConfig:
 def _from_other_run(plan: WorkPlan, folder: Path) -> PmlmForPreTraining:
     config = plan.config
     if not (folder / "config.json").is_file():
-        raise CheckpointError(f"init_checkpoint {folder} is no checkpoint folder: it has no config.json")
+        raise NotThereError(f"init_checkpoint {folder} is no checkpoint folder: it has no config.json")
     if (folder / checkpoint.MANIFEST).is_file() and (reason := checkpoint.damage(folder)):
         raise CheckpointError(f"init_checkpoint {folder} is damaged: {reason}. Take another, or a good copy of it")
     if (folder / checkpoint.STATE).is_file():

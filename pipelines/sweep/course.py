@@ -21,9 +21,8 @@ from pipelines.finetune.splits import Rejects
 from pipelines.run_folder import RunDir
 from pipelines.sweep.config import SweepConfig
 from pmlm_core import storage
-from pmlm_core.errors import ConfigError
+from pmlm_core.errors import ConfigError, near
 from tune_spaces.base import Benchmark
-from tune_spaces.checks import near
 from tune_spaces.registry import ends, get_benchmark, settle_grid, settle_space
 
 RESULT, TRIALS, TUNE = "result.json", "trials", "tune"

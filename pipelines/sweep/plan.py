@@ -3,13 +3,12 @@
 from collections.abc import Iterator, Sequence
 
 from pipelines.console import warn
+from pipelines.finetune.speed import CPU_MFU, GPU_MFU, cpu_peak, gpu_peak
 from pipelines.follow import duration
 from pipelines.sweep.config import SweepConfig
 from pipelines.sweep.course import Course, in_plain
 from pmlm_core.errors import ConfigError
 
-CPU_MFU, GPU_MFU = 0.35, 0.2
-"""Assumed share of the processor's peak, for small batches of unequal length."""
 START_S = 3.0
 """Assumed for a trial's process, its imports, and what is scored and saved at its end (docs/results.md has some)."""
 
@@ -19,9 +18,9 @@ def describe(all_courses: Sequence[Course]) -> Iterator[str]:
     config = all_courses[0].config
     yield f"sweep        {all_courses[0].run.path.parent}, strategy {config.strategy}"
     yield _resources(config)
-    rate, total = _rate(config), 0.0
+    total = 0.0
     for course in all_courses:
-        trials, seconds = trials_of(course), _seconds(course, rate)
+        trials, seconds = trials_of(course), _seconds(course, _rate(course))
         total += trials * seconds
         yield f"{course.benchmark.name}: {_counts(course)}"
         for name, domain in course.searched.items():
@@ -81,11 +80,10 @@ def _counts(course: Course) -> str:
 
 
 def _seconds(course: Course, rate: float) -> float:
-    """Of the longest trial: its start, and 6 operations for each parameter of the body and token."""
+    """Of the longest trial: its start, and its operations at `rate`."""
     from pipelines.finetune.plan import sized
 
-    size = sized(course.job)
-    return START_S + 6.0 * size.body_parameters * size.tokens_per_epoch * course.max_epochs / rate
+    return START_S + sized(course.job).flops_per_epoch * course.max_epochs / rate
 
 
 def _resources(config: SweepConfig) -> str:
@@ -96,16 +94,12 @@ def _resources(config: SweepConfig) -> str:
     return f"resources    {asked} for a trial; trials at a time for each benchmark: {at_a_time}"
 
 
-def _rate(config: SweepConfig) -> float:
+def _rate(course: Course) -> float:
     """Operations a second of one trial's share."""
-    from pipelines.cluster import available_cpus
-    from pmlm_core.training.peak import datasheet, peak
-
+    config = course.config
     if config.gpus_per_trial:
-        sheet = datasheet("H100 80GB HBM3", "bf16")
-        assert sheet is not None
-        return sheet.rate * config.gpus_per_trial * config.num_workers * GPU_MFU
-    return peak("cpu", "fp32").rate / available_cpus() * config.cpus_per_trial * config.num_workers * CPU_MFU
+        return gpu_peak().rate * config.gpus_per_trial * config.num_workers * GPU_MFU
+    return cpu_peak(config.cpus_per_trial * config.num_workers, course.job.config.precision).rate * CPU_MFU
 
 
 def _early(config: SweepConfig) -> str:

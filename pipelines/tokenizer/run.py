@@ -6,7 +6,7 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 
-from pipelines.console import made, next_command, say, warn
+from pipelines.console import counted, made, next_command, say, warn
 from pipelines.output_folder import beside, check_output_dir
 from pipelines.tokenizer.config import TokenizerConfig
 from pmlm_core import storage
@@ -43,11 +43,15 @@ def run(config: TokenizerConfig) -> None:
     plan = _plan(config)
     _announce(config, plan)
     samples = draw(plan.shares, plan.fmt, config.seed, config.num_workers)
-    rejects = _tell_rejects(samples)
     passages = [passage for sample in samples for passage in sample.passages]
-    taken, read = sum(s.sample_bytes for s in samples), sum(s.read_bytes for s in samples)
     if not passages:
-        raise DataError(f"none of the {len(plan.sources)} input files holds a document; check inputs and input_format")
+        found = next((f"; {sample.example}" for sample in samples if sample.example), "")
+        raise DataError(
+            f"no document in the input ({counted(len(plan.sources), 'file')}){found}; check inputs, input_format and "
+            "text_field"
+        )
+    rejects = _tell_rejects(samples)
+    taken, read = sum(s.sample_bytes for s in samples), sum(s.read_bytes for s in samples)
     documents = sum(s.documents for s in samples)
     say(f"training on {taken / 1e6:,.1f} MB of the {read / 1e6:,.1f} MB read ({documents:,} documents)")
     tokenizer = train(
@@ -91,8 +95,8 @@ def _plan(config: TokenizerConfig) -> _Plan:
     skipped: list[str] = []
     sources = list_sources(config.inputs, fmt, skipped.append)
     if skipped:
-        names = ", ".join(skipped[:3])
-        warn(f"{len(skipped)} files are left out, their names do not tell their form: {names} ...")
+        names, more = ", ".join(skipped[:3]), ", ..." * (len(skipped) > 3)
+        warn(f"left out, as their names do not tell their form: {counted(len(skipped), 'file')} ({names}{more})")
     with ThreadPoolExecutor(_THREADS) as pool:
         pieces = plan_pieces(sources, fmt, map=pool.map)
     return _Plan(fmt, sources, len(pieces), share_out(pieces, config.sample_bytes, config.seed))
@@ -102,8 +106,8 @@ def _announce(config: TokenizerConfig, plan: _Plan) -> None:
     size = sum(source.size for source in plan.sources)
     which = "all" if len(plan.shares) == plan.n_pieces else f"{len(plan.shares):,}, drawn at random"
     say(
-        f"{len(plan.sources):,} files, {size / 1e6:,.1f} MB as stored, in {plan.n_pieces:,} pieces, of which {which} "
-        f"are read for a sample of at most {config.sample_bytes / 1e6:,.1f} MB"
+        f"{counted(len(plan.sources), 'file')}, {size / 1e6:,.1f} MB as stored, in {counted(plan.n_pieces, 'piece')}, "
+        f"of which {which} are read for a sample of at most {config.sample_bytes / 1e6:,.1f} MB"
     )
 
 

@@ -4,7 +4,7 @@ import threading
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
-from pipelines.tracking.redact import redact
+from pipelines.tracking.redact import in_brief
 
 T = TypeVar("T")
 
@@ -25,4 +25,4 @@ class Attempt(Generic[T]):
             self.result = work()
             self.failure = None
         except Exception as error:
-            self.failure = f"{type(error).__name__}: {redact(' '.join(str(error).split()))[:300]}"
+            self.failure = f"{type(error).__name__}: {in_brief(error)}"

@@ -25,6 +25,20 @@ def redact(text: str) -> str:
     return _QUERY.sub(r"\g<name>***", _USER.sub(r"\g<scheme>***@", text))
 
 
+def in_brief(text: object, most: int = 300) -> str:
+    """A message in one line without secrets; of a long one the middle is left out, for its end names the cause.
+
+    >>> in_brief("it failed  because of a and b, since c was away", most=30)
+    'it failed ... c was away'
+    """
+    line = redact(" ".join(str(text).split()))
+    if len(line) <= most:
+        return line
+    # Half of it each; whole words, unless one is longer than a half.
+    begin, end = line[: most // 2].rpartition(" ")[0] or line[: most // 2], line[-(most // 2) :]
+    return f"{begin} ... {end.partition(' ')[2] or end}"
+
+
 def redacted(value: Any) -> Any:
     """A configuration as it may be written to a file: the same values, every address in them redacted.
 

@@ -17,7 +17,7 @@ from pipelines.console import warn as console_warn
 from pipelines.tracking.delivery import Delivery, WaitsForParent
 from pipelines.tracking.ray_job import job_tags
 from pipelines.tracking.record import Record
-from pipelines.tracking.redact import flatten, redact
+from pipelines.tracking.redact import flatten, in_brief, redact
 from pipelines.tracking.store import NONE, resolve
 
 _FIRST_WAIT, _LONGEST_WAIT = 2.0, 60.0
@@ -193,9 +193,8 @@ class MlflowSink:
         if self._warned:
             return
         self._warned = True
-        text = redact(" ".join(str(error).split()))[:300]
         with contextlib.suppress(Exception):  # a closed terminal must not end the thread
             self._warn(
-                f"MLflow cannot be reached ({type(error).__name__}: {text}); training goes on, the figures wait in "
-                f"{self._run_dir} and are sent when it answers"
+                f"MLflow cannot be reached ({type(error).__name__}: {in_brief(error)}); training goes on, the figures "
+                f"wait in {self._run_dir} and are sent when it answers"
             )

@@ -12,7 +12,8 @@ from pmlm_core import storage
 from pmlm_core.corpus import shard_cache
 from pmlm_core.corpus.fetching import Fetching
 from pmlm_core.corpus.manifest import FORMAT_VERSION, MANIFEST, Manifest, ShardEntry
-from pmlm_core.corpus.shard_reader import Rows, Shard, open_batch, open_shard
+from pmlm_core.corpus.shard_opening import open_batch, open_shard
+from pmlm_core.corpus.shard_reader import Rows, Shard
 from pmlm_core.corpus.shards import BATCH_ROWS, ShardWriter
 from pmlm_core.errors import DataError
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from pmlm_core import storage
 from pmlm_core.corpus.special import SpecialIds
-from pmlm_core.errors import DataError
+from pmlm_core.errors import DataError, NotThereError
 from pmlm_core.inside import leads_outside
 
 FORMAT_VERSION = 1
@@ -157,7 +157,7 @@ class Manifest:
         """
         where = storage.join(folder, MANIFEST)
         if not storage.exists(where):
-            raise DataError(
+            raise NotThereError(
                 f"{folder} holds no {MANIFEST}, so no finished blocks; run `pmlm preprocess` with this output_dir "
                 "(it does only what is missing)."
             )

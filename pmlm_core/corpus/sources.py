@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import pyarrow.fs as pafs
 
 from pmlm_core.corpus.formats import InputFormat, compression_of, is_plain_text, kind_of
-from pmlm_core.errors import DataError
+from pmlm_core.errors import DataError, NotThereError
 from pmlm_core.storage import is_remote, normalise, resolve, split_query, with_query
 
 _WILD = re.compile(r"[*?\[]")
@@ -69,12 +69,12 @@ def list_sources(inputs: list[str], fmt: InputFormat, on_skip: Callable[[str], N
             known = True
             found[uri] = Source(uri, int(info.size), modified(uri, info), kind, compression_of(name))
         if not matched:
-            raise DataError(f"input '{text}': no such file, folder or match; check the path (globs need quotes)")
+            raise NotThereError(f"input '{text}': no such file, folder or match; check the path (globs need quotes)")
         if not known:
             if plain:
                 kind_of(plain, fmt)  # says what to do about plain text
             raise DataError(
-                f"input '{text}': none of its {len(unknown)} files tells its form by name; give --input_format"
+                f"input '{text}': none of its files ({len(unknown)}) tells its form by name; give --input_format"
             )
         for uri in unknown:
             if on_skip:

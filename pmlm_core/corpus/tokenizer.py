@@ -19,7 +19,7 @@ from pmlm_core.corpus.sentencepiece_training import DEFAULT_THREADS, train_model
 from pmlm_core.corpus.special import PSEUDO, SpecialIds
 from pmlm_core.corpus.text_cuts import PART_CHARACTERS, cut
 from pmlm_core.corpus.wordpiece_backend import VOCABULARY_FILE, WordPieceBackend
-from pmlm_core.errors import DataError
+from pmlm_core.errors import DataError, NotThereError
 
 CONFIG_FILE = "tokenizer_config.json"
 # In the order they are looked for; the foreign SentencePiece names are those of ALBERT, XLM-R and DeBERTa.
@@ -164,7 +164,7 @@ class TextTokenizer:
             present = set(storage.names_in(path))
             name = next((known for known in _KNOWN_FILES if known in present), "")
             if not name:
-                raise DataError(
+                raise NotThereError(
                     f"{path}: no tokenizer there (looked for {', '.join(_KNOWN_FILES)}); "
                     "train one with `pmlm tokenizer`, or give a SentencePiece .model or a BERT vocab.txt"
                 )

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from pmlm_core.corpus.tokenizer import CONFIG_FILE, TextTokenizer
-from pmlm_core.errors import CheckpointError, ConfigError
+from pmlm_core.errors import CheckpointError, ConfigError, NotThereError
 from pmlm_core.model.masked_lm import PmlmForMaskedLM
 from pmlm_core.model.objectives import Objective
 
@@ -188,8 +188,8 @@ def _check_folder(folder: Path) -> None:
         _check_head(folder)
         return
     if not folder.is_dir():
-        raise CheckpointError(f"{folder} is not a folder; give a checkpoint folder, such as pmlm pretrain makes")
+        raise NotThereError(f"{folder} is not a folder; give a checkpoint folder, such as pmlm pretrain makes")
     below = sorted(path.parent for path in folder.glob("*/config.json"))
     below = below or sorted(path.parent for path in folder.glob("*/*/config.json"))
     hint = f"; did you mean {below[-1]}?" if below else ""
-    raise CheckpointError(f"{folder} holds no model (no config.json){hint}")
+    raise NotThereError(f"{folder} holds no model (no config.json){hint}")

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from pmlm_core.errors import ConfigError
+from pmlm_core.errors import ConfigError, near
 
 
 @dataclass(frozen=True)
@@ -42,5 +42,5 @@ def preset(name: str) -> ModelSize:
         ConfigError: no preset has that name.
     """
     if name not in PRESETS:
-        raise ConfigError(f"There is no model preset {name!r}; choose one of {', '.join(PRESETS)}.")
+        raise ConfigError(f"preset '{name}' is not known{near(name, PRESETS) or ';'} presets are {', '.join(PRESETS)}")
     return PRESETS[name]

@@ -10,7 +10,7 @@ import posixpath
 from collections.abc import Sequence
 
 from pmlm_core import storage
-from pmlm_core.errors import ConfigError, DataError
+from pmlm_core.errors import ConfigError, DataError, NotThereError
 
 HUB = "hf://"
 _COMPRESSIONS = (".gz", ".zst", ".bz2", ".lz4")
@@ -18,7 +18,7 @@ TRAIN, DEV, TEST = ("train",), ("dev", "validation", "valid", "val"), ("test",)
 SPLIT_NAMES = {"train": TRAIN, "dev": DEV, "test": TEST}
 
 
-class NoFile(DataError):
+class NoFile(NotThereError):
     """No file is there for a split."""
 
 

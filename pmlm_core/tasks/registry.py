@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from pmlm_core.errors import ConfigError
+from pmlm_core.errors import ConfigError, near
 from pmlm_core.tasks import glue, question_generation, seq2seq, squad, summarization, tabular
 from pmlm_core.tasks.base import Task
 from pmlm_core.tasks.files import SPLIT_NAMES, name_patterns
@@ -30,6 +30,16 @@ OPTIONS: dict[str, tuple[str, ...]] = {
 TASKS = (*_BENCHMARKS, *OPTIONS)
 
 
+def check_name(name: str) -> None:
+    """Look whether there is a task of that name.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    if name not in TASKS:
+        raise ConfigError(f"task '{name}' is not known{near(name, TASKS) or ';'} tasks are {', '.join(TASKS)}")
+
+
 def get_task(name: str, **options: Any) -> Task:
     """The task of a name.
 
@@ -45,8 +55,7 @@ def get_task(name: str, **options: Any) -> Task:
     Raises:
         ConfigError: no such task, or an option it does not have.
     """
-    if name not in TASKS:
-        raise ConfigError(f"task '{name}' is not known; tasks are {', '.join(TASKS)}")
+    check_name(name)
     given = {option: value for option, value in options.items() if value is not None}
     for option in given:
         # The folder is needed by one task only; to give it to all of them is no mistake.

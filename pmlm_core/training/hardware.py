@@ -18,7 +18,7 @@ def set_up(*, use_gpu: bool, threads: int, precision: str) -> Precision:
     """
     torch.set_num_threads(threads)
     if not use_gpu:
-        return Precision(torch.device("cpu"), _on_cpu(precision))
+        return Precision(torch.device("cpu"), cpu_precision(precision))
     if not torch.cuda.is_available():
         raise ConfigError(
             "use_gpu is true, but torch sees no GPU in the worker; set use_gpu to false or install CUDA's torch"
@@ -31,7 +31,8 @@ def set_up(*, use_gpu: bool, threads: int, precision: str) -> Precision:
     return Precision(device, precision)
 
 
-def _on_cpu(precision: str) -> str:
+def cpu_precision(precision: str) -> str:
+    """The type of a CPU's matrix products, "auto" settled."""
     if precision != "auto":
         return precision
     return "bf16" if cpu_multiplies_in_bf16() else "fp32"

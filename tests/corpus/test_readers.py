@@ -180,18 +180,18 @@ def test_json_that_is_not_what_was_asked(tmp_path):
         (7, "empty_text"),
         (9, "invalid_json"),
     ]
-    assert rejects[0].detail == "no field 'text'; fields here: body"
+    assert rejects[0].detail == "no field 'text'; fields here: body; --text_field says which holds the text"
     assert rejects[0].byte_offset == data.index(b'{"body"')
 
 
 def test_parquet_of_the_wrong_schema(tmp_path):
     write_parquet(tmp_path / "a.parquet", ["x"], field="body")
-    pq.write_table(pa.table({"text": [1, 2]}), tmp_path / "b.parquet")
+    pq.write_table(pa.table({"text": [1, 2], "body": ["x", "y"]}), tmp_path / "b.parquet")
     texts, rejects = read(str(tmp_path))
     assert texts == []
     assert [(r.span, r.row, r.reason) for r in rejects] == [(0, 0, "wrong_schema"), (1, 0, "wrong_schema")]
-    assert "columns: id, body" in rejects[0].detail
-    assert "int64" in rejects[1].detail
+    assert rejects[0].detail == "no column 'text'; columns: id, body; --text_field says which holds the text"
+    assert rejects[1].detail == "column 'text' is int64, not text; columns of text, for --text_field: body"
 
 
 def test_parquet_nulls_and_blanks(tmp_path):

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from oracles.made_blocks import SIZES, VIEWS, build, made_of, part, save, views_of, writer
 
 from pmlm_core.corpus.blocks import BATCH_ROWS, BlockSet, Manifest, ShardEntry
-from pmlm_core.corpus.shard_reader import _places
+from pmlm_core.corpus.shard_opening import _places
 from pmlm_core.errors import DataError
 
 

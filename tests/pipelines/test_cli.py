@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import pytest
+from finetuning_data import make_checkpoint
 
 from pipelines.cli import COMMANDS, main
 
@@ -32,6 +33,51 @@ def test_help_lists_every_option_with_its_meaning(command, capsys):
 def test_unknown_command_is_refused(capsys):
     assert run("pretrian") == 2
     assert "unknown command 'pretrian'; did you mean 'pretrain'?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["tokenizer", "--inputs", "nowhere", "--output_dir", "out"],
+        ["preprocess", "--inputs", "nowhere", "--tokenizer", "nowhere", "--output_dir", "out"],
+        ["preprocess", "--inputs", "text.jsonl", "--tokenizer", "nowhere", "--output_dir", "out"],
+        ["pretrain", "--data_dir", "nowhere", "--output_dir", "out", "--preset", "tiny"],
+        ["finetune", "--task", "rte", "--model", "nowhere", "--data_dir", "."],
+        ["finetune", "--task", "rte", "--model", "model", "--data_dir", "nowhere"],
+        ["finetune", "--task", "rte", "--model", "model", "--data_dir", "."],
+        ["predict", "--model", "nowhere", "--inputs", "text.jsonl", "--output_dir", "out"],
+        ["fill", "--model", "nowhere", "a [MASK]"],
+        ["fill", "--model", ".", "a [MASK]"],
+        ["plan", "--recipe", "nowhere.yaml"],
+        ["compare", "--folders", "nowhere"],
+        ["pretrain", "--max_steps", "many"],
+        ["pretrain", "--data_dir", "nowhere", "--output_dir", "out", "--preset", "tiny", "--max_steps", "0"],
+    ],
+)
+def test_what_is_wrong_with_a_command_is_2_whenever_it_is_found(
+    arguments, tmp_path, sample_tokenizer_dir, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "text.jsonl").write_text('{"body": "some text"}\n')
+    if "model" in arguments:
+        make_checkpoint(tmp_path / "model", sample_tokenizer_dir)
+    assert run(*arguments) == 2
+    assert "error: " in capsys.readouterr().err
+
+
+def test_what_is_wrong_with_what_is_there_is_1(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "text.jsonl").write_text('{"body": "some text"}\n')
+    assert run("tokenizer", "--inputs", "text.jsonl", "--output_dir", "out") == 1
+    assert "fields here: body" in capsys.readouterr().err
+    (tmp_path / "manifest.json").write_text("{")
+    assert run("pretrain", "--data_dir", ".", "--output_dir", "out", "--preset", "tiny", "--tracking_uri", "none") == 1
+    assert "manifest.json" in capsys.readouterr().err
+
+
+def test_the_help_says_what_exit_codes_mean(capsys):
+    run("--help")
+    assert "2 the command line or the recipe is wrong" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["pretrain", "--help"], ["preprocess", "--help"]])

@@ -194,6 +194,9 @@ def test_gpus_that_torch_does_not_see_or_that_differ():
 def test_mlflow_stores():
     failed = Store("http://mlflow:5000", "failed", failure="ConnectionError: refused")
     only(tracking.check(failed, several=False), "error", "cannot be used: ConnectionError", "")
+    assert "Start the server" in tracking.check(failed, several=False).findings[0].remedy
+    nameless = replace(failed, failure='... NameResolutionError("[Errno -2] Name or service not known"))')
+    assert "leads to no address here" in tracking.check(nameless, several=False).findings[0].remedy
     old = tracking.check(Store("sqlite:///m.db", "failed", True, failure="out-of-date database schema"), several=False)
     assert "mlflow db upgrade" in old.findings[0].remedy
     default = Store("sqlite:////job/mlflow.db", "new", True, by_default=True)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -52,6 +53,18 @@ def test_this_machine_alone_answers_in_seconds_and_starts_no_ray(tmp_path):
     assert names == ["nodes", "versions", "limits", "environment", "GPUs", "capacity", "paths", "MLflow"]
     assert not (tmp_path / "runs").exists()
     assert not (tmp_path / "mlflow.db").exists()
+
+
+def test_a_long_failure_keeps_its_cause_and_names_that_lead_nowhere_have_advice_of_their_own(monkeypatch, capsys):
+    """`.invalid` is reserved: no DNS knows a name below it."""
+    assert doctor("--tracking_uri", "http://mlflow.invalid:5000", "--timeout", "60") == 1
+    said = capsys.readouterr().out
+    assert re.search(r"cannot be used: MlflowException: .* \.\.\. .*[Nn]ame", said)
+    assert "The name leads to no address here" in said
+    assert "Start the server" not in said
+    monkeypatch.setenv("RAY_ADDRESS", "ray.invalid:6379")
+    assert doctor("--tracking_uri", "none") == 1
+    assert "The name leads to no address here" in capsys.readouterr().out
 
 
 def test_a_command_that_cannot_run_ends_with_one(tmp_path, capsys, monkeypatch):

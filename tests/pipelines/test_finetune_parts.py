@@ -58,7 +58,7 @@ def job_for(options: dict[str, Any], seed: int = 0) -> Job:
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"task": "rtee"}, "task 'rtee' is not known; tasks are cola"),
+        ({"task": "rtee"}, r"task 'rtee' is not known; did you mean 'rte'\? tasks are cola"),
         ({"batch_size": 0}, "batch_size must be above 0"),
         ({"warmup_ratio": 1.5}, "warmup_ratio must be from 0 to below 1"),
         ({"seeds": "1,1"}, "different numbers, as 1,2,3,4,5"),

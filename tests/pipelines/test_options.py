@@ -81,7 +81,7 @@ def test_command_line_wins_over_recipe_and_other_sections_are_left_alone(tmp_pat
 @pytest.mark.parametrize(
     ("section", "message"),
     [
-        ("exampel:\n  max_length: 1\n", "unknown section 'exampel'"),
+        ("exampel:\n  max_length: 1\n", r"unknown section 'exampel'; did you mean 'example'\? sections are named"),
         ("other:\n  a: 1\n", "has no section 'example'"),
         ("example:\n  max_lenght: 128\n", "did you mean 'max_length'"),
         ("example:\n  max_length: many\n", "max_length"),
@@ -107,6 +107,7 @@ def test_wrong_recipes_are_refused_with_place_and_reason(tmp_path, section, mess
         (["--max_length"], "needs a value"),
         (["--max_length", "3.5"], '--max_length must be a whole number.*, not "3.5"'),
         (["--kind", "wordpiece"], 'pmlm example: --kind must be one of .*, not "wordpiece"'),
+        (["--kind", "Unigrm"], "not \"Unigrm\"; did you mean 'unigram'"),
         (["--config"], "needs the path of a recipe"),
         (["--config", "/nowhere.yaml"], "cannot be read"),
         (["--inputs", "a", "--inputs", "b"], "given twice; the values of a list follow one --inputs"),

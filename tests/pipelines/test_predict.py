@@ -241,7 +241,7 @@ def test_interrupted_it_does_only_what_is_missing(
         patch.setattr(piece_module, "example_of", count)
         predict(model, [path], tmp_path / "out", piece_rows=10)
     assert done == 100 + 40
-    assert "1 are finished already" in capsys.readouterr().out
+    assert "finished already: 1" in capsys.readouterr().out
     assert files(tmp_path / "out") == files(tmp_path / "whole")
     assert not list(tmp_path.rglob("*.tmp"))
 
@@ -327,7 +327,7 @@ def test_dry_run_makes_nothing(tmp_path: Path, models: dict[str, str], texts: li
     out = tmp_path / "out"
     dry_run(PredictConfig(model=models["generation"], inputs=[str(path)], output_dir=str(out), piece_rows=20))
     printed = capsys.readouterr().out
-    assert "50 rows in 1 files" in printed
+    assert "50 rows in 1 file," in printed
     assert "in 3 pieces" in printed
     assert "GB a worker" in printed
     assert "in this process" in printed

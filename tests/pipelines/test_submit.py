@@ -141,7 +141,7 @@ def _refused(listener: socket.socket, command: list[str], *options: str) -> int:
         ([*PRETRAIN, "--max_steps", "many"], "max_steps must be a whole number"),
         ([*PRETRAIN, "--max_steps", "0"], "max_steps must be above 0"),
         (["pretrain"], "needs --data_dir"),
-        (["pretrian"], "'pretrian' after -- is no command"),
+        (["pretrian"], "'pretrian' after -- is no command to run as a job; did you mean 'pretrain'? commands: "),
         (["submit", "--list"], "'submit' after -- is no command to run as a job"),
         (["pretrain", "--config", "recipes/none.yaml"], "recipes/none.yaml cannot be read"),
         (["finetune", "--task", "rte", "--model", "/m", "--data_dir", "/d"], "outputs/finetune is relative"),

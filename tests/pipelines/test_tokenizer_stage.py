@@ -101,9 +101,15 @@ def test_nothing_to_train_on_is_said(config, tmp_path):
     (tmp_path / "empty.jsonl").write_text("")
     with pytest.raises(DataError, match="no such file"):
         run(replace(config, inputs=[str(tmp_path / "none")]))
-    with pytest.raises(DataError, match="none of the 1 input files holds a document"):
+    with pytest.raises(DataError, match=r"no document in the input \(1 file\)"):
         run(replace(config, inputs=[str(tmp_path / "empty.jsonl")]))
     assert not Path(config.output_dir).exists()
+
+
+def test_a_wrong_field_is_answered_with_the_option_and_the_fields_there_are(config, tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"body": "some text"}\n')
+    with pytest.raises(DataError, match=r"a\.jsonl, row 1: .*no field 'text'; fields here: body; --text_field says"):
+        run(replace(config, inputs=[str(tmp_path / "a.jsonl")]))
 
 
 def test_replacing_another_tokenizer_is_said(config, capsys):

@@ -1,8 +1,5 @@
-"""The journal and its way to a real MLflow store (SQLite), with crashes and resumes in between."""
+"""The way of a journal to a real MLflow store (SQLite), with crashes and resumes in between."""
 
-import errno
-import json
-import os
 import socket
 import subprocess
 import sys
@@ -11,18 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from mlflow import MlflowClient
+from tracking_data import write_steps
 
 from pipelines.lock import locked
 from pipelines.sync.config import SyncConfig
 from pipelines.sync.run import run as sync
 from pipelines.tracking import store
 from pipelines.tracking.delivery import RUN_KEY_TAG, Delivery
-from pipelines.tracking.journal import Entry, Journal
+from pipelines.tracking.journal import Journal
 from pipelines.tracking.record import Record
-from pipelines.tracking.redact import flatten, redact
 from pipelines.tracking.sink import MlflowSink
 from pmlm_core.errors import ConfigError, DataError
 
@@ -43,135 +38,6 @@ def run_of(uri: str, run_dir: Path) -> Any:
     record = Record.load(run_dir)
     assert record is not None
     return MlflowClient(tracking_uri=uri).get_run(record.run_id)
-
-
-def write_steps(journal: Journal, steps: range) -> None:
-    for step in steps:
-        journal.append(step, {"train/loss": 10.0 / (1 + step), "learning_rate": step * 1e-5})
-
-
-# ---- the journal ----
-
-
-def test_a_line_torn_by_a_kill_is_dropped_and_the_next_one_stands_alone(tmp_path: Path) -> None:
-    journal = Journal(tmp_path)
-    write_steps(journal, range(3))
-    journal.close()
-    with journal.path.open("ab") as file:
-        file.write(b'{"step": 3, "time": 1.0, "metr')
-    again = Journal(tmp_path)
-    assert [entry.step for entry in again.entries()] == [0, 1, 2]
-    again.append(3, {"train/loss": 1.0})
-    assert [entry.step for entry in again.entries()] == [0, 1, 2, 3]
-    assert all(json.loads(line) for line in journal.path.read_text().splitlines())
-
-
-@given(torn=st.binary(max_size=9000).filter(lambda raw: b"\n" not in raw))
-@settings(max_examples=30, deadline=None)
-def test_any_torn_tail_is_cut(tmp_path_factory: pytest.TempPathFactory, torn: bytes) -> None:
-    folder = tmp_path_factory.mktemp("journal")
-    (folder / "metrics.jsonl").write_bytes(torn)
-    journal = Journal(folder)
-    journal.append(1, {"a": 1.0}, at=2.0)
-    assert list(journal.entries()) == [Entry(1, 2.0, {"a": 1.0})]
-
-
-def test_damaged_lines_in_the_middle_are_passed_over(tmp_path: Path) -> None:
-    journal = Journal(tmp_path)
-    journal.append(1, {"a": 1.0})
-    journal.close()
-    with journal.path.open("ab") as file:
-        file.write(b"\x00" * 40 + b'\n{"step": 2}\n[1]\n"text"\n')
-    journal.append(3, {"a": 3.0})
-    assert [entry.step for entry in journal.entries()] == [1, 3]
-
-
-def test_figures_that_are_not_finite_are_kept_in_valid_json(tmp_path: Path) -> None:
-    journal = Journal(tmp_path)
-    journal.append(1, {"grad_norm": float("inf"), "train/loss": float("nan")})
-
-    def refuse(name: str) -> None:
-        raise AssertionError(f"{name} is not JSON")
-
-    json.loads(journal.path.read_text(), parse_constant=refuse)
-    (entry,) = journal.entries()
-    assert entry.metrics["grad_norm"] == float("inf")
-    assert entry.metrics["train/loss"] != entry.metrics["train/loss"]
-
-
-@pytest.mark.parametrize("lost_its_handle", [False, True])
-def test_a_worker_that_was_given_up_and_lives_on_writes_no_step_twice(tmp_path: Path, lost_its_handle: bool) -> None:
-    told: list[str] = []
-    old, new = Journal(tmp_path, say=told.append), Journal(tmp_path)
-    write_steps(old, range(1, 6))
-    new.truncate_after(3)
-    if lost_its_handle:  # a network file system's answer to a file that another machine has replaced
-        old.close()
-    write_steps(old, range(6, 9))
-    write_steps(new, range(4, 10))
-    write_steps(old, range(9, 12))
-    assert [entry.step for entry in new.entries()] == list(range(1, 10))
-    assert len(told) == lost_its_handle
-    assert all("another start of this run writes it now" in text for text in told)
-
-
-def test_truncation_keeps_the_steps_of_the_checkpoint(tmp_path: Path) -> None:
-    journal = Journal(tmp_path)
-    assert journal.truncate_after(5) == 0
-    write_steps(journal, range(10))
-    before = list(journal.entries())
-    assert journal.truncate_after(5) == 4
-    assert list(journal.entries()) == before[:6]
-    write_steps(journal, range(6, 8))
-    assert [entry.step for entry in journal.entries()] == list(range(8))
-
-
-def test_a_full_disk_loses_figures_but_neither_training_nor_later_lines(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    said: list[str] = []
-    journal = Journal(tmp_path, say=said.append)
-    journal.append(1, {"a": 1.0})
-    really = os.write
-
-    def half(handle: int, data: bytes) -> int:
-        return really(handle, data[: len(data) // 2])
-
-    def refuse(handle: int, data: bytes) -> int:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    for step, write in ((2, half), (3, refuse)):
-        monkeypatch.setattr(os, "write", write)
-        journal.append(step, {"a": 1.0})
-        monkeypatch.setattr(os, "write", really)
-    journal.append(4, {"a": 1.0})
-    assert [entry.step for entry in journal.entries()] == [1, 4]
-    assert len(journal.path.read_text().splitlines()) == 2
-    assert len(said) == 1
-    assert "No space left on device" in said[0]
-
-
-# ---- secrets ----
-
-
-def test_secrets_never_reach_parameters() -> None:
-    assert redact("http://user:p%40ss@host:5000/x") == "http://***@host:5000/x"
-    assert redact("s3://bucket/a?X-Amz-Signature=abc&part=1") == "s3://bucket/a?X-Amz-Signature=***&part=1"
-    flat = flatten({"inputs": ["https://a:b@h/f", "plain"], "x": {"auth_token": "t"}, "tokenizer": "dir", "n": None})
-    assert flat == {
-        "inputs": "['https://***@h/f', 'plain']",
-        "x.auth_token": "***",
-        "tokenizer": "dir",
-        "n": "None",
-    }
-
-
-def test_the_record_on_disk_holds_no_password(tmp_path: Path) -> None:
-    sink = MlflowSink(
-        tmp_path, "http://user:hush@127.0.0.1:9", "e", "r", {"data": "s3://k:hush@b"}, warn=lambda _: None
-    )
-    assert "hush" not in (tmp_path / "mlflow.json").read_text()
-    sink.finish(timeout=0.1)
 
 
 # ---- the address ----

@@ -66,7 +66,7 @@ def test_metrics_that_choose():
 
 
 def test_unknown_names_and_options():
-    with pytest.raises(ConfigError, match="task 'rtee' is not known; tasks are cola, sst2"):
+    with pytest.raises(ConfigError, match=r"task 'rtee' is not known; did you mean 'rte'\? tasks are cola, sst2"):
         get_task("rtee")
     with pytest.raises(ConfigError, match="task 'rte' has no option 'label_column'; it has none"):
         get_task("rte", label_column="x")

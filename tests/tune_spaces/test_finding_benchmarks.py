@@ -11,7 +11,7 @@ import pytest
 from pmlm_core.errors import ConfigError
 from tune_spaces import registry
 from tune_spaces.base import Benchmark, Budget
-from tune_spaces.checks import check_benchmark, near
+from tune_spaces.checks import check_benchmark
 from tune_spaces.registry import BENCHMARKS, get_benchmark
 
 GOOD = get_benchmark("rte")
@@ -136,8 +136,3 @@ def test_metrics_depend_on_the_data_s_own_options():
         check_benchmark(of("qa", "exact"), "here.py")
     with pytest.raises(ConfigError, match="'f1' is no figure"):
         check_benchmark(of("classification", "f1", labels=["yes", "no"]), "here.py")
-
-
-def test_near():
-    assert near("learning_rat", ["learning_rate", "seed"]) == "; did you mean 'learning_rate'?"
-    assert near("zzz", ["seed"]) == ""

@@ -30,7 +30,8 @@ def _parsed(line: str, row: int, index: int, offset: int | None, field: str) -> 
         return Reject(index, row, offset, "invalid_json", excerpt(line), f"a {type(record).__name__}, not an object")
     if field not in record:
         names = ", ".join(list(record)[:8]) or "none"
-        return Reject(index, row, offset, "missing_field", excerpt(line), f"no field '{field}'; fields here: {names}")
+        detail = f"no field '{field}'; fields here: {names}; --text_field says which holds the text"
+        return Reject(index, row, offset, "missing_field", excerpt(line), detail)
     text = record[field]
     if not isinstance(text, str):
         kind = "null" if text is None else type(text).__name__

@@ -38,12 +38,15 @@ def _read_file(source: Any, span: Span, index: int, fmt: InputFormat, progress: 
         return
     schema = file.schema_arrow
     if fmt.text_field not in schema.names:
-        detail = f"no column '{fmt.text_field}'; columns: {', '.join(schema.names[:12])}"
+        names = ", ".join(schema.names[:12])
+        detail = f"no column '{fmt.text_field}'; columns: {names}; --text_field says which holds the text"
         yield Reject(index, 0, None, "wrong_schema", "", detail)
         return
     kind = schema.field(fmt.text_field).type
     if not _is_text(kind):
-        yield Reject(index, 0, None, "wrong_schema", "", f"column '{fmt.text_field}' is {kind}, not text")
+        texts = ", ".join(field.name for field in schema if _is_text(field.type)) or "none"
+        detail = f"column '{fmt.text_field}' is {kind}, not text; columns of text, for --text_field: {texts}"
+        yield Reject(index, 0, None, "wrong_schema", "", detail)
         return
     for group in range(span.start, span.end):
         before = progress.rows[index]
