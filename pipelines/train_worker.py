@@ -39,7 +39,9 @@ def work_in(
     disable_progress_bar()  # of writing checkpoints
     context = ray.train.get_context()
     rank = context.get_world_rank()
-    with opened(run, attempt, rank == 0, keeper, ending) as post:
+    place = ray.util.get_current_placement_group()
+    group = "" if place is None else place.id.hex()
+    with opened(run, attempt, rank == 0, keeper, ending, group) as post:
         run = post.run
         request = Request(run.leaving_of(attempt))
         team = Team(
@@ -50,8 +52,7 @@ def work_in(
             draining=lambda: getattr(ray.train, "get_preemption_info", _none)() is not None,
             flush=post.flush,
         )
-        place = ray.util.get_current_placement_group()
-        held = {} if place is None else {"placement_group": place.id.hex()}
+        held = {"placement_group": group} if group else {}
         Events(run).add("worker", rank=team.rank, pid=os.getpid(), host=socket.gethostname(), **held)
         failure = run.failure_of(attempt)
         if failure.exists():
@@ -82,10 +83,10 @@ def _none() -> None:
 
 
 def _tell_failure(post: Outpost, path: Path, error: Exception) -> bool:
-    """Whether the driver can find the error."""
-    if not _write_failure(path, error):
-        return False
+    """Whether the driver can find the error; that of a worker that was given up is not told."""
     try:
+        if not (post.counts() and _write_failure(path, error)):
+            return False
         post.flush()
     except OSError:
         return False

@@ -49,7 +49,11 @@ def starting(
     newest = None
     if team.leads:
         checkpoint.sweep(run.checkpoints)
-        newest = checkpoint.newest_valid(run.checkpoints, say)
+        try:
+            newest = checkpoint.newest_valid(run.checkpoints, say)
+        except checkpoint.Damaged:
+            if run.home is None:
+                raise
         if run.home is not None:
             newest = fetch(run, run.home, newest, lambda text: None, beside=(), needs=needs)
     name = team.agree(None if newest is None else newest.name)

@@ -17,7 +17,7 @@ from fsspec import AbstractFileSystem
 
 from pipelines.handover.keeper import SUPERSEDED, Keeper
 from pmlm_core.addresses import is_remote
-from pmlm_core.stores import StoreError, serve
+from pmlm_core.stores import StoreError, insisted, serve
 
 SCHEME, NAMESPACE = "driver", "pmlm"
 _PART, _READ_AHEAD = 8 << 20, 1 << 20
@@ -34,7 +34,7 @@ def start_keeper(writes: list[str], reads: list[str]) -> str:
 
     name = f"keeper-{uuid.uuid4().hex[:12]}"
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    options = {"name": name, "namespace": NAMESPACE, "num_cpus": 0, "max_concurrency": _AT_A_TIME}
+    options = {"name": name, "namespace": NAMESPACE, "num_cpus": 0, "max_concurrency": _AT_A_TIME, "max_restarts": -1}
     actor = ray.remote(Keeper).options(**options, scheduling_strategy=here).remote(writes, reads)
     _kept[name] = actor  # Ray ends an actor to which nobody refers
     return name
@@ -125,10 +125,12 @@ class Kept:
             OSError: what it met.
         """
         import ray
-        from ray.exceptions import RayError
+        from ray.exceptions import RayError, RayTaskError
 
         try:
             value, failure = ray.get(_call(_actor(self.keeper), method, arguments), timeout=_ANSWER_S)
+        except RayTaskError as error:
+            raise StoreError(f"the machine of the command met {error.cause!r} at {method} {arguments[0]}") from error
         except (RayError, ValueError) as error:  # ValueError: no actor of that name any more
             _actor.cache_clear()
             text = " ".join(str(error).split())[:200]
@@ -140,9 +142,18 @@ class Kept:
             raise StoreError(words)
         raise OSError(number, words, arguments[0])
 
+    def insist(self, method: str, *arguments: Any) -> Any:
+        """`ask`, again and again while there is no answer, for as long as a store is waited for."""
+        there = address(self.keeper, self.holder, arguments[0])
+        return insisted(there, "changed", lambda: self.ask(method, *arguments))
+
     def hold(self, path: str, *, at_once: bool) -> bool:
         """See `Keeper.hold`."""
-        return self.ask("hold", path, self.holder, at_once)
+        return self.insist("hold", path, self.holder, at_once)
+
+    def renew(self, path: str) -> bool:
+        """See `Keeper.renew`."""
+        return self.ask("renew", path, self.holder)
 
     def let_go(self, path: str) -> None:
         """See `Keeper.let_go`."""
@@ -150,7 +161,7 @@ class Kept:
 
     def rename(self, path: str, final: str) -> None:
         """See `Keeper.rename`."""
-        self.ask("rename", path, final, self.holder)
+        self.insist("rename", path, final, self.holder)
 
 
 def kept(uri: str) -> Kept:
@@ -201,6 +212,10 @@ class _Files(AbstractFileSystem):  # type: ignore[misc]
     def ls(self, path: str, detail: bool = True, **_: Any) -> list[Any]:
         entries = [_described(f"{path.rstrip('/')}/{name}", *facts) for name, *facts in self._kept.ask("listed", path)]
         return entries if detail else [entry["name"] for entry in entries]
+
+    def walk(self, path: str, maxdepth: int | None = None, topdown: bool = True, **more: Any) -> Any:
+        """Unlike fsspec's, a folder that cannot be listed is not taken for an empty one."""
+        return super().walk(path, maxdepth=maxdepth, topdown=topdown, **{"on_error": "raise", **more})
 
     def mkdir(self, path: str, create_parents: bool = True, **_: Any) -> None:
         """Nothing: folders are made with the files in them."""
@@ -254,7 +269,7 @@ class _Writing(io.RawIOBase):
 
     def __init__(self, kept: Kept, path: str) -> None:
         self._kept, self._path, self._draft = kept, path, uuid.uuid4().hex[:8]
-        self._at, self._held = 0, bytearray()
+        self._at, self._held, self._failed = 0, bytearray(), False
 
     def writable(self) -> bool:
         return True
@@ -267,14 +282,21 @@ class _Writing(io.RawIOBase):
         return len(data)
 
     def close(self) -> None:
-        if not self.closed:
-            try:
+        if self.closed:
+            return
+        try:
+            if not self._failed:
                 self._send(bytes(self._held), last=True)
-            finally:
-                super().close()
+        finally:
+            super().close()
+            if self._failed:
+                with suppress(OSError):
+                    self._kept.ask("discard", self._path, self._draft)
 
     def _send(self, data: bytes, last: bool) -> None:
+        self._failed = True  # a file that lacks a part must not get its name
         self._kept.ask("write", self._path, self._draft, self._at, data, last, self._kept.holder)
+        self._failed = False
         self._at += len(data)
 
 

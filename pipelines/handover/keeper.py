@@ -1,10 +1,12 @@
 """An actor on the driver's machine: it reads and writes files there for processes that do not see that disk.
 
 A folder may have a holder: the one process that may change what is in it. A worker that was given up and lives on
-holds nothing any more, so it cannot spoil what its successor writes.
+holds nothing any more, so it cannot spoil what its successor writes. (A keeper that crashed and that Ray has started
+again knows no holders: they may write, and so may the ones given up.)
 """
 
 import contextlib
+import errno
 import fcntl
 import os
 import shutil
@@ -21,7 +23,9 @@ LEASE_S = 60.0
 """A holder that has not been heard of for so long may be followed by another that waits for the folder."""
 SUPERSEDED = -1
 """In place of an error number: another process holds the folder now."""
-_REMOVED = ".removed-"
+_DRAFT = ".kept"
+_LEFT = (".writing-", ".pruned-")  # as pmlm_core.training.checkpoint names what is half there and half gone
+_REMEMBERED = 1000
 Answer = tuple[Any, tuple[int, str] | None]
 
 
@@ -35,7 +39,7 @@ def _told(work: Callable[..., Any]) -> Callable[..., Answer]:
         except _Superseded as error:
             return None, (SUPERSEDED, str(error))
         except OSError as error:
-            return None, (error.errno or 5, error.strerror or str(error))
+            return None, (error.errno or errno.EIO, error.strerror or str(error))
 
     return answer
 
@@ -65,6 +69,7 @@ class Keeper:
         self._writes = [os.path.realpath(path) for path in writes]
         self._reads = [*self._writes, *(os.path.realpath(path) for path in reads)]
         self._holds: dict[str, _Hold] = {}
+        self._appended: dict[str, None] = {}
         self._changing = threading.Lock()
 
     @_told
@@ -96,7 +101,7 @@ class Keeper:
     def write(self, path: str, draft: str, offset: int, data: bytes, last: bool, holder: str) -> None:
         """Write a part of a file, which appears under its name, forced to disk, with the last part."""
         target = self._writable(path, holder)
-        hidden = target.with_name(f".{target.name}.{draft}.tmp")
+        hidden = _draft_of(target, draft)
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
             with hidden.open("r+b" if offset else "wb") as file:
@@ -113,14 +118,35 @@ class Keeper:
             raise
 
     @_told
-    def append(self, path: str, data: bytes) -> None:
-        """Add lines to a file that several processes write to, in one call, so that they never mix."""
-        handle = os.open(self._writable(path, None), os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    def discard(self, path: str, draft: str) -> None:
+        """Give up a file of which not all parts were written."""
+        _draft_of(self._allowed(path, self._writes), draft).unlink(missing_ok=True)
+
+    @_told
+    def append(self, path: str, data: bytes, call: str) -> None:
+        """Add lines to a file that several processes write to, in one write, so that they never mix.
+
+        Args:
+            call: names this call, which may come a second time if the first one's answer was lost.
+        """
+        with self._changing:
+            if call in self._appended:
+                return
+            self._appended[call] = None
+            if len(self._appended) > _REMEMBERED:
+                del self._appended[next(iter(self._appended))]
+        handle = os.open(self._allowed(path, self._writes), os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
         try:
             if os.write(handle, data) < len(data):
-                raise OSError(28, "disk full")
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         finally:
             os.close(handle)
+
+    @_told
+    def create(self, path: str, data: bytes) -> None:
+        """Write a small file unless there is one already; whoever holds the folder."""
+        with contextlib.suppress(FileExistsError), self._allowed(path, self._writes).open("xb") as file:
+            file.write(data)
 
     @_told
     def extend(self, path: str, size: int, data: bytes, holder: str) -> bool:
@@ -135,10 +161,11 @@ class Keeper:
 
     @_told
     def rename(self, path: str, final: str, holder: str) -> None:
-        """Give a finished folder its name; one that bears it already makes way."""
+        """Give a finished folder its name; one that bears it already makes way. Done before, it is done."""
         source, target = self._writable(path, holder), self._writable(final, holder)
-        target.parent.mkdir(parents=True, exist_ok=True)
         if target.exists():
+            if not source.exists():
+                return
             self._remove(target)
         source.rename(target)
 
@@ -151,7 +178,7 @@ class Keeper:
         if not path.is_dir() or path.is_symlink():
             path.unlink(missing_ok=True)
             return
-        doomed = path.with_name(f"{_REMOVED}{path.name}-{time.monotonic_ns()}")  # half removed, it must not be seen
+        doomed = path.with_name(f".pruned-{path.name}-{time.monotonic_ns()}")  # half removed, it must not be seen
         path.rename(doomed)
         shutil.rmtree(doomed, ignore_errors=True)
 
@@ -176,8 +203,18 @@ class Keeper:
                 if not at_once and (handle := _lock(folder)) is None:
                     return False
                 held = self._holds[str(folder)] = _Hold(holder, handle)
+                _tidy(folder)
             held.heard = time.monotonic()
             return True
+
+    @_told
+    def renew(self, path: str, holder: str) -> bool:
+        """Whether it still holds the folder, and is heard of."""
+        held = self._holds.get(str(self._allowed(path, self._writes)))
+        if held is None or held.holder != holder:
+            return False
+        held.heard = time.monotonic()
+        return True
 
     @_told
     def let_go(self, path: str, holder: str) -> None:
@@ -188,11 +225,10 @@ class Keeper:
             if held is not None and held.holder == holder:
                 self._holds.pop(folder).drop()
 
-    def _writable(self, path: str, holder: str | None) -> Path:
-        """The path, if it may be written to. `holder` None: any process may, as when it appends."""
+    def _writable(self, path: str, holder: str) -> Path:
         allowed = self._allowed(path, self._writes)
         for folder, held in list(self._holds.items()):
-            if holder is not None and os.path.commonpath([folder, allowed]) == folder:
+            if os.path.commonpath([folder, allowed]) == folder:
                 if held.holder != holder:
                     raise _Superseded(f"another worker was put in this one's place in {folder}")
                 held.heard = time.monotonic()
@@ -205,8 +241,21 @@ class Keeper:
     def _allowed(path: str, roots: Sequence[str]) -> Path:
         real = os.path.realpath(path)
         if not any(os.path.commonpath([root, real]) == root for root in roots):
-            raise PermissionError(1, f"{path} is not a place that was handed to the workers")
+            raise PermissionError(errno.EPERM, f"{path} is not a place that was handed to the workers")
         return Path(real)
+
+
+def _draft_of(target: Path, draft: str) -> Path:
+    return target.with_name(f".{target.name}.{draft}{_DRAFT}")
+
+
+def _tidy(folder: Path) -> None:
+    """Remove what a holder before, who was killed, had half written or half removed."""
+    for path in [*folder.rglob(f".*{_DRAFT}"), *(each for name in _LEFT for each in folder.rglob(f"{name}*"))]:
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def _lock(folder: Path) -> int | None:

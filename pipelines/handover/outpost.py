@@ -46,6 +46,10 @@ class Outpost:
             OSError: as `flush`.
         """
 
+    def counts(self) -> bool:
+        """Whether this worker was not given up for another: what it meets is of no interest then."""
+        return True
+
 
 class _Away(Outpost):
     """One in a folder that stands in."""
@@ -91,9 +95,12 @@ class _Away(Outpost):
     def deliver(self) -> None:
         self.flush()
         if self._leads:
-            sending.send_files(self.run.path, self._home, last=self._ending)
+            sending.Folder(self.run.path, self._home).send(last=self._ending)
             if any((self.run.path / name).exists() for name in self._ending):
                 storage.remove_folder(self._at(CHECKPOINTS))
+
+    def counts(self) -> bool:
+        return not self._leads or files.kept(self._home).renew(files.path_in(self._home))
 
     def _work(self) -> None:
         while not self._ended.wait(_EVERY_S):
@@ -110,13 +117,14 @@ class _Away(Outpost):
 
 @contextlib.contextmanager
 def opened(
-    run: RunDir, attempt: str, leads: bool, keeper: str | None, ending: Collection[str] = ()
+    run: RunDir, attempt: str, leads: bool, keeper: str | None, ending: Collection[str] = (), group: str = ""
 ) -> Iterator[Outpost]:
     """Where this process works for the time of the block.
 
     Args:
         run: the driver's folder.
         keeper: of the driver's machine; None where every worker sees its folders.
+        group: names the workers that were started together; those of a group before may live on.
     """
     if keeper is None:
         yield Outpost(run, ending)
@@ -127,7 +135,7 @@ def opened(
     if files.sees(run.path, keeper):
         yield Outpost(run, ending)
         return
-    key = hashlib.sha256(f"{keeper} {run.path}".encode()).hexdigest()[:16]
+    key = hashlib.sha256(f"{keeper} {run.path} {group}".encode()).hexdigest()[:16]
     with standin(key) as shared:
         mine = shared / holder
         mine.mkdir()

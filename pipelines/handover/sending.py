@@ -1,6 +1,7 @@
 """Files that grow, and folders, sent from a worker's disk to the driver's folder."""
 
 import os
+import uuid
 from collections.abc import Callable, Collection
 from contextlib import suppress
 from pathlib import Path
@@ -20,6 +21,7 @@ class Lines:
 
     def __init__(self, path: Path, target: str) -> None:
         self._path, self._target, self._sent = path, target, 0
+        self._name = uuid.uuid4().hex
 
     def send(self) -> None:
         """Add the lines that are new here to the driver's file."""
@@ -28,7 +30,9 @@ class Lines:
                 file.seek(self._sent)
                 data = file.read()
             if data := data[: data.rfind(b"\n") + 1]:
-                kept(self._target).ask("append", path_in(self._target), data)
+                kept(self._target).insist(
+                    "append", path_in(self._target), data, f"{self._name}-{self._sent}-{len(data)}"
+                )
                 self._sent += len(data)
 
     def skip(self, write: Callable[[], None]) -> None:
@@ -62,7 +66,7 @@ class Journal:
                 place = kept(self._target)
                 if not data:
                     return
-                if place.ask("extend", path_in(self._target), self._known[1], data, place.holder):
+                if place.insist("extend", path_in(self._target), self._known[1], data, place.holder):
                     self._known = (inode, self._known[1] + len(data))
                     return
                 file.seek(0)  # half of it came, of a call whose answer was lost
@@ -74,19 +78,45 @@ class Journal:
 
 def create(path: Path, target: str) -> None:
     """Give the driver a small file, unless there is one."""
-    if storage.size(target) is None:
-        storage.write_bytes(target, path.read_bytes())
+    kept(target).insist("create", path_in(target), path.read_bytes())
 
 
-def send_files(folder: Path, home: str, *, last: Collection[str] = (), otherwise: Collection[str] = OTHERWISE) -> None:
-    """Give the driver the files of a folder and those below it, `last` when all others are there.
+class Folder:
+    """A folder whose files go to the driver as they change."""
 
-    Args:
-        otherwise: names in the folder that are not sent here.
-    """
-    found = [path for path in sorted(folder.rglob("*")) if path.is_file()]
-    names = {path.relative_to(folder).as_posix(): path for path in found}
-    for name in sorted(names, key=lambda name: name in last):
-        first = name.partition("/")[0]
-        if first not in otherwise and not first.startswith((".", "leaving-", "failure-")):
-            storage.copy_file(names[name], storage.join(home, name))
+    def __init__(self, folder: Path, home: str, otherwise: Collection[str] = OTHERWISE) -> None:
+        """
+        Args:
+            otherwise: names in the folder that are not sent here.
+        """
+        self._folder, self._home, self._otherwise = folder, home, otherwise
+        self._known: dict[str, tuple[int, int]] = {}
+
+    def fetched(self, name: str) -> None:
+        """A file is as the driver has it."""
+        self._known[name] = _signature(self._folder / name)
+
+    def is_new(self, name: str) -> bool:
+        """Whether there is such a file, written here since."""
+        path = self._folder / name
+        return path.is_file() and self._known.get(name) != _signature(path)
+
+    def send(self, *, last: Collection[str] = (), but: Collection[str] = ()) -> None:
+        """Give the driver what is new, `last` when all else is there, nothing of what is in `but`."""
+        found = (
+            path.relative_to(self._folder).as_posix() for path in sorted(self._folder.rglob("*")) if path.is_file()
+        )
+        for name in sorted(found, key=lambda name: name in last):
+            first = name.partition("/")[0]
+            if first in self._otherwise or first in but or first.startswith((".", "leaving-", "failure-")):
+                continue
+            with suppress(FileNotFoundError):  # replaced at this moment: the next time
+                now = _signature(self._folder / name)
+                if self._known.get(name) != now:
+                    storage.copy_file(self._folder / name, storage.join(self._home, name))
+                    self._known[name] = now
+
+
+def _signature(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_size, status.st_mtime_ns

@@ -7,13 +7,14 @@ import contextlib
 import fcntl
 import os
 import shutil
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 from pmlm_core.addresses import absolute
 from pmlm_core.corpus.shard_cache import CACHE_VARIABLE
 
-_LOCK = ".in-use"
+_LOCK, _GOING = ".in-use", ".going-"
 
 
 def cache_folder(name: str) -> Path:
@@ -54,14 +55,20 @@ def _tidy(root: Path) -> None:
     """Remove what killed processes have left."""
     if root.is_dir():
         for folder in root.iterdir():
-            _remove_unused(folder)
+            if folder.name.startswith(_GOING):
+                shutil.rmtree(folder, ignore_errors=True)
+            else:
+                _remove_unused(folder)
 
 
 def _remove_unused(folder: Path) -> None:
+    """Remove a folder that nobody holds; renamed first, so that nobody finds half of it."""
     with contextlib.suppress(OSError):  # it is gone, or another's
         handle = os.open(folder / _LOCK, os.O_RDWR)
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(folder, ignore_errors=True)
+            going = folder.with_name(f"{_GOING}{folder.name}-{uuid.uuid4().hex[:8]}")
+            folder.rename(going)
+            shutil.rmtree(going, ignore_errors=True)
         finally:
             os.close(handle)

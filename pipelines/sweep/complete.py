@@ -70,7 +70,7 @@ def complete_winner(job: Job, cpus: float, gpus: float, keeper: str | None) -> N
         complete(replace(job_here(job, keeper), run=place.run))
         took = time.monotonic() - began
         write_cost(place.folder, before | {COMPLETING: before.get(COMPLETING, 0.0) + took}, took, cpus, gpus)
-        place.hand_over(with_checkpoints=False)
+        place.hand_over()
 
 
 def finished_job(base: Job, folder: Path, params: dict[str, Any], seed: int) -> Job:

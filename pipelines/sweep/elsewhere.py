@@ -9,20 +9,22 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
-from pipelines.finetune.rundir import MODEL
+from pipelines.finetune.rundir import SCORES
 from pipelines.finetune.upload import best_in
 from pipelines.handover import files, sending
 from pipelines.handover.keeper import LEASE_S
 from pipelines.handover.standin import standin
 from pipelines.lock import locked
 from pipelines.run_folder import CHECKPOINTS, RunDir
-from pipelines.sweep.trials import ENDINGS, has_ended
+from pipelines.sweep.trials import ENDINGS
 from pipelines.tracking.record import FILE_NAME as MLFLOW_RECORD
 from pipelines.upload import checkpoints
 from pmlm_core import storage
 from pmlm_core.errors import PmlmError, TrainingError
+from pmlm_core.training.checkpoint import Damaged
 
 _WAIT_S, _LOOK_S = 86400.0, 1.0
 _THE_DRIVERS = frozenset({CHECKPOINTS, "ray", MLFLOW_RECORD})
@@ -42,42 +44,59 @@ class Place:
         """Get the model of a trial that has ended, with all else that it left."""
 
     def fetch_checkpoints(self, metric: str) -> None:
-        """Get what a trial whose workers are processes of their own goes on from."""
+        """Get what training goes on from."""
 
-    def hand_over(self, *, with_checkpoints: bool) -> None:
-        """Give the driver what has come since the last time."""
+    def hand_over(self) -> None:
+        """Give the driver what has come since the last time.
+
+        Raises:
+            OSError: it does not answer, or refuses.
+            TrainingError: another process works on the trial now.
+        """
 
 
 class _Away(Place):
     """A folder that stands in for the trial's own."""
 
-    def __init__(self, run: RunDir) -> None:
+    def __init__(self, run: RunDir, home: str) -> None:
         super().__init__(run)
-        assert run.home is not None
-        self._home = run.home
+        self._home, self._files = home, sending.Folder(run.path, home, _THE_DRIVERS)
+        self.lost = threading.Event()
 
     def fetch(self) -> None:
+        """Get the files of the trial that lie directly in its folder."""
         for name in storage.names_in(self._home):
             if not name.startswith("."):
-                storage.fetch_file(storage.join(self._home, name), self.folder / name)
+                self._get(name)
 
     def fetch_model(self) -> None:
-        for below in (MODEL, *(name for name in storage.folders_in(self._home) if name not in (*_THE_DRIVERS, MODEL))):
-            for name in storage.names_in(storage.join(self._home, below)):
-                (self.folder / below).mkdir(exist_ok=True)
-                storage.fetch_file(storage.join(self._home, below, name), self.folder / below / name)
+        for below in storage.folders_in(self._home):
+            if below not in _THE_DRIVERS and not below.startswith("."):
+                for name in storage.names_in(storage.join(self._home, below)):
+                    (self.folder / below).mkdir(exist_ok=True)
+                    self._get(f"{below}/{name}")
+
+    def _get(self, name: str) -> None:
+        storage.fetch_file(storage.join(self._home, *name.split("/")), self.folder / name)
+        self._files.fetched(name)
 
     def fetch_checkpoints(self, metric: str) -> None:
-        def needs(folder: Path) -> str | None:
-            return best_in(folder, metric)
+        needs = partial(best_in, metric=metric)
+        try:
+            checkpoints.fetch(self.run, self._home, None, lambda text: None, beside=(), needs=needs)
+        except Damaged:  # of a trial none is missed: it is trained anew
+            storage.remove_folder(storage.join(self._home, CHECKPOINTS))
 
-        checkpoints.fetch(self.run, self._home, None, lambda text: None, beside=(), needs=needs)
-
-    def hand_over(self, *, with_checkpoints: bool) -> None:
-        if with_checkpoints:
+    def hand_over(self) -> None:
+        """Figures first, then the checkpoint after them; then what says that the trial has ended, if it has."""
+        if self.lost.is_set():
+            raise TrainingError(f"another process works on the trial {self.folder.name} now")
+        ends = self._files.is_new(SCORES)
+        self._files.send(but=ENDINGS)
+        if not ends:
             checkpoints.mirror(self.run, self._home, 1, lambda text: None, beside=(), best_first=True)
-        sending.send_files(self.folder, self._home, last=ENDINGS, otherwise=_THE_DRIVERS)
-        if has_ended(self.folder):
+        self._files.send(last=ENDINGS)
+        if ends:
             storage.remove_folder(storage.join(self._home, CHECKPOINTS))
 
 
@@ -113,22 +132,24 @@ def place_of(folder: Path, keeper: str | None, *, keeps_state: bool = False) -> 
         if time.monotonic() > deadline:
             raise TrainingError(f"the trial in {folder} is still being worked on by another process after a day")
         time.sleep(_LOOK_S)
-    with standin(holder) as disk, _heard_of(kept, folder):
+    with standin(holder) as disk:
         (disk / folder.name).mkdir()
-        place = _Away(RunDir(disk / folder.name, home))
-        place.fetch()
-        yield place
+        place = _Away(RunDir(disk / folder.name), home)
+        with _heard_of(kept, folder, place.lost):
+            place.fetch()
+            yield place
 
 
 @contextlib.contextmanager
-def _heard_of(kept: files.Kept, folder: Path) -> Iterator[None]:
-    """Hold the folder for the time of the block."""
+def _heard_of(kept: files.Kept, folder: Path, lost: threading.Event) -> Iterator[None]:
+    """Keep the folder for the time of the block; `lost` is set if another process has followed."""
     ended = threading.Event()
 
     def renew() -> None:
-        while not ended.wait(LEASE_S / 6):
+        while not ended.wait(LEASE_S / 6) and not lost.is_set():
             with contextlib.suppress(OSError, PmlmError):
-                kept.hold(str(folder), at_once=False)
+                if not kept.renew(str(folder)):
+                    lost.set()
 
     thread = threading.Thread(target=renew, name="pmlm-hold", daemon=True)
     thread.start()

@@ -115,7 +115,7 @@ def _work(told: Told, point: Point, place: Place, report: "Reporter") -> None:
     except (NotFinite, ConfigError) as error:  # they would come again
         report.spend()
         write_json(folder / FAILURE, {"message": str(error), "kind": type(error).__name__})
-        place.hand_over(with_checkpoints=False)
+        place.hand_over()
         raise
     ended = read_ended(folder, told.metric, told.split)
     assert ended is not None, "a trial that ends without an error has written its scores"
@@ -130,7 +130,7 @@ def _train(told: Told, point: Point, place: Place, report: "Reporter", ended: En
     from pipelines.team import Team
 
     folder = place.folder
-    job = replace(job_at(told.base, point, folder), run=place.run, attempt=uuid.uuid4().hex[:12])
+    job = replace(job_at(told.base, point, folder), attempt=uuid.uuid4().hex[:12])
     batches = TrainingBatches(job, job_family(job))
     micro_batch_size = settled_micro_batch(job.config, job.recipe, batches.longest)
     threads = job.config.cpus_per_worker or 1
@@ -140,14 +140,13 @@ def _train(told: Told, point: Point, place: Place, report: "Reporter", ended: En
     if ended is not None and ended.has_model:  # trained before; only splits are missing
         complete(job)
         return
+    place.fetch_checkpoints(told.metric)
     if job.config.num_workers == 1:
-        finetune(job, Team(report=report, flush=lambda: place.hand_over(with_checkpoints=False)))
+        finetune(job, Team(report=report))
         return
     from pipelines.train_group import Group, fit, release
 
     config = job.config
-    place.fetch_checkpoints(told.metric)
-    job = replace(job, run=RunDir(folder))  # its workers hand over to this process, and it to the driver
     release(job.run)  # an attempt whose process died
     # Tune tries a trial again, and stops one by ending its process: Ray Train must not start workers anew meanwhile.
     group = Group(
@@ -232,13 +231,13 @@ class Reporter:
         from ray import tune
 
         told = {**figures, "seconds": self.spend()["seconds"], "folder": self._folder.name, "step": step or 0}
-        if self._works:
-            self._place.hand_over(with_checkpoints=self._told.base.config.num_workers > 1)
         if step is None or self._told.base.config.num_workers > 1:
+            self._hand_over()
             tune.report(told)
             return
         # Tune may stop or pause the trial at this report; the checkpoint is written in the background until then.
         state = _published(self._folder, step)
+        self._hand_over()
         if not (self._told.copies or self._told.keeps_place):
             tune.report(told)
             return
@@ -247,6 +246,10 @@ class Reporter:
                 shutil.copytree(state, place, dirs_exist_ok=True)
             (Path(place) / _ORIGIN).write_text(json.dumps({"trial": self._folder.name, "step": step}))
             tune.report(told, checkpoint=tune.Checkpoint.from_directory(place))
+
+    def _hand_over(self) -> None:
+        if self._works:
+            self._place.hand_over()
 
 
 def _published(folder: Path, step: int) -> Path:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from pipelines.handover import files, keeper
 from pipelines.handover.files import address, end_keeper, kept, start_keeper
 from pipelines.handover.keeper import Keeper
+from pipelines.handover.sending import Lines
 from pipelines.handover.standin import standin
 from pmlm_core import storage
 from pmlm_core.errors import DataError
@@ -121,17 +122,115 @@ def test_of_a_folder_that_is_held_nobody_else_changes_anything(place: tuple[str,
     for work in (
         lambda: storage.write_bytes(address(name, "one", folder / "x"), b"late"),
         lambda: storage.remove_file(address(name, "one", folder / "x")),
-        lambda: one.ask("extend", str(folder / "x"), 3, b"late", "one"),
+        lambda: one.insist("extend", str(folder / "x"), 3, b"late", "one"),
         lambda: one.rename(str(folder / "x"), str(folder / "y")),
     ):
         with pytest.raises(StoreError, match="in this one's place"):
             work()
     assert (folder / "x").read_bytes() == b"one"
+    assert not one.renew(str(folder))
     one.let_go(str(folder))  # not his any more
     with pytest.raises(StoreError):
         storage.write_bytes(address(name, "one", folder / "x"), b"late")
+    one.insist("create", str(folder / "failure"), b"the first")  # an error is told whoever holds it
+    one.insist("create", str(folder / "failure"), b"the second")
+    assert (folder / "failure").read_bytes() == b"the first"
+    assert other.renew(str(folder))
     other.let_go(str(folder))
+    assert not other.renew(str(folder))  # which would not take it again
     storage.write_bytes(address(name, "one", folder / "x"), b"free")
+
+
+class Lossy:
+    """Calls of one method fail, before they are made or after; how many of each."""
+
+    def __init__(self, patch: pytest.MonkeyPatch, method: str, before: int = 0, after: int = 0) -> None:
+        self._really, self._method, self.left = files.Kept.ask, method, {"before": before, "after": after}
+        patch.setattr(files.Kept, "ask", lambda kept, *asked: self._ask(kept, *asked))
+
+    def _ask(self, kept: files.Kept, method: str, *arguments: Any) -> Any:
+        when = next((when for when, count in self.left.items() if count), None) if method == self._method else None
+        if when is not None:
+            self.left[when] -= 1
+        answer = None if when == "before" else self._really(kept, method, *arguments)
+        if when is not None:
+            raise ConnectionError("no answer")
+        return answer
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_call_that_is_lost_is_made_again_and_what_was_done_is_not_done_twice(
+    place: tuple[str, Path], when: str, monkeypatch: pytest.MonkeyPatch
+):
+    name, runs = place
+    monkeypatch.setenv("PMLM_STORE_SECONDS", "20")
+    folder = runs / f"lost-{when}"
+    there = address(name, "me", folder)
+    (folder / "half").mkdir(parents=True)
+    (folder / "half" / "file").touch()
+    for method, work in (
+        ("append", lambda: sending_lines(folder, there)),
+        ("rename", lambda: kept(there).rename(str(folder / "half"), str(folder / "whole"))),
+        ("listed", lambda: list(storage.names_in(storage.join(there, "whole")))),
+        ("hold", lambda: kept(there).hold(str(folder), at_once=True)),
+    ):
+        with monkeypatch.context() as patch:
+            lossy = Lossy(patch, method, **{when: 1})
+            found = work()
+            assert lossy.left == {"before": 0, "after": 0}
+        if method == "listed":  # a folder that cannot be listed is not an empty one
+            assert found == ["file"]
+    assert (folder / "there").read_text() == "one line\n"
+    assert not (folder / "half").exists()
+
+
+def sending_lines(folder: Path, there: str) -> None:
+    (folder / "here").write_text("one line\n")
+    Lines(folder / "here", storage.join(there, "there")).send()
+
+
+def test_a_file_that_lost_a_part_does_not_take_the_place_of_a_whole_one(
+    place: tuple[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    name, runs = place
+    there = storage.join(address(name, "me", runs), "weights")
+    storage.write_bytes(there, b"whole")
+    (tmp_path / "new").write_bytes(bytes(20_000))
+    monkeypatch.setattr(files, "_PART", 1000)
+    with monkeypatch.context() as patch:
+        patch.setenv("PMLM_STORE_SECONDS", "0")
+        Lossy(patch, "write", before=1)
+        with pytest.raises(StoreError, match="no answer"):
+            storage.copy_file(tmp_path / "new", there)
+        assert (runs / "weights").read_bytes() == b"whole"
+    assert not list(runs.glob(".weights*"))
+    storage.copy_file(tmp_path / "new", there)
+    assert (runs / "weights").read_bytes() == bytes(20_000)
+
+
+def test_what_a_killed_holder_left_half_done_goes_with_the_next(place: tuple[str, Path]):
+    name, runs = place
+    folder = runs / "left"
+    for half in (".writing-step-00000010-7", ".pruned-step-00000005-9"):
+        (folder / "checkpoints" / half).mkdir(parents=True)
+    (folder / "checkpoints" / "step-00000005").mkdir()
+    (folder / ".scores.json.0123.kept").touch()
+    (folder / ".mlflow.json.77.0123.tmp").touch()  # the driver's own, which may be at it now
+    assert kept(address(name, "next", folder)).hold(str(folder), at_once=True)
+    assert {path.name for path in folder.rglob("*")} == {"checkpoints", "step-00000005", ".mlflow.json.77.0123.tmp"}
+
+
+def test_a_keeper_that_dies_is_there_again(ray_session: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    import ray
+
+    monkeypatch.setenv("PMLM_STORE_SECONDS", "60")
+    name = start_keeper([str(tmp_path)], [])
+    there = address(name, "me", tmp_path / "x")
+    storage.write_bytes(there, b"1")
+    ray.kill(files._actor(name), no_restart=False)
+    storage.write_bytes(there, b"2")
+    assert storage.read_bytes(there) == b"2"
+    end_keeper(name)
 
 
 def test_a_holder_that_is_not_heard_of_is_followed_and_a_lock_of_this_machine_is_heeded(

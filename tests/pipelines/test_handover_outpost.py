@@ -111,7 +111,7 @@ def test_who_is_asked_to_leave_there_leaves_here(plan: WorkPlan, keeper: str):
 
 def test_an_error_is_told_there_and_ends_who_comes_after(plan: WorkPlan, keeper: str):
     there = plan.run.failure_of(plan.attempt)
-    with opened(plan.run, plan.attempt, False, keeper) as post:
+    with opened(plan.run, plan.attempt, True, keeper), opened(plan.run, plan.attempt, False, keeper) as post:
         post.run.failure_of(plan.attempt).write_text("the first")
         post.flush()
     with opened(plan.run, plan.attempt, True, keeper) as post:
@@ -127,8 +127,21 @@ def test_a_worker_that_was_given_up_changes_nothing(plan: WorkPlan, keeper: str)
             train(plan_at(plan, first.run), Team(flush=first.flush))
         with pytest.raises(StoreError, match="another worker was put in this one's place"):
             first.deliver()
+        assert not first.counts()
     assert not checkpoint.all_steps(plan.run.checkpoints)
     assert not (plan.run.path / "metrics.jsonl").exists()
+
+
+def test_workers_of_two_groups_on_one_machine_have_nothing_in_common(plan: WorkPlan, keeper: str):
+    with (
+        opened(plan.run, plan.attempt, True, keeper, group="first") as first,
+        opened(plan.run, plan.attempt, True, keeper, group="second") as second,
+        opened(plan.run, plan.attempt, False, keeper, group="second") as neighbour,
+    ):
+        (first.run.checkpoints / "step-00000020").mkdir()  # of one that was given up
+        (second.run.checkpoints / "step-00000010").mkdir()
+        assert [path.name for path in second.run.checkpoints.iterdir()] == ["step-00000010"]
+        assert (neighbour.run.checkpoints / "step-00000010").exists()
 
 
 def test_a_checkpoint_that_is_damaged_there_is_passed_over(plan: WorkPlan, keeper: str, in_peace: Path):
