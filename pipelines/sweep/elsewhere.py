@@ -61,7 +61,7 @@ class _Away(Place):
     def __init__(self, run: RunDir, home: str) -> None:
         super().__init__(run)
         self._home, self._files = home, sending.Folder(run.path, home, _THE_DRIVERS)
-        self.lost = threading.Event()
+        self.lost, self._ended = threading.Event(), False
 
     def fetch(self) -> None:
         """Get the files of the trial that lie directly in its folder."""
@@ -92,8 +92,9 @@ class _Away(Place):
         if self.lost.is_set():
             raise TrainingError(f"another process works on the trial {self.folder.name} now")
         ends = self._files.is_new(SCORES)
+        self._ended = self._ended or ends
         self._files.send(but=ENDINGS)
-        if not ends:
+        if not self._ended:
             checkpoints.mirror(self.run, self._home, 1, lambda text: None, beside=(), best_first=True)
         self._files.send(last=ENDINGS)
         if ends:
