@@ -135,7 +135,7 @@ def three_nodes() -> bool:
     return " 3 local.cluster.node" in on_host("pmlm-1", "ray status")
 
 
-def cut_off(folder: Path, limit: float) -> None:
+def cut_off(folder: Path, job: str, limit: float) -> None:
     """Pull cables while a run trains: between its workers for 15 s, then one's own until Ray gives its host up."""
     one, other = hosts_of_workers()
     hosts.cut(one, other)
@@ -144,7 +144,8 @@ def cut_off(folder: Path, limit: float) -> None:
     hosts.heal(one, other)
     until("a step after the cut", lambda: max(losses(folder)) > reached + 5, 120)
     if len(started(folder)) != 1:
-        raise SystemExit(f"error: a cut of 15 s was not waited for: {started(folder)}")
+        logs = jobs().get_job_logs(job)[-6000:]
+        raise SystemExit(f"error: a cut of 15 s between {one} and {other} was not waited for: {started(folder)}\n{logs}")
     say(f"{one} and {other} cut off from each other for 15 s at step {reached}: training waited and went on")
     for name in hosts.HOSTS.keys() - {one}:
         hosts.cut(one, name)
@@ -206,7 +207,7 @@ def try_everything(given: argparse.Namespace) -> None:
     if not given.no_cut:
         cut, job = pretrain(RUNS / "cut", recipe, *given.pretrain)
         until("the first checkpoint", lambda: any(cut.glob("*/checkpoints/step-*")), given.limit, every=1)
-        cut_off(cut, given.limit)
+        cut_off(cut, job, given.limit)
         finish(job, given.limit)
         compare(undisturbed, cut)
         until("three nodes again", three_nodes, 300)
