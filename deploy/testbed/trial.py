@@ -145,7 +145,7 @@ def cut_off(folder: Path, job: str, limit: float) -> None:
     until("a step after the cut", lambda: max(losses(folder)) > reached + 5, 120)
     if len(started(folder)) != 1:
         logs = jobs().get_job_logs(job)[-6000:]
-        raise SystemExit(f"error: a cut of 15 s between {one} and {other} was not waited for: {started(folder)}\n{logs}")
+        raise SystemExit(f"error: 15 s between {one} and {other} were not waited for: {started(folder)}\n{logs}")
     say(f"{one} and {other} cut off from each other for 15 s at step {reached}: training waited and went on")
     for name in hosts.HOSTS.keys() - {one}:
         hosts.cut(one, name)
