@@ -12,6 +12,7 @@ from pipelines.doctor.config import DoctorConfig
 from pipelines.doctor.finding import Finding, error
 from pipelines.doctor.pretraining import PREPROCESSING, Weight, weigh
 from pipelines.inner_command import class_of, parse
+from pipelines.run_place import worked_on_here
 from pipelines.sweep.config import KEEPING_STATES
 from pipelines.tracking.patience import Attempt
 from pmlm_core import storage
@@ -84,6 +85,7 @@ def settle(config: DoctorConfig) -> Demands:
     places = [Place(_absolute(path), "--paths", written=True) for path in config.paths]
     jobs, findings = [], []
     for stage, each in found:
+        each = worked_on_here(each) if stage in _TRAINING else each
         places += _places(stage, each, given=config.recipe is None)
         job, finding = _job(stage, each, config.timeout)
         jobs += [job] if job else []

@@ -12,6 +12,7 @@ from pipelines.doctor.config import DoctorConfig
 from pipelines.doctor.demands import Place, settle
 from pipelines.doctor.pretraining import PREPROCESSING
 from pipelines.options import parse
+from pipelines.run_place import work_folder
 from pmlm_core.errors import ConfigError
 
 ROOT = Path(__file__).parent.parent.parent
@@ -53,6 +54,21 @@ def test_a_command_is_read_as_it_would_be_run(monkeypatch):
     ]
     assert found.jobs[0].num_workers == 3
     assert found.tracking_uri == "http://mlflow:5000"
+
+
+def test_a_run_in_a_store_is_worked_on_on_a_disk_that_is_looked_at_too(tmp_path, monkeypatch):
+    monkeypatch.setenv("PMLM_CACHE", str(tmp_path))
+    line = ["pretrain", "--preset=tiny", "--data_dir=/data", "--output_dir=s3://bucket/runs"]
+    found = settle(DoctorConfig(command=line))
+    here = str(work_folder("s3://bucket/runs"))
+    at = {place.path: place for place in found.places}
+    assert at["s3://bucket/runs"].written
+    assert at[here].renames
+    assert at[here].through_driver
+    assert at["/data"].through_driver
+    assert [job.output_dir for job in found.jobs] == [here]  # whose room is weighed
+    shared = settle(DoctorConfig(command=["sweep", "--benchmark=rte", "--model=/m", "--data_dir=/d", "--strategy=pbt"]))
+    assert not next(place for place in shared.places if place.option == "sweep output_dir").through_driver
 
 
 @pytest.mark.parametrize("stage", ["pretrain", "finetune", "sweep"])
