@@ -4,6 +4,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from pipelines.handover.checkpoints import hand_over, starting
 from pipelines.handover.files import KEEPER
 from pipelines.leaving import Left, Notices
@@ -22,13 +24,14 @@ from pipelines.team import Team, finite
 from pipelines.tracking.journal import Journal
 from pipelines.train_worker import work_in
 from pmlm_core.errors import TrainingError
+from pmlm_core.model.attention.choice import kernel_for
 from pmlm_core.model.objectives import Objective
 from pmlm_core.training import checkpoint, hardware
 from pmlm_core.training.optimizer import optimizer_tensors, set_learning_rate
 from pmlm_core.training.pretraining import evaluate, pretraining_task
 from pmlm_core.training.schedule import learning_rate
 from pmlm_core.training.snapshot import CheckpointWriter
-from pmlm_core.training.step import train_step
+from pmlm_core.training.step import Precision, train_step
 from pmlm_core.training.together import settle_buckets
 
 
@@ -68,7 +71,7 @@ def train(plan: WorkPlan, team: Team) -> None:
     journal = Journal(plan.run.path, say=lambda text: events.add("warning", text))
     if team.leads:
         dropped = journal.truncate_after(trained.step)
-        _tell_start(plan, team, trained, precision.name, dropped, events)
+        _tell_start(plan, team, trained, precision, dropped, events)
     task = pretraining_task(Objective(config.objective))
     loader = training_loader(plan, precision, team.rank, team.world, trained.step)
     samples = [batch for _, batch in loader.prepare(trained.step)] if trained.step < config.max_steps else []
@@ -136,7 +139,7 @@ def train(plan: WorkPlan, team: Team) -> None:
             leave = notices.agreed(result.shared[2:]) and not last
             save = done % config.save_steps == 0 or last or result.shared[1] > 0 or leave
             if save:
-                writer.save(trained.model, _contents(plan, team, trained, scores, precision.name))
+                writer.save(trained.model, _contents(plan, team, trained, scores, precision))
                 saved_at = time.monotonic()
             if save or scores:
                 team.report(finite({"step": done, **(scores or {})}))
@@ -153,14 +156,14 @@ def train(plan: WorkPlan, team: Team) -> None:
 
 
 def _contents(
-    plan: WorkPlan, team: Team, trained: Trainee, scores: dict[str, float] | None, precision: str
+    plan: WorkPlan, team: Team, trained: Trainee, scores: dict[str, float] | None, precision: Precision
 ) -> checkpoint.Contents:
     state: dict[str, Any] = {
         "data": plan.data.__dict__,
         "deciding": plan.config.deciding(),
         "window": trained.window.to_json(),
         "held_out": scores and finite(scores),
-        "computed_by": {**_computed_by(plan, team, precision), **hardware.versions()},
+        "computed_by": _computed_by(plan, team, trained, precision),
     }
     return checkpoint.Contents(
         step=trained.step,
@@ -170,31 +173,41 @@ def _contents(
     )
 
 
-def _computed_by(plan: WorkPlan, team: Team, precision: str) -> dict[str, Any]:
+def _computed_by(plan: WorkPlan, team: Team, trained: Trainee, precision: Precision) -> dict[str, Any]:
     """What the last bits of the figures depend on besides configuration and blocks."""
     return {
         "num_workers": team.world,
         "threads_per_worker": plan.threads,
         "micro_batch_size": plan.micro_batch_size,
-        "precision": precision,
+        "precision": precision.name,
         "use_gpu": plan.config.use_gpu,
         "torch_compile": plan.config.compiles(),
         "cuda_graphs": plan.config.records(),
         "parallel": plan.config.parallel,
+        "attention": _attention(trained, precision),
+        **hardware.versions(),
     }
 
 
-def _tell_start(plan: WorkPlan, team: Team, trained: Trainee, precision: str, dropped: int, events: Events) -> None:
+def _attention(trained: Trainee, precision: Precision) -> str:
+    """The kernel that computes it: one that fails its trial is left for another, which draws other dropout."""
+    dtype = torch.bfloat16 if precision.name == "bf16" else torch.float32
+    return kernel_for(next(trained.model.parameters()), dtype, trained.model.config.head_size)
+
+
+def _tell_start(
+    plan: WorkPlan, team: Team, trained: Trainee, precision: Precision, dropped: int, events: Events
+) -> None:
     if not trained.step:
-        events.add("resumed", f"training from step 0 in {precision}", step=0)
+        events.add("resumed", f"training from step 0 in {precision.name}", step=0)
         return
     again = f"; {dropped} lines of the journal after it are done again" if dropped else ""
     events.add(
-        "resumed", f"resumed from the checkpoint of step {trained.step} in {precision}{again}", step=trained.step
+        "resumed", f"resumed from the checkpoint of step {trained.step} in {precision.name}{again}", step=trained.step
     )
-    before, now = trained.state.get("computed_by", {}), {**_computed_by(plan, team, precision), **hardware.versions()}
+    before, now = trained.state.get("computed_by", {}), _computed_by(plan, team, trained, precision)
     changed = {name: f"{name} was {was}, is {now[name]}" for name, was in before.items() if now.get(name, was) != was}
     if changed:
-        masks = "torch_compile" in changed
+        masks = not changed.keys().isdisjoint({"torch_compile", "attention"})
         how = "with other dropout, so figures will differ" if masks else "but figures will differ in the last digits"
         events.add("warning", f"the same rows follow, {how} from an uninterrupted run: {'; '.join(changed.values())}")

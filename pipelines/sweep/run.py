@@ -78,8 +78,14 @@ def run(config: SweepConfig) -> None:
                     check_fits(config)
                     more, failure = _sweep([_encoded(course) for course in left], config, news, keeper)
                     results |= more
+            swept = [course for course in found if course.benchmark.name in results]
+            from pipelines.sweep.benchmark_sweep import tell
+
+            for course in swept:
+                tell(results[course.benchmark.name])
+                _register(course, results[course.benchmark.name], config)
         check_arrived(config, news.all_there)
-        _conclude([course for course in found if course.benchmark.name in results], results, config)
+        _conclude(swept, results, config)
         if failure is not None:
             raise failure
 
@@ -196,21 +202,24 @@ def _show(board: Board, threads: Sequence[threading.Thread]) -> None:
         say(board.line())
 
 
-def _conclude(all_courses: Sequence[Course], results: dict[str, dict[str, Any]], config: SweepConfig) -> None:
-    from pipelines.sweep.benchmark_sweep import tell
+def _register(course: Course, result: dict[str, Any], config: SweepConfig) -> None:
+    """Register the winner in MLflow; what the trial's folder says of that goes with it to where it is copied."""
     from pipelines.tracking.models import register
 
+    folder = course.trials / result["winner"]["trial"]
+    if (folder / MODEL).is_dir() and config.register_model != "none":
+        name = config.register_model or f"{config.experiment_prefix}{course.benchmark.name}"
+        register(folder, folder / MODEL, name, config.tracking_uri, alias="champion")
+
+
+def _conclude(all_courses: Sequence[Course], results: dict[str, dict[str, Any]], config: SweepConfig) -> None:
+    """Say where everything is, and what to do with it."""
     for course in all_courses:
-        result = results[course.benchmark.name]
-        tell(result)
-        folder = course.trials / result["winner"]["trial"]
+        folder = course.trials / results[course.benchmark.name]["winner"]["trial"]
         made("result", named(config, course.run.path / RESULT))
         if (folder / MODEL).is_dir():
             model = named(config, folder / MODEL)
             made("winner's model", model)
-            if config.register_model != "none":
-                name = config.register_model or f"{config.experiment_prefix}{course.benchmark.name}"
-                register(folder, folder / MODEL, name, config.tracking_uri, alias="champion")
             next_command(f"pmlm predict --model {model} --inputs FILES --output_dir outputs/predictions")
     if all_courses:
         next_command(f"pmlm compare --sweep {all_courses[0].run.path.parent.name}")

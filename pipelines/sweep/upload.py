@@ -43,9 +43,14 @@ def home_of(course: Course) -> str:
     return storage.join(storage.normalise(course.config.upload_dir), course.run.path.parent.name)
 
 
+def _named_by(found: Sequence[Course]) -> Course:
+    """Whose record tells this sweep's folder from another machine's, in whatever order benchmarks are given."""
+    return min(found, key=lambda course: course.run.name)
+
+
 def lease_of(found: Sequence[Course]) -> AbstractContextManager[None]:
     """One command at a time, where there is a place to upload to."""
-    first = found[0]
+    first = _named_by(found)
     return nullcontext() if first.config.upload_dir is None else lease.kept(first.run, home_of(first), _COMMAND)
 
 
@@ -56,7 +61,7 @@ def fetch(found: Sequence[Course]) -> None:
         ConfigError, CheckpointError: what lies there is another sweep's, or in use by another command; or there is
             nothing of the sweep here and the store is away.
     """
-    first = found[0]
+    first = _named_by(found)
     if first.config.upload_dir is None:
         return
     home = home_of(first)

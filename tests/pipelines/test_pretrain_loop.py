@@ -5,18 +5,21 @@ import json
 import time
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from pipelines.pretrain.loop import _computed_by, _tell_start, train
+from pipelines.pretrain.plan import WorkPlan
+from pipelines.pretrain.setup import trainee
 from pipelines.run_folder import Events, RunDir
 from pipelines.team import Team
 from pipelines.tracking.journal import Journal
 from pmlm_core.errors import CheckpointError, ConfigError, TrainingError
 from pmlm_core.training import checkpoint
+from pmlm_core.training.step import Precision
 from tests.pipelines.tiny_blocks import make_blocks
 from tests.pipelines.training_without_ray import config_for, curve, plan_of, train_here, train_in_processes
 
@@ -128,16 +131,29 @@ def test_one_worker_goes_on_where_two_stopped_and_says_what_that_means(tmp_path,
     assert checkpoint.folder_of(checkpoint_root, 24).is_dir()
 
 
-def test_what_computes_otherwise_than_before_is_said(tmp_path, blocks):
-    plan = plan_of(config_for(blocks, tmp_path, **OPTIONS))
-    told = {**_computed_by(plan, Team(), "fp32"), "torch": torch.__version__}
+def test_what_computes_otherwise_than_before_is_said(tmp_path, blocks, monkeypatch):
+    plan, precision = plan_of(config_for(blocks, tmp_path, **OPTIONS)), Precision(torch.device("cpu"), "fp32")
+    trained = trainee(plan, precision, None)
+    told = _computed_by(plan, Team(), trained, precision)
+    assert told["attention"] == "plain"
     compiled = replace(plan, config=replace(plan.config, torch_compile=True))
-    for before in (told, {name: told[name] for name in told if name != "torch_compile"}):
-        trained = SimpleNamespace(step=5, state={"computed_by": before})
-        _tell_start(plan, Team(), trained, "fp32", 0, Events(plan.run))
+
+    def tell(plan: WorkPlan, before: dict[str, Any]) -> None:
+        now = replace(trained, step=5, state={"computed_by": before})
+        _tell_start(plan, Team(), now, precision, 0, Events(plan.run))
+
+    for before in (told, {name: told[name] for name in told if name not in ("torch_compile", "attention")}):
+        tell(plan, before)
     assert "warning" not in {event["kind"] for event in Events(plan.run).read()[0]}
-    _tell_start(compiled, Team(), SimpleNamespace(step=5, state={"computed_by": told}), "fp32", 0, Events(plan.run))
-    assert said(plan.run.path).endswith("run: torch_compile was False, is True")
+    tell(compiled, told)
+    assert said(plan.run.path).endswith(
+        "with other dropout, so figures will differ from an uninterrupted run: torch_compile was False, is True"
+    )
+    monkeypatch.setenv("PMLM_ATTENTION", "sdpa")  # as where a kernel fails its trial
+    tell(plan, told)
+    assert said(plan.run.path).endswith(
+        "with other dropout, so figures will differ from an uninterrupted run: attention was plain, is sdpa"
+    )
 
 
 def test_damaged_newest_checkpoint_is_said_and_the_one_before_it_taken(tmp_path, blocks, in_peace):
