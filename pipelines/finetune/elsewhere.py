@@ -26,7 +26,7 @@ def read_by(job: Job) -> tuple[str, ...]:
 
 
 def job_here(job: Job, keeper: str | None) -> Job:
-    """The job with paths of this machine for checkpoint and features, and an address for data it does not have.
+    """The job with paths of this machine for checkpoint, features and cache, and an address for data it does not have.
 
     Args:
         keeper: of the driver's machine; None where every worker sees its folders.
@@ -43,7 +43,7 @@ def job_here(job: Job, keeper: str | None) -> Job:
 
     return replace(
         job,
-        config=replace(job.config, data_dir=data_dir),
+        config=replace(job.config, data_dir=data_dir, cache_dir=str(cache_folder("features"))),
         source=_source_here(job.source, keeper),
         train=here(job.train),
         choose=job.choose and here(job.choose),
