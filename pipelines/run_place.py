@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pmlm_core.addresses import SCHEMES, absolute, is_remote, join, normalise
+from pmlm_core.addresses import SCHEMES, absolute, is_remote, join, normalise, split_query, with_query
 from pmlm_core.errors import ConfigError
 
 T = TypeVar("T")
@@ -77,8 +77,9 @@ def named(config: Any, path: str | Path) -> str:
 def folder_of(place: str) -> str:
     """A run's folder on this machine, by its path or its address; an address that was not worked on here stays."""
     if is_remote(place):
-        above, _, name = normalise(place).rpartition("/")
-        for folder in (work_folder(place), work_folder(above) / name):
+        path, query = split_query(normalise(place))
+        above, _, name = path.rpartition("/")
+        for folder in (work_folder(place), work_folder(with_query(above, query)) / name):
             if folder.is_dir():
                 return str(folder)
     return place

@@ -44,5 +44,9 @@ class TrainingError(PmlmError, RuntimeError):
     """Training cannot go on: a loss that is not finite, a worker that disagrees with the others."""
 
 
+class UnknownFormError(ConfigError, DataError):
+    """A file's name does not tell its form: the command line has to tell it, or to name another file."""
+
+
 class NotThereError(ConfigError, DataError, CheckpointError):
     """An option names a file, a folder or what should lie in one, and it is not there: the command line is wrong."""

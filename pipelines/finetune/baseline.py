@@ -7,6 +7,7 @@ is the same for all seeds and trials: it is computed once and kept beside the fe
 import hashlib
 import json
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 from typing import Any
 
 from pipelines.console import warn
@@ -42,11 +43,12 @@ def baseline_of(job: Job, part: Part, examples: Sequence[Any], names: Collection
         constant = task.kind == "regression"
         scores = dict.fromkeys(names, 0.0) if constant else scores_of(task, examples, predictions)
         found = {"what": what, "scores": scores}
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_json(path, found)
     except (PmlmError, OSError) as error:
         warn(f"what knows nothing scores on '{part.split.name}' cannot be told: {error}")
         return None
+    with suppress(OSError):  # the next seed computes it again
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(path, found)
     return found
 
 

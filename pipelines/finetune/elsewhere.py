@@ -14,8 +14,8 @@ from pipelines.model_here import local_copy
 from pmlm_core import storage
 from pmlm_core.errors import PmlmError
 
-_NOBODY = "-"
-"""Who asks: nothing is written."""
+NOBODY = "-"
+"""Who asks: nothing is held."""
 
 
 def read_by(job: Job) -> tuple[str, ...]:
@@ -25,8 +25,16 @@ def read_by(job: Job) -> tuple[str, ...]:
     return job.config.data_dir, job.source.path, *sorted({str(job.cache_dir), *features})
 
 
+def there(path: str, keeper: str) -> str:
+    """What a machine that does not see the driver's disk calls a file or folder there; an address stays what it is.
+
+    Whatever lies here under that path may be something else.
+    """
+    return path if "://" in path else address(keeper, NOBODY, path)
+
+
 def job_here(job: Job, keeper: str | None) -> Job:
-    """The job with paths of this machine for checkpoint and features, and an address for data it does not have.
+    """The job with paths of this machine for checkpoint, features and cache, and an address for data it does not have.
 
     Args:
         keeper: of the driver's machine; None where every worker sees its folders.
@@ -34,16 +42,14 @@ def job_here(job: Job, keeper: str | None) -> Job:
     job = replace(job, source=job.source.here())
     if keeper is None or sees(job.run.path, keeper):
         return job
-    data_dir = job.config.data_dir
-    if "://" not in data_dir:  # whatever lies here under that path may be something else
-        data_dir = address(keeper, _NOBODY, data_dir)
+    data_dir = there(job.config.data_dir, keeper)
 
     def here(part: Part) -> Part:
         return replace(part, features=_features_here(part.features, keeper))
 
     return replace(
         job,
-        config=replace(job.config, data_dir=data_dir),
+        config=replace(job.config, data_dir=data_dir, cache_dir=str(cache_folder("features"))),
         source=_source_here(job.source, keeper),
         train=here(job.train),
         choose=job.choose and here(job.choose),
@@ -57,7 +63,7 @@ def _source_here(source: Source, keeper: str) -> Source:
     with suppress(PmlmError, OSError):
         if open_source(source.path).sha256 == source.sha256:
             return source
-    fetched = local_copy(address(keeper, _NOBODY, source.path), known_as=source.sha256)
+    fetched = local_copy(there(source.path, keeper), known_as=source.sha256)
     return replace(source, path=fetched, uri=source.uri or source.path)
 
 
@@ -68,10 +74,10 @@ def _features_here(folder: str, keeper: str) -> str:
     final = cache_folder("features") / Path(folder).name
     if not (final / MANIFEST).is_file():
         drafts = Drafts(final)
-        there = address(keeper, _NOBODY, folder)
+        source = there(folder, keeper)
         try:
-            for name in storage.names_in(there):
-                storage.fetch_file(storage.join(there, name), drafts.path / name)
+            for name in storage.names_in(source):
+                storage.fetch_file(storage.join(source, name), drafts.path / name)
             drafts.settle()
         except BaseException:
             drafts.discard()

@@ -3,8 +3,9 @@
 import hashlib
 import json
 import pickle
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -12,10 +13,13 @@ from typing import Any
 
 from pipelines import cluster
 from pipelines.console import say
+from pipelines.finetune.elsewhere import there
 from pipelines.finetune.families import Feature, family_of
 from pipelines.finetune.features import MANIFEST, Drafts, write_part
 from pipelines.finetune.job import Job, Part, with_features
 from pipelines.finetune.splits import Split, read_chosen
+from pipelines.handover.files import kept_folders, sees
+from pmlm_core import storage
 from pmlm_core.corpus.tokenizer import TextTokenizer
 from pmlm_core.tasks.base import Recipe, Task
 from pmlm_core.tasks.registry import get_task
@@ -131,15 +135,39 @@ def _over_ray(work: Work, folder: Path, num_workers: int | None) -> list[dict[st
         for number, first in enumerate(starts)
     ]
     say(f"encoding {work.split.used:,} examples of split '{work.split.name}' in {len(items)} parts with Ray Data")
-    with cluster.connected():
-        task = partial(_part, work=pickle.dumps(work), folder=str(folder))
+    with (
+        cluster.connected(),
+        kept_folders([folder], [work.data_dir, work.tokenizer], wanted=cluster.is_remote()) as keeper,
+    ):
+        task = partial(_part, work=pickle.dumps(work), folder=str(folder), keeper=keeper)
         rows = list(over_ray(task, items, num_workers=num_workers, what=f"encode split '{work.split.name}'"))
     return [json.loads(row["part"]) for row in sorted(rows, key=lambda row: row["number"])]
 
 
-def _part(item: dict[str, Any], *, work: bytes, folder: str) -> dict[str, Any]:
-    """Read the split up to one part's end and encode that part; only its line of the manifest goes back."""
+def _part(item: dict[str, Any], *, work: bytes, folder: str, keeper: str | None) -> dict[str, Any]:
+    """Read the split up to one part's end and encode that part; only its line of the manifest goes back.
+
+    Args:
+        keeper: of the driver's machine, which a node asks that does not see `folder`; None where every node sees it.
+    """
     told: Work = pickle.loads(work)
-    task, tokenizer = get_task(told.task, **told.task_options), TextTokenizer.load(told.tokenizer)
-    part = _write(task=task, work=told, tokenizer=tokenizer, folder=Path(folder), **item)
+    if keeper is None or sees(Path(folder), keeper):
+        return _encoded(told, Path(folder), item)
+    with tempfile.TemporaryDirectory(prefix="pmlm-features-") as place:
+        row = _encoded(_from_there(told, keeper), Path(place), item)
+        for path in Path(place).iterdir():
+            storage.copy_file(path, there(f"{folder}/{path.name}", keeper))
+        return row
+
+
+def _from_there(work: Work, keeper: str) -> Work:
+    """The same with addresses: of the tokenizer's folder, which may be a whole checkpoint, its own files are read."""
+    data_dir = there(work.data_dir, keeper)
+    options = {**work.task_options, **({"data_dir": data_dir} if "data_dir" in work.task_options else {})}
+    return replace(work, data_dir=data_dir, tokenizer=there(work.tokenizer, keeper), task_options=options)
+
+
+def _encoded(work: Work, folder: Path, item: dict[str, Any]) -> dict[str, Any]:
+    task, tokenizer = get_task(work.task, **work.task_options), TextTokenizer.load(work.tokenizer)
+    part = _write(task=task, work=work, tokenizer=tokenizer, folder=folder, **item)
     return {"number": item["number"], "part": json.dumps(part)}

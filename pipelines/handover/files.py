@@ -16,6 +16,7 @@ import pyarrow.fs as pafs
 from fsspec import AbstractFileSystem
 
 from pipelines.handover.keeper import SUPERSEDED, Keeper
+from pipelines.handover.links import led_to
 from pmlm_core.addresses import is_remote
 from pmlm_core.stores import StoreError, insisted, serve
 
@@ -59,12 +60,14 @@ def kept_folders(writes: Sequence[Path], reads: Sequence[str], *, wanted: bool) 
     Args:
         wanted: whether it may.
         writes: folders that processes there may write to.
-        reads: what they may be sent besides; addresses of stores among it are for themselves to ask.
+        reads: what they may be sent besides, with what links in it lead to; addresses of stores among it are for
+            themselves to ask.
     """
     if not wanted:
         yield None
         return
-    keeper = start_keeper([str(path) for path in writes], [path for path in reads if not is_remote(path)])
+    written, read = [str(path) for path in writes], [path for path in reads if not is_remote(path)]
+    keeper = start_keeper(written, [*read, *led_to(read, but_in=written)])
     marks = [_mark(path, keeper) for path in writes]
     for mark in marks:
         with suppress(OSError):  # a full disk: processes of this machine then ask the keeper as well

@@ -13,7 +13,7 @@ from typing import Any
 from pmlm_core import storage
 from pmlm_core.corpus.formats import InputFormat, compression_of
 from pmlm_core.corpus.sources import list_sources
-from pmlm_core.errors import DataError
+from pmlm_core.errors import UnknownFormError
 from pmlm_core.tasks.files import form
 
 SQUAD = "squad"
@@ -90,7 +90,8 @@ def list_inputs(inputs: list[str], squad: bool) -> tuple[list[Input], list[str]]
         squad: whether .json means SQuAD's form and not JSON lines.
 
     Raises:
-        DataError: nothing is there, or nothing of a known form.
+        NotThereError: nothing is there.
+        UnknownFormError: nothing of a known form, or a file that was named is of none.
     """
     # As plain text any name will do; which form it is, is decided below.
     sources = list_sources(inputs, InputFormat("text_lines"))
@@ -105,7 +106,7 @@ def list_inputs(inputs: list[str], squad: bool) -> tuple[list[Input], list[str]]
         found.append(Input(source.uri, source.size, source.mtime_ns, shape, compression_of(path)))
     named = {storage.normalise(text) for text in inputs}
     if not found or any(uri in named for uri in unknown):
-        raise DataError(
+        raise UnknownFormError(
             f"{unknown[0]}: its name tells no known form; give .jsonl, .tsv or .csv (plain, .gz or .zst), or .parquet"
             + ", or SQuAD's .json" * squad
         )

@@ -9,7 +9,7 @@ from pipelines.preprocess.config import PreprocessConfig
 from pipelines.preprocess.finish import finish, remove_leftovers, tell
 from pipelines.preprocess.job import TOKENIZER, Job, prepare
 from pmlm_core import storage
-from pmlm_core.errors import DataError
+from pmlm_core.errors import DataError, UnknownFormError
 
 _WHOLE_FILE_WARNING = 2 << 30
 
@@ -67,7 +67,7 @@ def _same_as_earlier(job: Job) -> bool:
 
 def _refuse_known_rejects(job: Job) -> None:
     if job.skipped:
-        raise DataError(f"{job.skipped[0]}: its name does not tell its form (--strict); give --input_format")
+        raise UnknownFormError(f"{job.skipped[0]}: its name does not tell its form (--strict); give --input_format")
     # What an earlier run without --strict left out: doing those pieces again finds the place and stops there.
     job.finished = {number: row for number, row in job.finished.items() if not row.rejects["counts"]}
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from pmlm_core.errors import ConfigError, DataError
+from pmlm_core.errors import ConfigError, DataError, UnknownFormError
 
 KINDS = {
     "auto": "by the ending of each file's name",
@@ -77,7 +77,8 @@ def kind_of(name: str, wanted: InputFormat) -> str | None:
     """The form of a file by its name, or None where neither the name nor `wanted` tells.
 
     Raises:
-        DataError: a plain text file under `auto`, or a compressed Parquet file.
+        UnknownFormError: a plain text file under `auto`.
+        DataError: a compressed Parquet file.
 
     >>> kind_of("a.jsonl.gz", InputFormat())
     'jsonl'
@@ -86,7 +87,7 @@ def kind_of(name: str, wanted: InputFormat) -> str | None:
     kind = wanted.kind if wanted.kind != "auto" else None
     if kind is None:
         if is_plain_text(name):
-            raise DataError(
+            raise UnknownFormError(
                 f"{name}: a plain text file does not say where a document ends; give --input_format text_lines "
                 "(a document a line), text_blocks (blank lines between documents) or text_files (a document a file); "
                 "all input is then read so"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import pyarrow.fs as pafs
 
 from pmlm_core.corpus.formats import InputFormat, compression_of, is_plain_text, kind_of
-from pmlm_core.errors import DataError, NotThereError
+from pmlm_core.errors import DataError, NotThereError, UnknownFormError
 from pmlm_core.storage import is_remote, normalise, resolve, split_query, with_query
 
 _WILD = re.compile(r"[*?\[]")
@@ -46,7 +46,9 @@ def list_sources(inputs: list[str], fmt: InputFormat, on_skip: Callable[[str], N
         on_skip: called with the URI of every file left out.
 
     Raises:
-        DataError: an input matches nothing, or a form cannot be told.
+        NotThereError: an input matches nothing.
+        UnknownFormError: a form cannot be told.
+        DataError: an input cannot be listed.
     """
     found: dict[str, Source] = {}
     for text in inputs:
@@ -61,7 +63,9 @@ def list_sources(inputs: list[str], fmt: InputFormat, on_skip: Callable[[str], N
             beside = fmt.kind == "auto" and not named and is_plain_text(name)
             kind = None if beside else kind_of(name, fmt)
             if kind is None and named:
-                raise DataError(f"{uri}: its name does not tell its form; give --input_format (jsonl, parquet, ...)")
+                raise UnknownFormError(
+                    f"{uri}: its name does not tell its form; give --input_format (jsonl, parquet, ...)"
+                )
             if kind is None:
                 unknown.append(uri)
                 plain = name if beside else plain
@@ -73,7 +77,7 @@ def list_sources(inputs: list[str], fmt: InputFormat, on_skip: Callable[[str], N
         if not known:
             if plain:
                 kind_of(plain, fmt)  # says what to do about plain text
-            raise DataError(
+            raise UnknownFormError(
                 f"input '{text}': none of its files ({len(unknown)}) tells its form by name; give --input_format"
             )
         for uri in unknown:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, TypeVar
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pmlm_core.errors import DataError
+from pmlm_core.errors import DataError, UnknownFormError
 from pmlm_core.storage import resolve
 from pmlm_core.tasks.base import BadRow
 from pmlm_core.tasks.files import form
@@ -71,7 +71,8 @@ def read_rows(files: Sequence[str], required: Sequence[str], optional: Sequence[
         optional: further columns that are wanted.
 
     Raises:
-        DataError: a file lacks a required column, is damaged, or is of no known form.
+        UnknownFormError: a file is of no known form.
+        DataError: one lacks a required column, or is damaged.
     """
     for file in files:
         match form(file):
@@ -84,7 +85,7 @@ def read_rows(files: Sequence[str], required: Sequence[str], optional: Sequence[
             case ".parquet":
                 yield from parquet_rows(file, required, optional)
             case suffix:
-                raise DataError(f"{file}: form '{suffix}' is not known; use one of {', '.join(TABLES)}")
+                raise UnknownFormError(f"{file}: form '{suffix}' is not known; use one of {', '.join(TABLES)}")
 
 
 def tsv_rows(file: str, required: Sequence[str], header: Sequence[str] | None = None) -> Iterator[Row | BadRow]:

@@ -65,6 +65,28 @@ def test_what_is_wrong_with_a_command_is_2_whenever_it_is_found(
     assert "error: " in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["tokenizer", "--inputs", "texts/a.txt", "--output_dir", "out"], "give --input_format text_lines"),
+        (["preprocess", "--inputs", "texts/a.md", "--tokenizer", "model", "--output_dir", "out"], "its name does not"),
+        (["preprocess", "--inputs", "more", "--tokenizer", "model", "--output_dir", "out", "--strict"], "(--strict)"),
+        (
+            ["finetune", "--task", "classification", "--model", "model", "--data_dir", "texts", "--train_file", "a.md"],
+            "form '.md' is not known",
+        ),
+    ],
+)
+def test_a_name_that_does_not_tell_its_form_is_2(arguments, said, tmp_path, sample_tokenizer_dir, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    make_checkpoint(tmp_path / "model", sample_tokenizer_dir)
+    for name in ("texts/a.txt", "texts/a.md", "more/a.md", "more/a.jsonl"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text('{"text": "some text"}\n')
+    assert run(*arguments) == 2
+    assert said in " ".join(capsys.readouterr().err.split())
+
+
 def test_what_is_wrong_with_what_is_there_is_1(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "text.jsonl").write_text('{"body": "some text"}\n')

@@ -83,6 +83,16 @@ def test_no_run_is_lost_for_it(tmp_path: Path, model: str, capsys: pytest.Captur
     assert "cannot be told" in capsys.readouterr().out
 
 
+def test_it_is_told_where_it_cannot_be_kept(tmp_path: Path, model: str, capsys: pytest.CaptureFixture[str]):
+    for split in ("train", "dev"):
+        (tmp_path / f"{split}.tsv").write_text("text\tlabel\na\t1\nb\t2\nc\t4.5\n")
+    (tmp_path / "file").write_text("no folder")
+    one = found("regression", model, str(tmp_path), tmp_path / "out", cache_dir=str(tmp_path / "file" / "below"))
+    assert one is not None
+    assert one["what"] == "always 2.5, the mean"
+    assert "cannot be told" not in capsys.readouterr().out
+
+
 def test_three_sentences_of_the_news():
     assert get_task("cnn_dailymail").lead_sentences == 3
     assert get_task("xsum").lead_sentences == 1

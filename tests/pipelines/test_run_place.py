@@ -60,6 +60,8 @@ def test_an_address_is_a_folder_of_this_machine_and_a_place_to_copy_to(machine: 
     assert folder_of("s3://bucket/runs/run?region=eu") == "s3://bucket/runs/run?region=eu"  # nothing of it is here
     (folder / "run").mkdir(parents=True)
     assert folder_of("s3://bucket/runs/?region=eu") == str(folder)
+    assert folder_of(named(config, folder / "run")) == str(folder / "run")
+    assert folder_of("s3://bucket/runs/run") == "s3://bucket/runs/run"  # another store, perhaps
     ordinary = FinetuneConfig(task="rte", model="m", data_dir="d", output_dir="out", upload_dir="s3://bucket/runs")
     assert worked_on_here(ordinary) is ordinary
     assert not lies_in_store(ordinary)
