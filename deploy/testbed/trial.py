@@ -143,17 +143,20 @@ def cut_off(folder: Path, job: str, limit: float) -> None:
     time.sleep(15)
     hosts.heal(one, other)
     until("a step after the cut", lambda: max(losses(folder)) > reached + 5, 120)
-    if len(started(folder)) != 1:
+    # Who is cut off from the head loses what Ray asks of it there, and may be started again within these seconds.
+    if len(started(folder)) != 1 and "pmlm-1" not in (one, other):
         logs = jobs().get_job_logs(job)[-6000:]
         raise SystemExit(f"error: 15 s between {one} and {other} were not waited for: {started(folder)}\n{logs}")
-    say(f"{one} and {other} cut off from each other for 15 s at step {reached}: training waited and went on")
+    went_on = f"training went on{', waited for' * (len(started(folder)) == 1)}"
+    say(f"{one} and {other} cut off from each other for 15 s at step {reached}: {went_on}")
+    one, before = hosts_of_workers()[0], len(started(folder))
     for name in hosts.HOSTS.keys() - {one}:
         hosts.cut(one, name)
     begun = time.monotonic()
-    until("other workers", lambda: len(started(folder)) > 1, limit)
+    until("other workers", lambda: len(started(folder)) > before, limit)
     say(
         f"{one} cut off from all: {time.monotonic() - begun:.0f} s later other workers went on "
-        f"from step {started(folder)[1]}"
+        f"from step {started(folder)[-1]}"
     )
     for name in hosts.HOSTS.keys() - {one}:
         hosts.heal(one, name)

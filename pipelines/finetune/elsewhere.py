@@ -1,9 +1,11 @@
 """A fine-tuning job on a machine that may not see the driver's files: what is missing is fetched from there."""
 
 import os
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from pipelines.finetune.features import MANIFEST, Drafts
 from pipelines.finetune.job import Job, Part
@@ -14,6 +16,7 @@ from pipelines.model_here import local_copy
 from pmlm_core import storage
 from pmlm_core.errors import PmlmError
 
+_FILES = ("train_file", "validation_file", "test_file")
 NOBODY = "-"
 """Who asks: nothing is held."""
 
@@ -22,7 +25,11 @@ def read_by(job: Job) -> tuple[str, ...]:
     """Folders of this machine that a worker on another one may need."""
     parts = (job.train, *([job.choose] if job.choose else []), *job.final)
     features = {os.path.dirname(part.features) for part in parts if part.features}
-    return job.config.data_dir, job.source.path, *sorted({str(job.cache_dir), *features})
+    return (
+        job.config.data_dir,
+        job.source.path,
+        *sorted({str(job.cache_dir), *features, *folders_of(job.config.task_options())}),
+    )
 
 
 def there(path: str, keeper: str) -> str:
@@ -31,6 +38,20 @@ def there(path: str, keeper: str) -> str:
     Whatever lies here under that path may be something else.
     """
     return path if "://" in path else address(keeper, NOBODY, path)
+
+
+def files_there(options: Mapping[str, Any], keeper: str) -> dict[str, str]:
+    """Those among options that name a file of one's own by its full path, as `there` names it."""
+    return {name: there(options[name], keeper) for name in _FILES if _is_full_path(options.get(name))}
+
+
+def folders_of(options: Mapping[str, Any]) -> list[str]:
+    """Where such files lie."""
+    return [os.path.dirname(options[name]) for name in _FILES if _is_full_path(options.get(name))]
+
+
+def _is_full_path(path: str | None) -> bool:
+    return path is not None and os.path.isabs(path)
 
 
 def job_here(job: Job, keeper: str | None) -> Job:
@@ -43,13 +64,14 @@ def job_here(job: Job, keeper: str | None) -> Job:
     if keeper is None or sees(job.run.path, keeper):
         return job
     data_dir = there(job.config.data_dir, keeper)
+    files = files_there(job.config.task_options(), keeper)
 
     def here(part: Part) -> Part:
         return replace(part, features=_features_here(part.features, keeper))
 
     return replace(
         job,
-        config=replace(job.config, data_dir=data_dir, cache_dir=str(cache_folder("features"))),
+        config=replace(job.config, data_dir=data_dir, cache_dir=str(cache_folder("features")), **files),
         source=_source_here(job.source, keeper),
         train=here(job.train),
         choose=job.choose and here(job.choose),

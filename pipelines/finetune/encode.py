@@ -13,7 +13,7 @@ from typing import Any
 
 from pipelines import cluster
 from pipelines.console import say
-from pipelines.finetune.elsewhere import there
+from pipelines.finetune.elsewhere import files_there, folders_of, there
 from pipelines.finetune.families import Feature, family_of
 from pipelines.finetune.features import MANIFEST, Drafts, write_part
 from pipelines.finetune.job import Job, Part, with_features
@@ -137,7 +137,9 @@ def _over_ray(work: Work, folder: Path, num_workers: int | None) -> list[dict[st
     say(f"encoding {work.split.used:,} examples of split '{work.split.name}' in {len(items)} parts with Ray Data")
     with (
         cluster.connected(),
-        kept_folders([folder], [work.data_dir, work.tokenizer], wanted=cluster.is_remote()) as keeper,
+        kept_folders(
+            [folder], [work.data_dir, work.tokenizer, *folders_of(work.task_options)], wanted=cluster.is_remote()
+        ) as keeper,
     ):
         task = partial(_part, work=pickle.dumps(work), folder=str(folder), keeper=keeper)
         rows = list(over_ray(task, items, num_workers=num_workers, what=f"encode split '{work.split.name}'"))
@@ -163,7 +165,8 @@ def _part(item: dict[str, Any], *, work: bytes, folder: str, keeper: str | None)
 def _from_there(work: Work, keeper: str) -> Work:
     """The same with addresses: of the tokenizer's folder, which may be a whole checkpoint, its own files are read."""
     data_dir = there(work.data_dir, keeper)
-    options = {**work.task_options, **({"data_dir": data_dir} if "data_dir" in work.task_options else {})}
+    options = {**work.task_options, **files_there(work.task_options, keeper)}
+    options |= {"data_dir": data_dir} if "data_dir" in options else {}
     return replace(work, data_dir=data_dir, tokenizer=there(work.tokenizer, keeper), task_options=options)
 
 
