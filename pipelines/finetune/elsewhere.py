@@ -40,7 +40,7 @@ def there(path: str, keeper: str) -> str:
     return path if "://" in path else address(keeper, NOBODY, path)
 
 
-def files_there(options: Mapping[str, Any], keeper: str) -> dict[str, str]:
+def files_there(options: Mapping[str, Any], keeper: str) -> dict[str, Any]:
     """Those among options that name a file of one's own by its full path, as `there` names it."""
     return {name: there(options[name], keeper) for name in _FILES if _is_full_path(options.get(name))}
 

@@ -21,6 +21,7 @@ from tests.processes import wait_until
 from tests.ray_nodes import blind_nodes, cluster_of
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_workers_that_see_nothing_of_the_run_and_lose_a_node_leave_no_trace(
     tmp_path: Path, blocks: str, undisturbed: Path
