@@ -13,7 +13,7 @@ from typing import Any
 
 from pipelines import cluster
 from pipelines.console import say, warn
-from pipelines.handover.files import KEEPER, kept_folders
+from pipelines.handover.serving import KEEPER, kept_folders
 from pipelines.in_background import run_in_background
 from pipelines.leaving import Request, torch_config
 from pipelines.run_folder import Events, RunDir

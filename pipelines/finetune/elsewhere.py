@@ -10,7 +10,8 @@ from typing import Any
 from pipelines.finetune.features import MANIFEST, Drafts
 from pipelines.finetune.job import Job, Part
 from pipelines.finetune.source import Source, open_source
-from pipelines.handover.files import address, sees
+from pipelines.handover.files import address
+from pipelines.handover.serving import sees
 from pipelines.handover.standin import cache_folder
 from pipelines.model_here import local_copy
 from pmlm_core import storage

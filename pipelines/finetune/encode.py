@@ -18,7 +18,7 @@ from pipelines.finetune.families import Feature, family_of
 from pipelines.finetune.features import MANIFEST, Drafts, write_part
 from pipelines.finetune.job import Job, Part, with_features
 from pipelines.finetune.splits import Split, read_chosen
-from pipelines.handover.files import kept_folders, sees
+from pipelines.handover.serving import kept_folders, sees
 from pmlm_core import storage
 from pmlm_core.corpus.tokenizer import TextTokenizer
 from pmlm_core.tasks.base import Recipe, Task

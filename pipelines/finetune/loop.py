@@ -13,7 +13,7 @@ from pipelines.finetune.rundir import SCORES
 from pipelines.finetune.trainee import Trainee, TrainingBatches, job_family, trainee
 from pipelines.finetune.upload import best_in
 from pipelines.handover.checkpoints import hand_over, starting
-from pipelines.handover.files import KEEPER
+from pipelines.handover.serving import KEEPER
 from pipelines.leaving import Left, Notices
 from pipelines.run_folder import Events
 from pipelines.team import Team, finite

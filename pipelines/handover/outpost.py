@@ -11,6 +11,7 @@ import uuid
 from collections.abc import Collection, Iterator
 
 from pipelines.handover import files, sending
+from pipelines.handover.serving import sees
 from pipelines.handover.standin import standin
 from pipelines.leaving import Request
 from pipelines.run_folder import CHECKPOINTS, EVENTS_FILE, RUN_FILE, RunDir
@@ -132,7 +133,7 @@ def opened(
     home = files.address(keeper, holder := uuid.uuid4().hex[:12], run.path)
     if leads:  # Ray has given up whoever was here before
         files.kept(home).hold(str(run.path), at_once=True)
-    if files.sees(run.path, keeper):
+    if sees(run.path, keeper):
         yield Outpost(run, ending)
         return
     key = hashlib.sha256(f"{keeper} {run.path} {group}".encode()).hexdigest()[:16]

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from pipelines.handover.checkpoints import hand_over, starting
-from pipelines.handover.files import KEEPER
+from pipelines.handover.serving import KEEPER
 from pipelines.leaving import Left, Notices
 from pipelines.pretrain.meter import Meter
 from pipelines.pretrain.plan import WorkPlan, plan_at

@@ -16,6 +16,7 @@ from pipelines.finetune.rundir import SCORES
 from pipelines.finetune.upload import best_in
 from pipelines.handover import files, sending
 from pipelines.handover.keeper import LEASE_S
+from pipelines.handover.serving import sees
 from pipelines.handover.standin import standin
 from pipelines.lock import locked
 from pipelines.run_folder import CHECKPOINTS, RunDir
@@ -115,7 +116,7 @@ def place_of(folder: Path, keeper: str | None, *, keeps_state: bool = False) -> 
     Raises:
         TrainingError: it is, and this node does not see that.
     """
-    if keeper is None or files.sees(folder, keeper):
+    if keeper is None or sees(folder, keeper):
         folder.mkdir(parents=True, exist_ok=True)
         with locked(folder, "a trial of pmlm sweep", wait=_WAIT_S):
             yield Place(RunDir(folder))

@@ -13,7 +13,7 @@ from pipelines.finetune.elsewhere import read_by
 from pipelines.finetune.encode import encode_all
 from pipelines.finetune.rundir import MODEL, REJECTS, check_same, open_record, write_json
 from pipelines.finetune.tell import tell_rows
-from pipelines.handover.files import kept_folders
+from pipelines.handover.serving import kept_folders
 from pipelines.lock import locked
 from pipelines.output_folder import check_output_dir
 from pipelines.run_place import lies_in_store, named, worked_on_here

@@ -19,6 +19,7 @@ from pipelines.finetune.job import Job
 from pipelines.finetune.rundir import write_json
 from pipelines.run_folder import RunDir, write_record
 from pipelines.sweep.elsewhere import Place, place_of
+from pipelines.sweep.population import ORIGIN, note_place, take_over
 from pipelines.sweep.trials import (
     FAILURE,
     Ended,
@@ -33,13 +34,11 @@ from pipelines.sweep.trials import (
     write_cost,
     write_point,
 )
-from pipelines.tracking.journal import Journal
 from pmlm_core.errors import ConfigError, TrainingError
-from pmlm_core.training.checkpoint import all_steps, folder_of, step_of
+from pmlm_core.training.checkpoint import folder_of
 from pmlm_core.training.step import NotFinite
 
 SCORE, EPOCH, POINT_KEY = "score", "epoch", "point"
-_ORIGIN = "pmlm_origin.json"
 _NONE = float("-inf")
 
 
@@ -109,7 +108,7 @@ def _work(told: Told, point: Point, place: Place, report: "Reporter") -> None:
     if failure := read_failure(folder):
         raise TrainingError(failure)
     if told.copies:
-        note_place(folder, point, taken=_take_over(folder, point))
+        note_place(folder, point, taken=take_over(folder, point))
     try:
         _train(told, point, place, report, ended)
     except (NotFinite, ConfigError) as error:  # they would come again
@@ -244,7 +243,7 @@ class Reporter:
         with tempfile.TemporaryDirectory(prefix=".token-", dir=self._folder) as place:
             if self._told.copies:
                 shutil.copytree(state, place, dirs_exist_ok=True)
-            (Path(place) / _ORIGIN).write_text(json.dumps({"trial": self._folder.name, "step": step}))
+            (Path(place) / ORIGIN).write_text(json.dumps({"trial": self._folder.name, "step": step}))
             tune.report(told, checkpoint=tune.Checkpoint.from_directory(place))
 
     def _hand_over(self) -> None:
@@ -261,43 +260,6 @@ def _published(folder: Path, step: int) -> Path:
             raise TrainingError(f"the checkpoint {path} was not written within 10 minutes; is the disk full?")
         time.sleep(0.02)
     return path
-
-
-def _take_over(folder: Path, point: Point) -> bool:
-    """Where Tune has given this trial the state of a better one: put that in place of its own, and say so."""
-    from ray import tune
-
-    given = tune.get_checkpoint()
-    if given is None:
-        return False
-    with given.as_directory() as place:
-        origin = json.loads((Path(place) / _ORIGIN).read_text(encoding="utf-8"))
-        if origin["trial"] == folder.name:
-            return False
-        checkpoints = RunDir(folder).checkpoints
-        shutil.rmtree(checkpoints, ignore_errors=True)
-        checkpoints.mkdir(parents=True)
-        draft = checkpoints / f".taken-{uuid.uuid4().hex[:8]}"
-        shutil.copytree(place, draft, ignore=shutil.ignore_patterns(_ORIGIN))
-        draft.rename(folder_of(checkpoints, int(origin["step"])))
-    with (folder / "lineage.jsonl").open("a", encoding="utf-8") as file:
-        file.write(json.dumps({**origin, "params": point.params, "time": round(time.time(), 3)}) + "\n")
-    return True
-
-
-def note_place(folder: Path, point: Point, *, taken: bool) -> None:
-    """Put a member's place in the space into its journal: a population moves, and parameters of a run cannot.
-
-    Args:
-        taken: the newest checkpoint is another member's, so what the journal has of later steps is no more.
-    """
-    step = max((step_of(path.name) or 0 for path in all_steps(RunDir(folder).checkpoints)), default=0)
-    journal = Journal(folder)
-    if taken:
-        journal.truncate_after(step)
-    numbers = {name: value for name, value in point.params.items() if isinstance(value, int | float)}
-    journal.append(step, {f"population/{name}": float(value) for name, value in numbers.items()})
-    journal.close()
 
 
 def _tune_id() -> str:

@@ -18,7 +18,7 @@ from pipelines.finetune.config import FinetuneConfig
 from pipelines.finetune.encode import Work, encode_split
 from pipelines.finetune.job import settle
 from pipelines.handover import files
-from pipelines.handover.files import end_keeper, start_keeper
+from pipelines.handover.serving import end_keeper, start_keeper
 from tests.ray_nodes import blind_nodes, cluster_of
 
 

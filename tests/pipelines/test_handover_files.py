@@ -10,9 +10,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pipelines.handover import files, keeper
-from pipelines.handover.files import address, end_keeper, kept, start_keeper
+from pipelines.handover.files import address, kept
 from pipelines.handover.keeper import Keeper
 from pipelines.handover.sending import Lines
+from pipelines.handover.serving import end_keeper, start_keeper
 from pipelines.handover.standin import standin
 from pmlm_core import storage
 from pmlm_core.errors import DataError

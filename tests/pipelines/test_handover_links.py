@@ -8,8 +8,9 @@ from finetuning_data import make_checkpoint
 
 from pipelines.finetune.source import open_source
 from pipelines.handover import links
-from pipelines.handover.files import address, kept_folders
+from pipelines.handover.files import address
 from pipelines.handover.links import led_to
+from pipelines.handover.serving import kept_folders
 from pipelines.model_here import local_copy
 from pmlm_core import storage
 from pmlm_core.errors import DataError

@@ -16,8 +16,9 @@ from pipelines.finetune.elsewhere import job_here, read_by
 from pipelines.finetune.loop import finetune
 from pipelines.finetune.rundir import SCORES
 from pipelines.handover import checkpoints
-from pipelines.handover.files import address, end_keeper, kept, start_keeper
+from pipelines.handover.files import address, kept
 from pipelines.handover.outpost import Outpost, opened
+from pipelines.handover.serving import end_keeper, start_keeper
 from pipelines.leaving import Left, Request
 from pipelines.pretrain.loop import train
 from pipelines.pretrain.plan import WorkPlan, plan_at

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from pipelines.handover import keeper as keeping
-from pipelines.handover.files import address, end_keeper, kept, start_keeper
+from pipelines.handover.files import address, kept
+from pipelines.handover.serving import end_keeper, start_keeper
 from pipelines.sweep import elsewhere
 from pipelines.sweep.elsewhere import Place, place_of
 from pipelines.tracking.journal import Journal

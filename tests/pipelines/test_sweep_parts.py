@@ -17,8 +17,8 @@ from pipelines.sweep.choose import finals, leaders, ranked, winner
 from pipelines.sweep.config import SweepConfig
 from pipelines.sweep.course import courses
 from pipelines.sweep.plan import describe, trials_of
+from pipelines.sweep.population import note_place
 from pipelines.sweep.strategies import plan_of
-from pipelines.sweep.trial import note_place
 from pipelines.sweep.trials import (
     COMPLETING,
     Ended,
