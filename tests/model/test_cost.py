@@ -90,7 +90,7 @@ def test_activation_estimate_is_what_autograd_keeps():
 
 def test_state_is_four_numbers_a_parameter_and_unknown_presets_are_refused():
     assert state_bytes(10) == 160
-    with pytest.raises(ConfigError, match="choose one of tiny, mini"):
+    with pytest.raises(ConfigError, match="presets are tiny, mini"):
         preset("huge")
 
 

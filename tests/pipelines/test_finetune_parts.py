@@ -209,6 +209,7 @@ def _worker(rank: int, world: int, job: Job, meeting: str) -> None:
     dist.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_two_workers_train_on_the_same_batches(tmp_path: Path, model: str, reviews: str):
     # 60 rows in batches of 8: the last batch of an epoch has four rows, so one worker runs short of rows.
     quiet = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0, "learning_rate": 1e-3}

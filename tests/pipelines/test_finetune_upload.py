@@ -98,6 +98,7 @@ def uploaded(place: str, seed: int = 0) -> list[str]:
     return [name for name in names if checkpoint.MANIFEST in storage.names_in(storage.join(root, name))]
 
 
+@pytest.mark.parametrize("place", ["folder", pytest.param("s3", marks=pytest.mark.slow)], indirect=True)
 def test_a_run_whose_disk_was_lost_ends_as_one_in_peace(
     tmp_path: Path, model: str, reviews: str, in_peace: Path, place: str, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ):
@@ -183,6 +184,7 @@ def test_a_checkpoint_without_that_of_the_best_epoch_is_passed_over(
     assert "no checkpoint of seed-0" in told
 
 
+@pytest.mark.slow
 def test_a_store_that_fails_now_and_then_is_asked_again(
     tmp_path: Path, model: str, reviews: str, in_peace: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ):

@@ -69,6 +69,7 @@ def test_a_run_and_the_same_command_again(blocks, tmp_path, ray_session, capsys)
     assert (run_dir / "metrics.jsonl").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_nan_ends_the_run_once_with_the_worker_s_own_sentence(blocks, tmp_path, ray_session, capsys):
     wild = config(blocks, tmp_path, learning_rate=1e18, warmup_steps=10, save_steps=1, run_name="wild")
     with pytest.raises(TrainingError, match=r"step \d+.*not finite|step \d+: the (loss|gradient)") as caught:

@@ -110,9 +110,9 @@ def test_a_connection_that_breaks_late_is_made_anew(head, monkeypatch, capsys):
 
 def test_the_exit_code_is_that_of_the_job_and_its_last_words_are_shown(head, failing):
     said, _ = failing.communicate(timeout=120)
-    assert failing.returncode == 1
+    assert failing.returncode == 2  # what the command line names is not there
     assert re.search(r"^error: \S+/none holds no manifest.json", said, re.M), said
-    assert "failed with exit code 1" in said
+    assert "failed with exit code 2" in said
     assert "the same command goes on" in said
     told = _submit(head, "--status", _id_in(said)).stdout
     assert re.search(r"^  error: \S+/none holds no manifest.json", told, re.M), told

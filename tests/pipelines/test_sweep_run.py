@@ -118,6 +118,7 @@ class TestSweep:
             assert again == before
             assert len(runs_of(folder, strategy)[1]) == 4
 
+    @pytest.mark.slow
     def test_a_trial_that_fails_is_recorded_and_the_others_go_on(
         self, folder: Path, sample_tokenizer_dir: str, capsys: Any
     ):
@@ -139,6 +140,7 @@ class TestSweep:
         trial = folder / "out" / "failing" / "reviews" / "trials" / failed.data.tags["trial"]
         assert "the loss is nan" in json.loads((trial / "failure.json").read_text())["message"]
 
+    @pytest.mark.slow
     def test_if_all_trials_fail_that_is_an_error(self, folder: Path, sample_tokenizer_dir: str):
         space = {"learning_rate": {"choice": [1e30]}, "weight_decay": None}
         with pytest.raises(TrainingError, match="no trial came to its end"):

@@ -190,6 +190,7 @@ def test_an_emptied_store_gets_the_whole_run_again(tmp_path: Path, sqlite_uri: s
     assert [step for step, _ in history(sqlite_uri, run_id, "train/loss")] == [1, 2, 3, 4, 5]
 
 
+@pytest.mark.slow
 def test_two_processes_open_a_fresh_store(tmp_path: Path) -> None:
     """Two runs begin at the same moment in a SQLite file that does not exist: MLflow by itself fails in one."""
     uri = f"sqlite:///{tmp_path}/fresh/mlflow.db"

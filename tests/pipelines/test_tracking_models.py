@@ -61,6 +61,7 @@ def test_the_environment_is_as_before(
     assert "MLFLOW_REGISTRY_URI" not in os.environ
 
 
+@pytest.mark.slow
 def test_a_registered_model_works_without_this_repository(tmp_path: Path, checkpoint: Path, database: Path) -> None:
     uri = f"sqlite:///{database}"
     run_dir = tmp_path / "run"

@@ -80,6 +80,7 @@ def uri(folders: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> st
     return address
 
 
+@pytest.mark.slow
 def test_registered_models_predict_as_the_command_does(folders: dict[str, str], uri: str, tmp_path: Path) -> None:
     repository = str(Path(__file__).resolve().parents[2])
     asked = json.dumps({kind: (rows, OPTIONS.get(kind)) for kind, rows in ROWS.items()})
