@@ -81,8 +81,11 @@ class _Away(Outpost):
         self._thread.start()
 
     def end(self) -> None:
+        """Hand over what was written since, such as why it ends, if there is somebody to take it."""
         self._ended.set()
         self._thread.join(60.0)
+        with contextlib.suppress(OSError, PmlmError), storage.patient_for(0):
+            self.flush()
 
     def flush(self) -> None:
         with self._one_at_a_time:
@@ -113,7 +116,8 @@ class _Away(Outpost):
     def _look_whether_asked(self) -> None:
         said = storage.read_bytes(self._at(self._request.path.name)).decode()
         if Request.asks(said):
-            self._words.skip(self._request.ask)
+            with self._one_at_a_time:
+                self._words.skip(self._request.ask)
 
 
 @contextlib.contextmanager

@@ -110,6 +110,12 @@ def test_who_is_asked_to_leave_there_leaves_here(plan: WorkPlan, keeper: str):
     assert [path.name for path in checkpoint.all_steps(plan.run.checkpoints)] == ["step-00000001"]
 
 
+def test_what_a_worker_said_last_is_told_there(plan: WorkPlan, keeper: str):
+    with opened(plan.run, plan.attempt, False, keeper) as post:
+        Events(post.run).add("warning", "my last words")
+    assert [event["text"] for event in Events(plan.run).read()[0]] == ["my last words"]
+
+
 def test_an_error_is_told_there_and_ends_who_comes_after(plan: WorkPlan, keeper: str):
     there = plan.run.failure_of(plan.attempt)
     with opened(plan.run, plan.attempt, True, keeper), opened(plan.run, plan.attempt, False, keeper) as post:
