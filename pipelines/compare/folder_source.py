@@ -32,7 +32,8 @@ class FolderSource:
         """
         for folder in config.folders:
             if not Path(folder_of(folder)).is_dir():
-                not_here = "; runs in a store are read on the machine that made them" if is_remote(folder) else ""
+                where = "where they were made, or where the command that made them was given again"
+                not_here = f"; runs in a store are read {where}" if is_remote(folder) else ""
                 raise ConfigError(
                     f"folders: {folder} is no folder; name run folders, or the ones they lie in{not_here}"
                 )

@@ -18,6 +18,7 @@ from pipelines.finetune.job import Job, settled_micro_batch
 from pipelines.finetune.speed import CPU_MFU, GPU_MFU, cpu_peak, gpu_peak
 from pipelines.finetune.splits import read_chosen
 from pipelines.follow import duration
+from pipelines.run_place import named
 from pmlm_core.corpus.tokenizer import TextTokenizer
 from pmlm_core.model import cost
 from pmlm_core.tasks.base import Recipe
@@ -66,7 +67,8 @@ def describe(job: Job) -> list[str]:
     tokens = rows * mean * recipe.num_train_epochs * len(seeds)
     others = ", ".join(f"{part.split.name} {part.split.used:,}" for part in job.final) or "none"
     return [
-        f"task         {job.task.name} ({job.task.kind}), epochs chosen by {job.task.metric}; run {job.run.path}",
+        f"task         {job.task.name} ({job.task.kind}), epochs chosen by {job.task.metric}; "
+        f"run {named(job.config, job.run.path)}",
         f"model        {count / 1e6:,.1f} M parameters ({size.num_hidden_layers} layers x {size.hidden_size}), "
         f"{'fresh weights, architecture' if job.config.from_scratch else 'weights'} of {job.source.path}",
         f"data         {job.train.split.used:,} training examples make about {rows:,} rows of {mean:.0f} tokens "

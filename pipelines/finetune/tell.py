@@ -4,6 +4,7 @@ from pipelines.console import say, warn
 from pipelines.finetune.job import Job, Part
 from pipelines.finetune.rundir import REJECTS
 from pipelines.finetune.splits import Rejects
+from pipelines.run_place import named
 
 
 def tell_rows(job: Job, rejects: Rejects, *, written: bool) -> None:
@@ -40,5 +41,5 @@ def tell_training(job: Job, max_steps: int, known: bool) -> None:
     say(
         f"{workers} worker{'s' * (workers != 1)} of {job.threads} thread{'s' * (job.threads != 1)}"
         f"{' and a GPU' * job.config.use_gpu}, micro-batches of {job.micro_batch_size} rows; "
-        f"everything in {job.run.path}"
+        f"everything in {named(job.config, job.run.path)}"
     )

@@ -9,7 +9,6 @@ from typing import Any
 from pipelines.finetune.rundir import TASK_FILE
 from pipelines.finetune.source import Source, model_class, open_source
 from pipelines.predict.config import PredictConfig
-from pmlm_core import storage
 from pmlm_core.errors import ConfigError
 from pmlm_core.tasks.base import BadRow, Example, Recipe, Task
 
@@ -46,8 +45,6 @@ def open_finetuned(config: PredictConfig) -> Finetuned:
         ConfigError: it is no folder, was never fine-tuned, or cannot do what is asked.
         CheckpointError: its weights are damaged.
     """
-    if storage.is_remote(config.model):
-        raise ConfigError(f"model {config.model}: copy the folder to a disk that every worker sees, and name that")
     source = open_source(config.model)
     folder = Path(source.path)
     saved = json.loads((folder / "config.json").read_text(encoding="utf-8"))

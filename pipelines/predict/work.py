@@ -13,6 +13,7 @@ from typing import Any
 
 from pipelines import cluster
 from pipelines.console import counted, say
+from pipelines.finetune.source import Source
 from pipelines.predict.config import PredictConfig
 from pipelines.predict.finetuned import Finetuned
 from pipelines.predict.inputs import Input, Piece
@@ -36,6 +37,12 @@ def in_this_process(
     predictor = Predictor(config, finetuned)
     for piece in pieces:
         yield do_piece(piece, inputs, finetuned.task.kind, config, output_dir, predictor.predict)
+
+
+def what_it_is(source: Source) -> dict[str, Any]:
+    """By which a worker knows that it has the same model: a copy of one in a store may lie anywhere."""
+    known = vars(source) | {"mlflow_run_id": None}
+    return known if source.uri is None else known | {"path": ""}
 
 
 class Worker:
@@ -71,7 +78,7 @@ class Worker:
 
             disable_progress_bar()
             finetuned = open_finetuned(self._config)
-            if vars(finetuned.source) | {"mlflow_run_id": None} != self._told:
+            if what_it_is(finetuned.source) != self._told:
                 raise DataError(f"machine {platform.node()}: model {self._config.model} is another one here")
             self._predictor, self._finetuned = Predictor(self._config, finetuned), finetuned
         assert self._finetuned is not None
@@ -112,7 +119,7 @@ def over_workers(
         items = [{"number": piece.number, "piece": pickle.dumps(_with_its_inputs(piece, inputs))} for piece in pieces]
         told = {
             "config": replace(config, model=finetuned.source.path),
-            "told": vars(finetuned.source) | {"mlflow_run_id": None},
+            "told": what_it_is(finetuned.source),
             "output_dir": output_dir,
         }
         rows = over_ray(

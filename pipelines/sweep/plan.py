@@ -5,7 +5,8 @@ from collections.abc import Iterator, Sequence
 from pipelines.console import warn
 from pipelines.finetune.speed import CPU_MFU, GPU_MFU, cpu_peak, gpu_peak
 from pipelines.follow import duration
-from pipelines.sweep.config import SweepConfig
+from pipelines.run_place import named
+from pipelines.sweep.config import KEEPING_STATES, SweepConfig
 from pipelines.sweep.course import Course, in_plain
 from pmlm_core.errors import ConfigError
 
@@ -16,7 +17,9 @@ START_S = 3.0
 def describe(all_courses: Sequence[Course]) -> Iterator[str]:
     """Trials, cost and resources, benchmark by benchmark; costs are upper bounds where trials may be stopped early."""
     config = all_courses[0].config
-    yield f"sweep        {all_courses[0].run.path.parent}, strategy {config.strategy}"
+    yield f"sweep        {named(config, all_courses[0].run.path.parent)}, strategy {config.strategy}"
+    if config.strategy in KEEPING_STATES:
+        yield "             (on a cluster it needs an output_dir that all nodes share, for Tune's states of trials)"
     yield _resources(config)
     total = 0.0
     for course in all_courses:

@@ -45,7 +45,8 @@ def run(config: SyncConfig) -> None:
     if next(top.rglob(FILE_NAME), None) is None:
         raise ConfigError(
             f"{config.run_dir} holds no {FILE_NAME}, so it is not the folder of a tracked run or of a sweep; "
-            f"give the folder that pmlm pretrain, finetune or sweep printed"
+            "give the folder that pmlm pretrain, finetune or sweep printed; of a run in a store, on the machine where "
+            "it was made, or where the command that made it was given again"
         )
     with locked(top, "pmlm sync"):
         folders = runs_below(top)

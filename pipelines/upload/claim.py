@@ -62,9 +62,9 @@ def may_be_away(home: str, upload_dir: str, *, can_do_without: bool, say: Callab
     except (OSError, DataError) as error:
         if not can_do_without:
             raise CheckpointError(
-                f"upload_dir {redact(upload_dir)} cannot be used ({short(error)}), and this run has no checkpoint "
-                "here; it may have one there. Give the same command again when the store is back, or leave "
-                f"upload_dir out ({PATIENCE_VARIABLE} says how long a store is waited for)"
+                f"{redact(upload_dir)}, where this run is to lie, cannot be used ({short(error)}); it may have got "
+                "further there than here. See whether the bucket exists and takes what you write; if it was away, give "
+                f"the same command again when the store is back ({PATIENCE_VARIABLE} says how long it is waited for)"
             ) from error
         say(f"warning: {redact(home)} has not answered ({short(error)}); going on with what is here")
 

@@ -15,6 +15,8 @@ from pipelines.compare.config import CompareConfig
 from pipelines.compare.folder_source import FolderSource
 from pipelines.finetune.config import FinetuneConfig
 from pipelines.finetune.run import run as finetune
+from pipelines.predict.config import PredictConfig
+from pipelines.predict.run import run as predict
 from pipelines.pretrain import run as stage
 from pipelines.run_place import folder_of, lies_in_store, named, work_folder, worked_on_here
 from pipelines.sweep.config import SweepConfig
@@ -133,10 +135,14 @@ def test_finetuning_is_found_there_and_compared(
     said = told(capsys)
     assert f"made model: {place}/run/seed-0/model" in said
     assert {"config.json", "model.safetensors"} <= set(storage.names_in(f"{place}/run/seed-0/model"))
+    assert "/cache/runs/" not in said.replace(f"worked on in {machine}", ""), "the user's own place is told"
+    inputs = str(next((tmp_path / "data").glob("test.*")))
+    predict(PredictConfig(model=f"{place}/run/seed-0/model", inputs=[inputs], output_dir=str(tmp_path / "predicted")))
+    assert any((tmp_path / "predicted").glob("*.jsonl"))
     (run,) = FolderSource(CompareConfig(folders=[f"{place}/run"])).runs()
     assert run.params["task"] == "classification"
     shutil.rmtree(machine)
-    with pytest.raises(ConfigError, match="read on the machine that made them"):
+    with pytest.raises(ConfigError, match="where the command that made them was given again"):
         FolderSource(CompareConfig(folders=[f"{place}/run"]))
     finetune(config)
     assert "seed 0 is finished: it was trained and scored before" in told(capsys)
