@@ -32,6 +32,7 @@ from pipelines.output_folder import check_output_dir
 from pipelines.run_folder import write_record
 from pipelines.run_place import named, worked_on_here
 from pipelines.train_group import Group, fit
+from pipelines.upload.background import with_uploads
 from pipelines.upload.claim import check_arrived
 from pmlm_core import storage
 
@@ -125,12 +126,7 @@ def _train_seed(job: Job, seed: int) -> dict[str, Any]:
         params_of(job), tags_of(job),
     )  # fmt: skip
     uploads = upload.checkpoint_uploads(job)
-
-    def news(step: int) -> None:
-        sink.ship(step)
-        if uploads is not None:
-            uploads.wake()
-
+    news = with_uploads(sink.ship, uploads)
     progress = Progress(job.run, seed, job.task.metric, batches.max_steps, batches.steps_per_epoch, news)
     progress.start()
     status = "FAILED"

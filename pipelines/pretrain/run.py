@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from pipelines import cluster
-from pipelines.console import console, say
+from pipelines.console import console, say, warn
 from pipelines.lock import locked
 from pipelines.pretrain.config import PretrainConfig
 from pipelines.pretrain.plan import WorkPlan, identity, plan_for, settled_micro_batch
@@ -17,7 +17,7 @@ from pipelines.pretrain.tracking import has_news, open_sink, register_model
 from pipelines.run_folder import Events, RunDir
 from pipelines.run_place import worked_on_here
 from pipelines.train_group import Group, fit
-from pipelines.upload.background import Uploads
+from pipelines.upload.background import Uploads, with_uploads
 from pipelines.upload.claim import check_arrived
 from pmlm_core import storage
 from pmlm_core.corpus.manifest import Manifest
@@ -70,17 +70,12 @@ def _run_alone(config: PretrainConfig, manifest: Manifest, run_dir: RunDir, know
         if has_news(plan, newest):  # killed after its last checkpoint, or given another store or model name now
             open_sink(plan, manifest).finish("FINISHED")
             register_model(plan, newest)
+            _upload_record(plan)
         check_arrived(config, _catch_up(plan))
         conclude(plan, newest)
         return
     sink, uploads = open_sink(plan, manifest), _uploads(plan)
-
-    def news(step: int) -> None:
-        sink.ship(step)
-        if uploads is not None:
-            uploads.wake()
-
-    progress = Progress(run_dir, config.max_steps, news)
+    progress = Progress(run_dir, config.max_steps, with_uploads(sink.ship, uploads))
     progress.start()
     status = "FAILED"
     try:
@@ -98,6 +93,7 @@ def _run_alone(config: PretrainConfig, manifest: Manifest, run_dir: RunDir, know
     folder = checkpoint.folder_of(run_dir.checkpoints, config.max_steps)
     sink.finish(status)
     register_model(plan, folder)
+    _upload_record(plan)
     check_arrived(config, there)
     conclude(plan, folder)
 
@@ -143,6 +139,14 @@ def _uploads(plan: WorkPlan) -> Uploads | None:
     from pipelines.pretrain.upload import uploads_of
 
     return uploads_of(plan.run, plan.config.upload_dir, plan.config.keep_checkpoints, Events(plan.run))
+
+
+def _upload_record(plan: WorkPlan) -> None:
+    """Upload what MLflow knows by now; a run fetched from there must not be registered a second time."""
+    if plan.config.upload_dir is not None:
+        from pipelines.pretrain.upload import send_record
+
+        send_record(plan.run, plan.config.upload_dir, warn)
 
 
 def _catch_up(plan: WorkPlan) -> bool:

@@ -5,10 +5,12 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.run_folder import Events, RunDir
+from pipelines.tracking.redact import redact
 from pipelines.upload import checkpoints
-from pipelines.upload.background import Uploads
+from pipelines.upload.background import Uploads, short
 from pipelines.upload.claim import claim, may_be_away
 from pmlm_core import storage
+from pmlm_core.errors import DataError
 
 COMMAND = "pmlm pretrain"
 
@@ -22,6 +24,17 @@ def uploads_of(run: RunDir, upload_dir: str, keep: int, events: Events) -> Uploa
     """What copies the run's checkpoints there, the `keep` newest and the best."""
     home = home_of(run, upload_dir)
     return Uploads(lambda warn: checkpoints.mirror(run, home, keep, warn), home, events.add)
+
+
+def send_record(run: RunDir, upload_dir: str, warn: Callable[[str], None]) -> None:
+    """Copy the journal and what the run knows of MLflow as they are at its end; a store that is away is warned of."""
+    home = home_of(run, upload_dir)
+    try:
+        for path in (run.path / name for name in checkpoints.BESIDE):
+            if path.exists():
+                storage.write_bytes(storage.join(home, path.name), path.read_bytes())
+    except (OSError, DataError) as error:
+        warn(f"the end of the run's record did not get to {redact(home)} ({short(error)})")
 
 
 def fetch(

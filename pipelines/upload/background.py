@@ -85,6 +85,17 @@ class Uploads:
             self._tell("warning", text)
 
 
+def with_uploads(ship: Callable[[int], None], uploads: Uploads | None) -> Callable[[int], None]:
+    """What is called with the step of a new checkpoint: figures are shipped, and it is copied."""
+
+    def news(step: int) -> None:
+        ship(step)
+        if uploads is not None:
+            uploads.wake()
+
+    return news
+
+
 def short(error: BaseException) -> str:
     """An error in one line without secrets."""
     return redact(" ".join(str(error).split()))[:300]

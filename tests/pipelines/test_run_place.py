@@ -107,6 +107,7 @@ def test_a_run_is_not_called_done_before_it_is_there(
 ):
     place = f"{bucket}/{tmp_path.name}"
     options = {**config_for(blocks, tmp_path, **OPTIONS, cpus_per_worker=1), "output_dir": place, "max_steps": 2}
+    options["tracking_uri"] = f"sqlite:///{tmp_path / 'mlflow.db'}"
     really = checkpoints.mirror
 
     def away(*given: Any, **more: Any) -> Any:
@@ -121,6 +122,8 @@ def test_a_run_is_not_called_done_before_it_is_there(
     monkeypatch.setattr(stage, "_fit", None)  # nothing is trained
     pretrain_here({**options, "eval_steps": 2})
     assert f"made checkpoint: {place}/run/checkpoints/step-00000002" in told(capsys)
+    record = json.loads(storage.read_bytes(f"{place}/run/mlflow.json"))
+    assert (record["status"], record["delivered"]) == ("FINISHED", True)
 
 
 def test_finetuning_is_found_there_and_compared(
