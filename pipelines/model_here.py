@@ -5,14 +5,13 @@ It goes to `PMLM_CACHE` (by default ~/.cache/pmlm), where many trials and worker
 
 import hashlib
 import json
-import os
 import shutil
 from pathlib import Path
 
 from pipelines.console import say
 from pipelines.lock import locked
 from pmlm_core import storage
-from pmlm_core.corpus.shard_cache import CACHE_VARIABLE
+from pmlm_core.addresses import cache_folder
 from pmlm_core.errors import CheckpointError, ConfigError
 from pmlm_core.training import checkpoint
 
@@ -39,7 +38,7 @@ def local_copy(model: str, *, known_as: str | None = None) -> str:
     wanted = [name for name in names if name not in checkpoint.TRAINING_FILES]
     sizes = {name: storage.size(storage.join(model, name)) for name in wanted}
     key = hashlib.sha256(json.dumps([known_as or model, sizes]).encode() + manifest).hexdigest()[:24]
-    folder = Path(storage.absolute(os.environ.get(CACHE_VARIABLE) or "~/.cache/pmlm")) / "models"
+    folder = cache_folder("models")
     target = folder / key
     waiting = folder / f".{key}"
     waiting.mkdir(parents=True, exist_ok=True)

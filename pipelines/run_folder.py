@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines import lock
+from pmlm_core.addresses import path_in
 from pmlm_core.errors import ConfigError
 
 RUN_FILE, EVENTS_FILE, CHECKPOINTS = "run.json", "events.jsonl", "checkpoints"
@@ -49,7 +50,7 @@ class RunDir:
         """How the driver names something in here."""
         if self.home is None:
             return str(path)
-        return os.path.join("/", self.home.partition("://")[2].partition("/")[2], path.relative_to(self.path))
+        return os.path.join(path_in(self.home), path.relative_to(self.path))
 
     def failure_of(self, attempt: str) -> Path:
         """Where a worker of this attempt leaves the error that no restart would mend."""
@@ -83,6 +84,11 @@ def check_is_new(path: Path) -> None:
         not left.name.startswith(f".{RUN_FILE}-") and left.name != lock.FILE_NAME for left in path.iterdir()
     ):
         raise ConfigError(f"{path} is not empty and holds no {RUN_FILE}: choose another run_name, or remove the folder")
+
+
+def whole_lines(data: bytes) -> bytes:
+    """What has come of a file of lines, without a last one that is still being written or was torn."""
+    return data[: data.rfind(b"\n") + 1]
 
 
 class Events:
@@ -126,7 +132,7 @@ class Events:
                 raw = file.read()
         except FileNotFoundError:
             return [], offset
-        whole = raw[: raw.rfind(b"\n") + 1]
+        whole = whole_lines(raw)
         events = []
         for line in whole.splitlines():
             try:

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pmlm_core.addresses import SCHEMES, absolute, is_remote, join, normalise, split_query, with_query
+from pmlm_core.addresses import SCHEMES, absolute, cache_folder, is_remote, join, normalise, split_query, with_query
 from pmlm_core.errors import ConfigError
 
 T = TypeVar("T")
@@ -58,8 +58,7 @@ def worked_on_here(config: T) -> T:
 
 def work_folder(address: str) -> Path:
     """Where runs of which `address` is the output_dir are worked on, on this machine."""
-    cache = os.environ.get("PMLM_CACHE") or "~/.cache/pmlm"
-    return Path(absolute(cache)) / "runs" / hashlib.sha256(normalise(address).encode()).hexdigest()[:12]
+    return cache_folder("runs") / hashlib.sha256(normalise(address).encode()).hexdigest()[:12]
 
 
 def lies_in_store(config: Any) -> bool:

@@ -2,9 +2,13 @@
 
 import os
 import re
+from pathlib import Path
 
 SCHEMES = ("s3", "gs", "gcs")
 """Of the object stores there are."""
+
+CACHE_VARIABLE = "PMLM_CACHE"
+"""Names the folder of this machine for what can be fetched or made again; by default ~/.cache/pmlm."""
 
 _QUERY = re.compile(r"\?\w+=[^&/?]*(&\w+=[^&/?]*)*$")
 
@@ -52,3 +56,17 @@ def join(uri: str, *names: str) -> str:
         return os.path.join(uri, *names)
     path, query = split_query(uri)
     return with_query("/".join([path.rstrip("/"), *names]), query)
+
+
+def path_in(uri: str) -> str:
+    """The path of an address whose first part names a machine, not a bucket.
+
+    >>> path_in("driver://keeper-1:abc/runs/a")
+    '/runs/a'
+    """
+    return "/" + uri.partition("://")[2].partition("/")[2]
+
+
+def cache_folder(name: str) -> Path:
+    """A folder of this machine's cache."""
+    return Path(absolute(os.environ.get(CACHE_VARIABLE) or "~/.cache/pmlm")) / name

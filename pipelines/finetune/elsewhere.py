@@ -12,9 +12,9 @@ from pipelines.finetune.job import Job, Part
 from pipelines.finetune.source import Source, open_source
 from pipelines.handover.files import address
 from pipelines.handover.serving import sees
-from pipelines.handover.standin import cache_folder
 from pipelines.model_here import local_copy
 from pmlm_core import storage
+from pmlm_core.addresses import cache_folder
 from pmlm_core.errors import PmlmError
 
 _FILES = ("train_file", "validation_file", "test_file")

@@ -30,15 +30,6 @@ def address(keeper: str, holder: str, path: str | os.PathLike[str]) -> str:
     return f"{SCHEME}://{keeper}:{holder}{os.fspath(path)}"
 
 
-def path_in(uri: str) -> str:
-    """The driver's path of an address.
-
-    >>> path_in("driver://keeper-1:abc/runs/a")
-    '/runs/a'
-    """
-    return "/" + uri.partition("://")[2].partition("/")[2]
-
-
 def address_like(other: str, path: str) -> str:
     """The address of another path of the same machine, for the same process."""
     asked = kept(other)
@@ -63,7 +54,7 @@ class Kept:
         from ray.exceptions import RayError, RayTaskError
 
         try:
-            value, failure = ray.get(_call(_actor(self.keeper), method, arguments), timeout=_ANSWER_S)
+            value, failure = ray.get(getattr(_actor(self.keeper), method).remote(*arguments), timeout=_ANSWER_S)
         except RayTaskError as error:
             raise StoreError(f"the machine of the command met {error.cause!r} at {method} {arguments[0]}") from error
         except (RayError, ValueError) as error:  # ValueError: no actor of that name any more
@@ -110,10 +101,6 @@ def _actor(name: str) -> Any:
     import ray
 
     return ray.get_actor(name, namespace=NAMESPACE)
-
-
-def _call(actor: Any, method: str, arguments: tuple[Any, ...]) -> Any:
-    return getattr(actor, method).remote(*arguments)
 
 
 class _Files(AbstractFileSystem):  # type: ignore[misc]

@@ -17,6 +17,7 @@ from functools import wraps
 from pathlib import Path
 from typing import Any
 
+from pipelines.handover.links import lies_in
 from pipelines.lock import FILE_NAME as LOCK
 
 LEASE_S = 60.0
@@ -228,7 +229,7 @@ class Keeper:
     def _writable(self, path: str, holder: str) -> Path:
         allowed = self._allowed(path, self._writes)
         for folder, held in list(self._holds.items()):
-            if os.path.commonpath([folder, allowed]) == folder:
+            if lies_in(str(allowed), folder):
                 if held.holder != holder:
                     raise _Superseded(f"another worker was put in this one's place in {folder}")
                 held.heard = time.monotonic()
@@ -240,7 +241,7 @@ class Keeper:
     @staticmethod
     def _allowed(path: str, roots: Sequence[str]) -> Path:
         real = os.path.realpath(path)
-        if not any(os.path.commonpath([root, real]) == root for root in roots):
+        if not any(lies_in(real, root) for root in roots):
             raise PermissionError(errno.EPERM, f"{path} is not a place that was handed to the workers")
         return Path(real)
 

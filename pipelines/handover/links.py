@@ -33,11 +33,11 @@ def led_to(folders: Sequence[str], but_in: Sequence[str] = ()) -> list[str]:
                     waiting.append(entry.path)
                 continue
             target = os.path.realpath(entry.path)
-            if not os.path.exists(target) or any(_lies_in(root, target) for root in roots):
+            if not os.path.exists(target) or any(lies_in(root, target) for root in roots):
                 continue
             if os.path.isdir(target):
                 waiting.append(target)
-            if not any(_lies_in(target, root) for root in roots):
+            if not any(lies_in(target, root) for root in roots):
                 found[target] = None
     return list(found)
 
@@ -47,5 +47,6 @@ def _entries(folder: str) -> Iterator[os.DirEntry[str]]:
         yield from entries
 
 
-def _lies_in(path: str, folder: str) -> bool:
+def lies_in(path: str, folder: str) -> bool:
+    """Whether a real path is that of the folder, or below it."""
     return os.path.commonpath([folder, path]) == folder

@@ -17,6 +17,7 @@ from pipelines.leaving import Request
 from pipelines.run_folder import CHECKPOINTS, EVENTS_FILE, RUN_FILE, RunDir
 from pipelines.tracking.journal import FILE_NAME as JOURNAL
 from pmlm_core import storage
+from pmlm_core.addresses import path_in
 from pmlm_core.errors import PmlmError
 
 _EVERY_S = 0.5
@@ -104,7 +105,7 @@ class _Away(Outpost):
                 storage.remove_folder(self._at(CHECKPOINTS))
 
     def counts(self) -> bool:
-        return not self._leads or files.kept(self._home).renew(files.path_in(self._home))
+        return not self._leads or files.kept(self._home).renew(path_in(self._home))
 
     def _work(self) -> None:
         while not self._ended.wait(_EVERY_S):

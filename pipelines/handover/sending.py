@@ -6,11 +6,12 @@ from collections.abc import Callable, Collection
 from contextlib import suppress
 from pathlib import Path
 
-from pipelines.handover.files import kept, path_in
-from pipelines.run_folder import CHECKPOINTS, EVENTS_FILE, RUN_FILE
+from pipelines.handover.files import kept
+from pipelines.run_folder import CHECKPOINTS, EVENTS_FILE, RUN_FILE, whole_lines
 from pipelines.tracking.journal import FILE_NAME as JOURNAL
 from pipelines.tracking.record import FILE_NAME as MLFLOW_RECORD
 from pmlm_core import storage
+from pmlm_core.addresses import path_in
 
 OTHERWISE = frozenset({CHECKPOINTS, "ray", EVENTS_FILE, RUN_FILE, JOURNAL, MLFLOW_RECORD})
 """Of a run's folder, what is sent as it grows, or is the driver's own."""
@@ -28,8 +29,8 @@ class Lines:
         with suppress(FileNotFoundError):
             with self._path.open("rb") as file:
                 file.seek(self._sent)
-                data = file.read()
-            if data := data[: data.rfind(b"\n") + 1]:
+                data = whole_lines(file.read())
+            if data:
                 kept(self._target).insist(
                     "append", path_in(self._target), data, f"{self._name}-{self._sent}-{len(data)}"
                 )
@@ -61,8 +62,7 @@ class Journal:
             inode = os.fstat(file.fileno()).st_ino
             if self._known is not None and self._known[0] == inode:
                 file.seek(self._known[1])
-                data = file.read()
-                data = data[: data.rfind(b"\n") + 1]
+                data = whole_lines(file.read())
                 place = kept(self._target)
                 if not data:
                     return
@@ -70,8 +70,7 @@ class Journal:
                     self._known = (inode, self._known[1] + len(data))
                     return
                 file.seek(0)  # half of it came, of a call whose answer was lost
-            whole = file.read()
-            whole = whole[: whole.rfind(b"\n") + 1]
+            whole = whole_lines(file.read())
             storage.write_bytes(self._target, whole)
             self._known = (inode, len(whole))
 

@@ -11,15 +11,9 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
-from pmlm_core.addresses import absolute
-from pmlm_core.corpus.shard_cache import CACHE_VARIABLE
+from pmlm_core.addresses import cache_folder
 
 _LOCK, _GOING = ".in-use", ".going-"
-
-
-def cache_folder(name: str) -> Path:
-    """A folder of this machine's cache."""
-    return Path(absolute(os.environ.get(CACHE_VARIABLE) or "~/.cache/pmlm")) / name
 
 
 @contextlib.contextmanager

@@ -20,6 +20,7 @@ from pipelines.tracking.record import FILE_NAME as MLFLOW_RECORD
 from pipelines.tracking.redact import redact
 from pipelines.upload.background import short
 from pmlm_core import storage
+from pmlm_core.addresses import path_in
 from pmlm_core.errors import CheckpointError
 from pmlm_core.training import checkpoint
 
@@ -164,7 +165,7 @@ def _send(run: RunDir, name: str, home: str, beside: Collection[str] = BESIDE) -
                 pass
         storage.copy_file(held / checkpoint.MANIFEST, storage.join(target, checkpoint.MANIFEST))
         if target != final:
-            files.kept(home).rename(files.path_in(target), files.path_in(final))
+            files.kept(home).rename(path_in(target), path_in(final))
     except FileNotFoundError:
         if (run.checkpoints / name).exists():
             raise

@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import BinaryIO
 
 from pmlm_core import storage
+from pmlm_core.addresses import CACHE_VARIABLE, cache_folder
 from pmlm_core.corpus.cache_room import COMING, KEPT, LIMIT_VARIABLE, is_named, limit, reserve, touch
 from pmlm_core.corpus.manifest import ShardEntry
 from pmlm_core.errors import DataError
 
 __all__ = ["CACHE_VARIABLE", "LIMIT_VARIABLE", "Bytes", "batch_of", "digest_of", "fetch", "limit", "touch", "whole"]
 
-CACHE_VARIABLE = "PMLM_CACHE"
 _CHUNK = 8 << 20
 _ATTEMPTS = 2  # at bytes that arrive wrong
 _trusted: dict[str, tuple[int, int]] = {}  # path -> inode and time of change when its digest was right
@@ -60,7 +60,7 @@ def fetch(wanted: Bytes) -> str:
         ConfigError: `PMLM_CACHE_GB` is no number, or below the size of what is wanted.
         OSError: the object store failed again and again.
     """
-    folder = Path(storage.absolute(os.environ.get(CACHE_VARIABLE) or "~/.cache/pmlm")) / "blocks"
+    folder = cache_folder("blocks")
     target = folder / f"{wanted.sha256}{wanted.suffix}"
     try:
         try:

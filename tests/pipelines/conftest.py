@@ -1,9 +1,12 @@
 """Small blocks for every module, and one undisturbed run of two workers for all that disturb one and compare."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from preprocessing_data import maker, write_corpus
 
+from pipelines.preprocess.config import PreprocessConfig
 from tests.pipelines.tiny_blocks import make_blocks
 from tests.pipelines.training_without_ray import config_for
 
@@ -21,3 +24,15 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory, blocks: str) -> Path:
     from tests.pipelines.training_without_ray import train_in_processes
 
     return train_in_processes(config_for(blocks, tmp_path_factory.mktemp("undisturbed"), **OPTIONS), workers=2)
+
+
+@pytest.fixture
+def corpus(tmp_path: Path, sample_texts: list[str]) -> Path:
+    """Files of text in several forms, for tests of preprocessing."""
+    return write_corpus(tmp_path / "corpus", sample_texts)
+
+
+@pytest.fixture
+def config(corpus: Path, tmp_path: Path, sample_tokenizer_dir: str) -> Callable[..., PreprocessConfig]:
+    """Makes configurations that preprocess that corpus, with changes."""
+    return maker(corpus, tmp_path / "blocks", sample_tokenizer_dir)

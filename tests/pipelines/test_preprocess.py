@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from preprocessing_data import files_of, maker, write_corpus
+from preprocessing_data import files_of
 
 from pipelines.cli import main
 from pipelines.preprocess import ray_stage
@@ -25,16 +25,6 @@ from pmlm_core.errors import ConfigError
 from tests.corpus.corpus_makers import jsonl, write
 
 pytestmark = pytest.mark.usefixtures("ray_session")
-
-
-@pytest.fixture
-def corpus(tmp_path, sample_texts) -> Path:
-    return write_corpus(tmp_path / "corpus", sample_texts)
-
-
-@pytest.fixture
-def config(corpus, tmp_path, sample_tokenizer_dir):
-    return maker(corpus, tmp_path / "blocks", sample_tokenizer_dir)
 
 
 def test_blocks_come_out_whole_and_say_what_they_are(config, corpus, sample_texts, sample_tokenizer_dir, capsys):

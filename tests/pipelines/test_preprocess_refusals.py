@@ -11,7 +11,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from preprocessing_data import files_of, maker, write_corpus
+from preprocessing_data import files_of
 
 from pipelines.cli import main
 from pipelines.preprocess.job import _check_apart, prepare
@@ -23,16 +23,6 @@ from pmlm_core.errors import ConfigError, DataError
 from tests.corpus.corpus_makers import jsonl, write, write_parquet
 
 pytestmark = pytest.mark.usefixtures("ray_session")
-
-
-@pytest.fixture
-def corpus(tmp_path, sample_texts) -> Path:
-    return write_corpus(tmp_path / "corpus", sample_texts)
-
-
-@pytest.fixture
-def config(corpus, tmp_path, sample_tokenizer_dir):
-    return maker(corpus, tmp_path / "blocks", sample_tokenizer_dir)
 
 
 BAD = {
