@@ -58,7 +58,6 @@ figures: $(VENV)/.dev
 clean: clean-caches
 	rm -rf $(VENV) outputs/demo
 
-# Compiled loops among them, which numba does not compile anew when only what they call has changed.
 clean-caches:
 	find pmlm_core pipelines tune_spaces benchmarks tests -name __pycache__ -prune -exec rm -rf {} +
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -2,15 +2,13 @@
 
 `key` folds names and numbers into 64 bits; `mix64` and `draw` are the counter-based generator (splitmix64 finaliser)
 that compiled loops call. Equal arguments give equal draws on every machine and with any number of workers.
-
-Compiled loops of other modules (masking, packing, order) have these functions inlined, and numba caches the loops by
-their own file alone: after a change here, `make clean-caches`, or the old draws go on.
 """
 
 import hashlib
 
-import numba
 import numpy as np
+
+from pmlm_core.jit import njit
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
@@ -30,7 +28,7 @@ def key(*parts: int | str | bytes) -> int:
     return int.from_bytes(digest.digest(), "little")
 
 
-@numba.njit(cache=True, inline="always")
+@njit(inline="always")
 def mix64(x: np.uint64) -> np.uint64:
     """Scramble 64 bits (splitmix64 finaliser, Steele et al. 2014)."""
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
@@ -38,13 +36,13 @@ def mix64(x: np.uint64) -> np.uint64:
     return x ^ (x >> np.uint64(31))
 
 
-@numba.njit(cache=True, inline="always")
+@njit(inline="always")
 def draw(stream: np.uint64, counter: np.uint64) -> np.uint64:
     """The `counter`-th 64 random bits of `stream`."""
     return mix64(stream + (counter + np.uint64(1)) * _GOLDEN)
 
 
-@numba.njit(cache=True, inline="always")
+@njit(inline="always")
 def below(bits: np.uint64, n: int) -> np.int64:
     """Map 64 random bits to 0..n-1 (multiply-shift on the upper 32 bits; bias under n / 2**32)."""
     return np.int64(((bits >> np.uint64(32)) * np.uint64(n)) >> np.uint64(32))

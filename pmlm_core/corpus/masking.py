@@ -6,13 +6,13 @@ Compiled loops over whole arrays of windows; every draw is a function of (stream
 
 from dataclasses import dataclass
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
 from pmlm_core.corpus.packing import Windows
 from pmlm_core.corpus.special import SpecialIds
 from pmlm_core.errors import ConfigError
+from pmlm_core.jit import njit
 from pmlm_core.randomness import below, draw, key, mix64
 
 MASK_SHARE = 0.8  # corruption of a masked position: [MASK] ...
@@ -121,13 +121,13 @@ def mask_windows(
     )
 
 
-@numba.njit(cache=True, nogil=True, inline="always")
+@njit(nogil=True, inline="always")
 def _low(bits):  # type: ignore[no-untyped-def]
     """The lower 32 bits; `below` uses the upper 32, so one draw serves a choice and a coin."""
     return np.int64(bits & np.uint64(0xFFFFFFFF))
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _mask(  # type: ignore[no-untyped-def]
     input_ids, offsets, mask_key, corruption_key, first_row, special, ordinary,
     mask_prob, block_prob, min_block, max_block,
@@ -197,7 +197,7 @@ def _mask(  # type: ignore[no-untyped-def]
     return positions[:p], position_offsets, step_lengths[:s], step_offsets, replacements[:p]
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _any_legal(free, shortest):  # type: ignore[no-untyped-def]
     """Whether `shortest` free positions in a row exist."""
     run = 0

@@ -2,11 +2,11 @@
 stored, so that starting or resuming at any step costs the same on any number of rows.
 """
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
 from pmlm_core.errors import DataError
+from pmlm_core.jit import njit
 from pmlm_core.randomness import below, draw, key
 
 _ROUNDS = 8
@@ -55,7 +55,7 @@ def batch_rows(
     return rows, epochs % views
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _permute(indices, n_rows, permutation_key):  # type: ignore[no-untyped-def]
     a = np.int64(np.ceil(np.sqrt(np.float64(n_rows))))
     b = (n_rows + a - 1) // a
@@ -74,7 +74,7 @@ def _permute(indices, n_rows, permutation_key):  # type: ignore[no-untyped-def]
     return images
 
 
-@numba.njit(cache=True, nogil=True, inline="always")
+@njit(nogil=True, inline="always")
 def _round(permutation_key, number, half, n):  # type: ignore[no-untyped-def]
     """Round function: `half` hashed to 0..n-1, another function for every round."""
     stream = draw(permutation_key, np.uint64(number))

@@ -2,12 +2,12 @@
 
 from dataclasses import dataclass
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
 from pmlm_core.corpus.special import SpecialIds
 from pmlm_core.errors import ConfigError, DataError
+from pmlm_core.jit import njit
 from pmlm_core.randomness import below, draw, key, mix64
 
 FRAME = 3  # special tokens of every window: [SOS], the [EOS] after S1, the [EOS] after S2
@@ -144,7 +144,7 @@ def _cut_lengths(documents: npt.NDArray[np.int64], capacity: int) -> npt.NDArray
     return lengths
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _lay_out_windows(stream, lengths, special, sos, eos, split_key, first_row):  # type: ignore[no-untyped-def]
     ids = np.empty(len(stream) + FRAME * len(lengths), np.int32)
     offsets = np.zeros(len(lengths) + 1, np.int64)

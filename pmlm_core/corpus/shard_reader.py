@@ -5,12 +5,12 @@ Every offset is checked before it is followed, so a damaged file gives an error,
 
 from dataclasses import dataclass, replace
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
 from pmlm_core.corpus.shards import BATCH_ROWS, COLUMNS_PER_VIEW
 from pmlm_core.errors import DataError
+from pmlm_core.jit import njit
 
 REMAKE = "delete it and run `pmlm preprocess` again (it does only what is missing)"
 
@@ -99,7 +99,7 @@ class Shard:
             raise DataError(f"{self.where}, row {bad_row}: the shard is damaged; {REMAKE}.")
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _span(i32, table, batch, column, row):  # type: ignore[no-untyped-def]
     """Begin and end of a row's values, or (0, -1) where they do not lie within the column."""
     at = table[batch, column, 0] + row
@@ -109,7 +109,7 @@ def _span(i32, table, batch, column, row):  # type: ignore[no-untyped-def]
     return np.int64(0), np.int64(-1)
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _measure(i32, table, batch_rows, slots, rows, views, lengths):  # type: ignore[no-untyped-def]
     for i in range(len(slots)):
         slot, batch, row = slots[i], rows[i] // batch_rows, rows[i] % batch_rows
@@ -125,7 +125,7 @@ def _measure(i32, table, batch_rows, slots, rows, views, lengths):  # type: igno
     return -1
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _copy(  # type: ignore[no-untyped-def]
     i32, u16, u8, tokens, table, vocab_size, batch_rows, slots, rows, views,
     input_ids, offsets, segment_starts, positions, masked_offsets, replacement_ids, step_lengths, step_offsets,

@@ -2,13 +2,13 @@
 
 from typing import TYPE_CHECKING
 
-import numba
 import numpy as np
 import torch
 from torch import Tensor
 
 from pmlm_core.corpus.special import SpecialIds
 from pmlm_core.errors import DataError
+from pmlm_core.jit import njit
 from pmlm_core.model.cost import max_predictions
 from pmlm_core.model.cross_entropy import IGNORED
 from pmlm_core.model.objectives import Objective
@@ -80,7 +80,7 @@ def collate(
     }
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _fill(  # type: ignore[no-untyped-def]
     input_ids, offsets, segment_starts, positions, masked_offsets, replacements, step_lengths, step_offsets,
     one_token_per_step, context, slots,

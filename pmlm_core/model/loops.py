@@ -20,7 +20,9 @@ from numba import types
 from numba.extending import intrinsic, overload
 from torch import Tensor
 
-compiled = numba.njit(cache=True, nogil=True, error_model="numpy", fastmath={"reassoc", "contract", "nsz"})
+from pmlm_core.jit import njit
+
+compiled = njit(nogil=True, error_model="numpy", fastmath={"reassoc", "contract", "nsz"})
 """Compile a loop: sums in any order and divisions by zero unasked, as vector instructions need it, but NaN and infinity
 as everywhere."""
 

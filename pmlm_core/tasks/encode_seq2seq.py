@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numba
 import numpy as np
 import torch
 from torch import Tensor
@@ -11,6 +10,7 @@ from torch import Tensor
 from pmlm_core.corpus.special import SpecialIds
 from pmlm_core.corpus.tokenizer import TextTokenizer
 from pmlm_core.errors import ConfigError
+from pmlm_core.jit import njit
 from pmlm_core.randomness import draw, key
 from pmlm_core.tasks.base import SourceTarget
 
@@ -109,7 +109,7 @@ def _padded(rows: Sequence[Any], filler: int) -> np.ndarray:
     return padded
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _drop(seen, used, keys, probability, mask_id):  # type: ignore[no-untyped-def]
     for b in range(seen.shape[0]):
         for t in range(seen.shape[1]):
