@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
-from pipelines.console import warn
+from pipelines.console import counted, warn
 from pipelines.finetune.speed import CPU_MFU, GPU_MFU, cpu_peak, gpu_peak
 from pipelines.follow import duration
 from pipelines.run_place import named
@@ -71,13 +71,13 @@ def check_fits(config: SweepConfig) -> None:
 def _counts(course: Course) -> str:
     choose = course.job.choose
     chosen = choose.split.name if choose else ""
-    finals = f", then {course.finalists} finalists with {len(course.seeds)} seeds each"
+    finals = f", then {counted(course.finalists, 'finalist')} with {len(course.seeds)} seeds each"
     if course.config.strategy == "paper_grid":
         finals = f" ({course.num_samples // len(course.seeds)} configurations with {len(course.seeds)} seeds each)"
     elif not course.finalists:
         finals = ""
     return (
-        f"{course.num_samples} trials{finals}; {course.job.train.split.used:,} training examples; chosen by "
+        f"{counted(course.num_samples, 'trial')}{finals}; {course.job.train.split.used:,} training examples; chosen by "
         f"{course.metric} on '{chosen}'"
     )
 

@@ -3,15 +3,18 @@
     UPLOAD_DIR/RUN/in_use.json     who uses it, and a word that changes every minute while that command lives
 
 No clocks are compared: whoever meets another's note watches whether the word changes. The note goes when its command
-ends; one that stays was left by a kill, and is no bar to commands with the same run folder.
+ends; one that stays was left by a kill, and is no bar to commands with the same run folder, nor on the machine where
+its process is seen to be gone.
 """
 
 import contextlib
 import json
+import os
 import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 from pipelines.console import warn
 from pipelines.lock import holder_named
@@ -36,10 +39,13 @@ def take(run: RunDir, home: str, command: str, say: Callable[[str], None]) -> No
         OSError, DataError: the store cannot be reached, or refuses.
     """
     first, begun = _of_another(run, home), time.monotonic()
+    if first is not None and _has_ended(first):
+        first = None
     if first is not None:
         say(
             f"warning: {redact(home)} is in use by {first['by']}, or was when that was killed: waiting for up to "
-            f"{_LOST_S / 60:g} minutes to see which; if you know that it has ended, delete {NOTE} there"
+            f"{_LOST_S / 60:g} minutes to see which; if you know that it has ended, delete "
+            f"{redact(storage.join(home, NOTE))}"
         )
     while first is not None and time.monotonic() - begun < _LOST_S and (there := _of_another(run, home)) is not None:
         if there != first:
@@ -94,9 +100,35 @@ def _of_another(run: RunDir, home: str) -> dict[str, object] | None:
 
 
 def _write(run: RunDir, home: str, command: str) -> None:
-    note = {"by": holder_named(command), "run_folder": _made(run), "word": uuid.uuid4().hex}
+    note = {
+        **{"by": holder_named(command), "run_folder": _made(run), "word": uuid.uuid4().hex},
+        **{"pid": os.getpid(), "pids_of": _pids_of()},
+    }
     storage.write_bytes(storage.join(home, NOTE), json.dumps(note).encode())
     _held.add(home)
+
+
+def _has_ended(note: dict[str, object]) -> bool:
+    """Whether the process that wrote a note was one of this machine and is no more; False where that cannot be told."""
+    pid = note.get("pid")
+    if not isinstance(pid, int) or not _pids_of() or note.get("pids_of") != _pids_of():
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
+def _pids_of() -> str:
+    """Where a process has its number: this start of the machine and, for containers, this namespace; "" if unknown."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        return f"{boot} {os.readlink('/proc/self/ns/pid')}"
+    except OSError:
+        return ""
 
 
 def _made(run: RunDir) -> float:

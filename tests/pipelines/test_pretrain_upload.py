@@ -3,6 +3,8 @@
 import json
 import shutil
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -219,6 +221,28 @@ def test_a_second_machine_is_refused_while_the_first_lives_and_takes_over_when_i
         while "both commands upload there" not in capsys.readouterr().out:
             assert time.monotonic() < deadline
             time.sleep(0.1)
+
+
+@pytest.mark.parametrize("same_machine", [True, False])
+def test_a_note_whose_process_is_seen_to_be_gone_is_not_waited_for(
+    tmp_path, blocks, place, capsys, monkeypatch, same_machine
+):
+    monkeypatch.setattr(lease, "_LOST_S", 0.5)
+    run, other = (plan_of(options_with(blocks, tmp_path / name, place, max_steps=2)).run for name in "ab")
+    home = upload.home_of(run, place)
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    with monkeypatch.context() as there:
+        there.setattr("os.getpid", lambda: ended.pid)
+        if not same_machine:
+            there.setattr(lease, "_pids_of", lambda: "another start of the machine, or another container")
+        lease.take(other, home, upload.COMMAND, print)
+    lease.take(run, home, upload.COMMAND, print)
+    said = capsys.readouterr().out
+    if same_machine:
+        assert said == ""
+    else:
+        assert f"delete {storage.join(home, lease.NOTE)}" in said
 
 
 def test_a_command_that_began_without_a_store_tells_of_the_other_when_it_is_back(tmp_path, blocks, place, capsys):
