@@ -46,23 +46,23 @@ def look(tracking_uri: str | None, timeout: float) -> Store:
     return Store(shown, "failed", file is not None, by_default, cleaned(attempt.failure, uri))
 
 
+def _way_out(failure: str) -> str:
+    if "schema" in failure:
+        return "Upgrade it by `mlflow db upgrade` with the store's address."
+    if "Invalid Host header" in failure:
+        return "Start the server with `--allowed-hosts` and the name and port by which it is asked here (HOST:PORT)."
+    return remedy(
+        failure,
+        "Start the server, or mend the address or the credentials (figures would wait in the run's folder for "
+        "`pmlm sync`).",
+    )
+
+
 def check(store: Store, *, several: bool) -> Check:
     """Findings about the store; `several`: work runs on more than this machine."""
     findings: list[Finding] = []
     if store.state == "failed":
-        upgrade = "schema" in store.failure
-        findings.append(
-            error(
-                f"{store.address} cannot be used: {store.failure}",
-                "Upgrade it by `mlflow db upgrade` with the store's address."
-                if upgrade
-                else remedy(
-                    store.failure,
-                    "Start the server, or mend the address or the credentials (figures would wait in the run's folder "
-                    "for `pmlm sync`).",
-                ),
-            )
-        )
+        findings.append(error(f"{store.address} cannot be used: {store.failure}", _way_out(store.failure)))
     if store.file and several and store.by_default:
         findings.append(
             warning(

@@ -10,6 +10,7 @@ from pmlm_core.corpus.pieces import Piece
 from pmlm_core.corpus.readers import read_documents
 from pmlm_core.corpus.rejects import Document, ReadProgress
 from pmlm_core.corpus.reports import place, rows_in
+from pmlm_core.errors import DataError
 from pmlm_core.model.traffic import block_bytes, mean_predictions
 
 _SAMPLED_PIECES = 4
@@ -19,7 +20,11 @@ _OVERHEAD = 1.5
 
 
 def estimate(job: Job) -> None:
-    """Print tokens, rows, disk space and time to expect."""
+    """Print tokens, rows, disk space and time to expect.
+
+    Raises:
+        DataError: the sample holds no document.
+    """
     step = max(1, len(job.pieces) // _SAMPLED_PIECES)
     text_bytes = tokens = consumed = seconds = 0.0  # of what was read for the sample
     documents = rejects = 0
@@ -47,8 +52,7 @@ def estimate(job: Job) -> None:
         consumed += _consumed(piece, progress)
     if not tokens or not consumed:
         why = f"the first of {rejects:,} rejects: {example}" if example else "it is empty"
-        say(f"the sampled part holds no document ({why}); check --input_format and --text_field")
-        return
+        raise DataError(f"the sampled part holds no document ({why}); check --input_format and --text_field")
     total = sum(piece.weight for piece in job.pieces)
     left = sum(job.pieces[number].weight for number in job.missing)
     all_tokens = total * tokens / consumed

@@ -197,6 +197,8 @@ def test_mlflow_stores():
     assert "Start the server" in tracking.check(failed, several=False).findings[0].remedy
     nameless = replace(failed, failure='... NameResolutionError("[Errno -2] Name or service not known"))')
     assert "leads to no address here" in tracking.check(nameless, several=False).findings[0].remedy
+    strange = replace(failed, failure="403: Invalid Host header - possible DNS rebinding attack detected")
+    assert "--allowed-hosts" in tracking.check(strange, several=False).findings[0].remedy
     old = tracking.check(Store("sqlite:///m.db", "failed", True, failure="out-of-date database schema"), several=False)
     assert "mlflow db upgrade" in old.findings[0].remedy
     default = Store("sqlite:////job/mlflow.db", "new", True, by_default=True)

@@ -5,7 +5,6 @@ import json
 import pickle
 import platform
 import random
-import re
 from pathlib import Path
 
 import pyarrow as pa
@@ -166,15 +165,14 @@ def test_nothing_readable_at_all_is_an_error(config, tmp_path):
         run(config(inputs=[str(tmp_path / "bad")]))
 
 
-def test_a_wrong_column_is_answered_with_the_option_and_the_columns_there_are(config, tmp_path, capsys):
+def test_a_wrong_column_is_answered_with_the_option_and_the_columns_there_are(config, tmp_path):
     inputs = tmp_path / "bad"
     inputs.mkdir()
     pq.write_table(pa.table({"id": [1], "body": ["some text"]}), inputs / "a.parquet")
     said = r"a\.parquet: .*no column 'text'; columns: id, body; --text_field says which holds the text"
-    dry_run(config(inputs=[str(inputs)]))
-    assert re.search(said, capsys.readouterr().out)
-    with pytest.raises(DataError, match=said):
-        run(config(inputs=[str(inputs)]))
+    for command in (dry_run, run):
+        with pytest.raises(DataError, match=said):
+            command(config(inputs=[str(inputs)]))
     (listed,) = (json.loads(line) for line in (tmp_path / "blocks" / "rejects.jsonl").read_text().splitlines())
     assert listed["reason"] == "wrong_schema"
 
