@@ -1,0 +1,99 @@
+"""What a GPU is worth with this project, in so many minutes: the kernels' tests, then every benchmark for a GPU.
+
+    python benchmarks/gpu_round.py [--minutes 14] [--preset base] [--rows 64] [--to FOLDER]
+
+Those that tell most come first; what no time is left for is named at the end. Each keeps its tables in
+`benchmarks/results/`, and the output of each lies beside them in `--to`, if given, where copies of the tables go too.
+Needs torch for CUDA, triton, transformers and pytest; neither Ray nor MLflow.
+"""
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+RESULTS = HERE / "results"
+
+
+@dataclass(frozen=True)
+class Task:
+    """A command, and the seconds it took or is thought to take on one H200: with fewer left it is not begun."""
+
+    name: str
+    seconds: float
+    words: tuple[str, ...]
+
+
+def tasks(preset: str, rows: int) -> list[Task]:
+    """In the order of what they tell."""
+    size = ("--preset", preset, "--rows", str(rows))
+
+    def benchmark(name: str, seconds: float, *words: str, save: str | None = None) -> Task:
+        kept = ("--save",) if save is None else ("--save", save)
+        return Task(f"{name} {save or ''}".strip(), seconds, (f"benchmarks/{name}.py", *words, *kept))
+
+    kernels = ("tests/model/test_gpu.py", "tests/model/test_attention_tiled.py", "-k", "not compile_for")
+    fastest = ("--compiled", "--only", "pmlm AE+PAR, compiled, graphs", "BERT", "BERT, compiled")
+    return [
+        Task("tests", 90, ("-m", "pytest", "-q", *kernels)),
+        benchmark("pretrain_step", 180, *size, "--compiled"),
+        benchmark("attention", 60, "--rows", str(rows), "--dropout", "0.1"),
+        benchmark("pretrain_step", 90, *size, "--dropout", "0", *fastest, save="no-dropout"),
+        benchmark("loading", 60, "--preset", preset, "--batch", str(rows), "--steps", "30", save="gpu"),
+        benchmark("decoding", 120, "--preset", preset, save="gpu"),
+        benchmark("one_pass", 60, "--preset", preset, save="gpu"),
+        benchmark("attention", 120, "--rows", str(rows), "--dropout", "0.1", "--sweep_tiles", save="best-tiles"),
+    ]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--minutes", type=float, default=14.0, help="for all of it")
+    parser.add_argument("--preset", default="base")
+    parser.add_argument("--rows", type=int, default=64, help="of 512 tokens, in a batch")
+    parser.add_argument("--to", type=Path, help="folder for outputs and copies of the tables")
+    given = parser.parse_args()
+    ends, outcomes = time.monotonic() + 60 * given.minutes, []
+    for task in tasks(given.preset, given.rows):
+        left = ends - time.monotonic()
+        outcome = run(task, left, given.to) if left >= task.seconds else f"not begun: {left:.0f} s were left"
+        outcomes.append(f"{task.name}: {outcome}")
+        print(outcomes[-1], flush=True)
+    print("\n" + "\n".join(outcomes))
+
+
+def run(task: Task, limit: float, to: Path | None) -> str:
+    """Run one, showing its output; what became of it, in words."""
+    print(f"\n$ python {' '.join(task.words)}", flush=True)
+    begun, wall = time.monotonic(), time.time()
+    environment = {**os.environ, "PYTHONPATH": str(HERE.parent), "PYTHONUNBUFFERED": "1", "COLUMNS": "150"}
+    output = []
+    with subprocess.Popen(
+        [sys.executable, *task.words], cwd=HERE.parent, env=environment, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    ) as process:  # fmt: skip
+        alarm = threading.Timer(limit, process.kill)
+        alarm.start()
+        for line in process.stdout or ():
+            print(line, end="", flush=True)
+            output.append(line)
+    alarm.cancel()
+    if to is not None:
+        to.mkdir(parents=True, exist_ok=True)
+        (to / f"{task.name.replace(' ', '-')}.txt").write_text("".join(output), encoding="utf-8")
+        for table in RESULTS.glob("*.md"):
+            if table.stat().st_mtime >= wall:
+                shutil.copy(table, to)
+    code = process.returncode
+    outcome = "done" if code == 0 else f"failed ({code})" if code > 0 else "stopped, for the time was over,"
+    return f"{outcome} after {time.monotonic() - begun:.0f} s"
+
+
+if __name__ == "__main__":
+    main()
