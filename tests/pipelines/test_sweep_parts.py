@@ -109,7 +109,7 @@ def test_a_course_and_its_trials(tmp_path: Path, sample_tokenizer_dir: str):
     assert (job.recipe.learning_rate, job.config.learning_rate, job.recipe.batch_size, job.seed) == (0.5, 0.5, 16, 7)
     assert job.recipe.max_length == course.job.recipe.max_length == 48
     text = "\n".join(describe([course]))
-    assert "3 trials, then 1 finalists with 2 seeds each; 60 training examples; chosen by accuracy on 'dev'" in text
+    assert "3 trials, then 1 finalist with 2 seeds each; 60 training examples; chosen by accuracy on 'dev'" in text
     assert "learning_rate" in text
     assert "log-uniform 0.0001 to 0.01" in text
 
