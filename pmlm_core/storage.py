@@ -242,6 +242,13 @@ def names_in(uri: str) -> Iterator[str]:
     yield from sorted(info.base_name for info in _listed(uri) if info.type == pafs.FileType.File)
 
 
+def files_below(uri: str) -> dict[str, int]:
+    """Bytes of all files in a folder and below it, by their names seen from there, sorted; empty if there is none."""
+    inside = len(resolve(uri)[1]) + 1
+    found = _listed(uri, recursive=True)
+    return dict(sorted((info.path[inside:], info.size) for info in found if info.type == pafs.FileType.File))
+
+
 def _listed(uri: str, recursive: bool = False) -> list[pafs.FileInfo]:
     def ask() -> list[pafs.FileInfo]:
         file_system, path = resolve(uri)

@@ -1,52 +1,82 @@
-"""Runs from their folders, as `pmlm finetune` and `pmlm sweep` leave them: for when there is no MLflow."""
+"""Runs from their folders, as `pmlm finetune` and `pmlm sweep` leave them: where there is no MLflow."""
 
 import json
 import os
+import tempfile
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from pipelines.compare.config import CompareConfig
+from pipelines.compare.fetched import fetch
 from pipelines.compare.runs import FINETUNE, SWEEP, TRIAL, Curve, Run, by_epoch
 from pipelines.compare.untracked import costs, untracked
 from pipelines.console import warn
+from pipelines.finetune.rundir import MODEL
 from pipelines.run_folder import RUN_FILE
 from pipelines.run_place import folder_of
 from pipelines.tracking import journal, record
 from pipelines.tracking.record import Record
-from pmlm_core.addresses import is_remote
+from pmlm_core.addresses import is_remote, join
 from pmlm_core.errors import ConfigError, DataError
 
 # Folders of runs that hold no runs.
 _INSIDE = frozenset({"model", "features", "checkpoints", "predictions", "paired", "tune", "ray", "mlruns", "tensors"})
 
 
+@dataclass(frozen=True)
+class _Place:
+    """A folder of runs as it was named, and the one of this machine to read; of fetched runs, which have a model."""
+
+    named: str
+    folder: Path
+    models: frozenset[Path] | None = None
+
+    def as_named(self, run: Run, path: Path) -> Run:
+        """A run with what was read at `path` called by its address, if the place has one."""
+        model = path / MODEL
+        there = model.is_dir() if self.models is None else model in self.models
+        parent = run.parent and self._named(run.parent)
+        return replace(run, id=self._named(run.id), parent=parent, model=self._named(str(model)) if there else None)
+
+    def _named(self, path: str) -> str:
+        if not is_remote(self.named) or not Path(path).is_relative_to(self.folder):
+            return path
+        return join(self.named, *Path(path).relative_to(self.folder).parts)
+
+
 class FolderSource:
-    """Folders, and every run below them."""
+    """Folders, and every run below them; what lies in a store and not on this machine is fetched from there."""
 
     def __init__(self, config: CompareConfig) -> None:
         """Look that the folders are there.
 
         Raises:
             ConfigError: one is not.
+            OSError, DataError: a store cannot be reached, or refuses.
         """
-        for folder in config.folders:
-            if not Path(folder_of(folder)).is_dir():
-                where = "where they were made, or where the command that made them was given again"
-                not_here = f"; runs in a store are read {where}" if is_remote(folder) else ""
-                raise ConfigError(
-                    f"folders: {folder} is no folder; name run folders, or the ones they lie in{not_here}"
-                )
         self._config = config
+        self._scratch = tempfile.TemporaryDirectory(prefix="pmlm-compare-")
+        self._places: list[_Place] = []
+        for number, named in enumerate(config.folders):
+            folder = Path(folder_of(named)).absolute()
+            if is_remote(named) and not Path(folder_of(named)).is_dir():
+                self._places.append(_Place(named, *fetch(named, Path(self._scratch.name) / str(number))))
+            elif folder.is_dir():
+                self._places.append(_Place(named, folder))
+            else:
+                raise ConfigError(f"folders: {named} is no folder; name run folders, or the ones they lie in")
 
     def runs(self) -> list[Run]:
         """See `Source.runs`."""
         config = self._config
         found: dict[str, Run] = {}
-        for folder in config.folders:
-            for path in _run_folders(Path(folder_of(folder)).absolute()):
+        for place in self._places:
+            for path in _run_folders(place.folder):
                 run = _read(path)
                 if run is not None:
+                    run = place.as_named(run, path)
                     found[run.id] = run
         runs = list(found.values())
         if not any(run.stage in (FINETUNE, TRIAL) for run in runs):

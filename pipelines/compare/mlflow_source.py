@@ -4,12 +4,15 @@ import json
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from pipelines.compare.config import CompareConfig
 from pipelines.compare.runs import FINETUNE, SWEEP, TRIAL, Curve, Run, by_epoch
 from pipelines.console import say, warn
+from pipelines.finetune.rundir import MODEL
 from pipelines.run_folder import RUN_FILE
+from pipelines.run_place import named
 from pipelines.tracking.delivery import PARENT_TAG, RUN_KEY_TAG
 from pipelines.tracking.record import Record
 from pipelines.tracking.redact import redact
@@ -177,6 +180,7 @@ def _was_replaced(sweep: Any) -> bool:
 
 def _plain(run: Any) -> Run:
     info, data = run.info, run.data
+    folder = _folder(data.params, data.tags)
     return Run(
         id=info.run_id,
         name=info.run_name or info.run_id,
@@ -189,7 +193,8 @@ def _plain(run: Any) -> Run:
         start=info.start_time and info.start_time / 1000,
         end=info.end_time and info.end_time / 1000,
         parent=data.tags.get(PARENT_TAG),
-        folder=_folder(data.params, data.tags),
+        folder=folder,
+        model=_model(folder, data.params),
     )
 
 
@@ -203,6 +208,14 @@ def _folder(params: dict[str, str], tags: dict[str, str]) -> str | None:
     else:
         folder = Path(output, tags.get("finetune_run", ""), f"seed-{params.get('seed')}")
     return str(folder) if (folder / RUN_FILE).is_file() else None
+
+
+def _model(folder: str | None, params: dict[str, str]) -> str | None:
+    """Where the model in a run's folder is, if there is one: its address, if the run lies in a store."""
+    model = None if folder is None else Path(folder) / MODEL
+    if model is None or not model.is_dir():
+        return None
+    return named(SimpleNamespace(**{"output_dir": "", "upload_dir": None, **params}), model)
 
 
 def _listed(names: list[str]) -> str:

@@ -1,17 +1,14 @@
 """`pmlm compare`: read the runs, find out what won and whether that is more than noise, and say so in three forms."""
 
 from pathlib import Path
-from types import SimpleNamespace
 
 from pipelines.compare.comparison import Comparison, compare
 from pipelines.compare.config import CompareConfig
-from pipelines.compare.runs import Run, Source
+from pipelines.compare.runs import Source
 from pipelines.compare.table import show
 from pipelines.compare.write import CSV, JSON, write
 from pipelines.console import made, next_command, say
-from pipelines.finetune.rundir import MODEL
 from pipelines.output_folder import check_output_dir
-from pipelines.run_place import named
 from pmlm_core.errors import ConfigError
 
 PAGE = "index.html"
@@ -59,19 +56,11 @@ def _source(config: CompareConfig) -> Source:
 
 
 def _next(comparison: Comparison) -> None:
-    """How to use the winner, where its model is on this machine."""
+    """How to use the winner, where it is known where its model is."""
     best = comparison.best
     if best is None:
         return
     ordered = sorted(best.best.scored, key=lambda trial: -comparison.section.sign * (trial.score or 0.0))
-    place = next(filter(None, (model_place(trial.run) for trial in ordered)), None)
+    place = next(filter(None, (trial.run.model for trial in ordered)), None)
     if place is not None:
         next_command(f"pmlm predict --model {place} --inputs FILES --output_dir outputs/predictions")
-
-
-def model_place(run: Run) -> str | None:
-    """Where a run's model is, if it is on this machine: its folder or, of a run that lies in a store, its address."""
-    folder = None if run.folder is None else Path(run.folder) / MODEL
-    if folder is None or not folder.is_dir():
-        return None
-    return named(SimpleNamespace(**{"output_dir": "", "upload_dir": None, **run.params}), folder)

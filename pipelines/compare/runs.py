@@ -17,7 +17,7 @@ class Run:
     """One run.
 
     Attributes:
-        id: of MLflow; of a run that MLflow never had, the path of its folder.
+        id: of MLflow; of a run that MLflow never had, the path or address of its folder.
         params: options as text, as MLflow keeps them.
         metrics: the last value of every figure.
         history: figure of `eval/` -> (epoch, value) by epoch, of the figures that were asked for.
@@ -25,6 +25,7 @@ class Run:
         start, end: seconds since 1970; of a run read from its folder, of its first and last figures.
         parent: id of the sweep's run.
         folder: of the run, where that is known.
+        model: where its model is, if that can be told: a folder of this machine or an address in a store.
     """
 
     id: str
@@ -37,6 +38,7 @@ class Run:
     end: float | None = None
     parent: str | None = None
     folder: str | None = None
+    model: str | None = None
     history: Mapping[str, Curve] = field(default_factory=dict)
 
     @property

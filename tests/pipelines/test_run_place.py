@@ -3,7 +3,7 @@
 import json
 import shutil
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from sweeping_data import make_sweep
 
 from pipelines.compare.config import CompareConfig
 from pipelines.compare.folder_source import FolderSource
+from pipelines.compare.run import run as compare
 from pipelines.finetune.config import FinetuneConfig
 from pipelines.finetune.run import run as finetune
 from pipelines.predict.config import PredictConfig
@@ -142,18 +143,32 @@ def test_finetuning_is_found_there_and_compared(
     inputs = str(next((tmp_path / "data").glob("test.*")))
     predict(PredictConfig(model=f"{place}/run/seed-0/model", inputs=[inputs], output_dir=str(tmp_path / "predicted")))
     assert any((tmp_path / "predicted").glob("*.jsonl"))
-    (run,) = FolderSource(CompareConfig(folders=[f"{place}/run"])).runs()
-    assert run.params["task"] == "classification"
+    comparing = CompareConfig(folders=[f"{place}/run"])
+    (here,) = FolderSource(comparing).runs()
+    assert here.model == f"{place}/run/seed-0/model"
     shutil.rmtree(machine)
-    with pytest.raises(ConfigError, match="where the command that made them was given again"):
-        FolderSource(CompareConfig(folders=[f"{place}/run"]))
+    source = FolderSource(comparing)
+    (there,) = source.runs()
+    assert replace(there, folder=here.folder) == here
+    assert (here.params["task"], here.tags["stage"]) == ("classification", "finetune")
+    figure = next(name for name in there.metrics if name.startswith("eval/"))
+    assert source.history(there, figure.removeprefix("eval/"))
+    assert source.paired(there, "dev")
+    compare(replace(comparing, output_dir=str(tmp_path / "compared")))
+    assert f"next: pmlm predict --model {place}/run/seed-0/model " in told(capsys)
+    with pytest.raises(ConfigError, match=r"there is nothing at .*/nowhere"):
+        FolderSource(CompareConfig(folders=[f"{place}/nowhere"]))
     finetune(config)
     assert "seed 0 is finished: it was trained and scored before" in told(capsys)
 
 
 @pytest.mark.slow
-def test_a_sweep_is_found_there(
-    tmp_path: Path, sample_tokenizer_dir: str, bucket: str, capsys: pytest.CaptureFixture[str]
+def test_a_sweep_is_found_there_and_compared(
+    tmp_path: Path,
+    sample_tokenizer_dir: str,
+    bucket: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ):
     place = f"{bucket}/{tmp_path.name}"
     made = make_sweep(tmp_path, sample_tokenizer_dir, num_samples=2, finalists=0, strategy="random")
@@ -163,6 +178,12 @@ def test_a_sweep_is_found_there(
     said = told(capsys)
     assert f"made result: {place}/sweep/reviews/result.json" in said
     winner = json.loads(storage.read_bytes(f"{place}/sweep/reviews/result.json"))["winner"]["trial"]
+    comparing = CompareConfig(folders=[f"{place}/sweep"], sweep=["sweep"])
+    here = FolderSource(comparing).runs()
+    monkeypatch.setenv("PMLM_CACHE", str(tmp_path / "another machine"))
+    there = FolderSource(comparing).runs()
+    assert [run.stage for run in there] == ["sweep", "sweep-trial", "sweep-trial"]
+    assert [replace(run, folder=None) for run in there] == [replace(run, folder=None) for run in here]
     model = f"{place}/sweep/reviews/trials/{winner}/model"
     assert f"made winner's model: {model}" in said
     assert "model.safetensors" in storage.names_in(model)
