@@ -25,7 +25,7 @@ class CompareConfig:
     runs: list[str] = field(default_factory=list)
     """Runs by their MLflow ids; the id of a sweep stands for all its trials."""
     folders: list[str] = field(default_factory=list)
-    """Read run folders and everything below them in place of MLflow: outputs/finetune, outputs/sweep/NAME."""
+    """Read run folders and everything below them in place of MLflow: outputs/finetune, s3://bucket/sweeps/NAME."""
     group_by: str = "configuration"
     """What is compared: configuration (same options, several seeds), model, objective, sweep, strategy, or an option
     such as learning_rate. Of several configurations in a group, the best one stands for it."""
