@@ -32,8 +32,9 @@ $(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
 demo: $(VENV)/.run
 	PATH="$(CURDIR)/$(BIN):$$PATH" bash recipes/demo.sh
 
+# Two at a time, file by file: what is made once for a file is made once, and a Ray that tests share is each process's own.
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 test-slow: $(VENV)/.dev
 	$(BIN)/python -m pytest -m "slow or not slow"

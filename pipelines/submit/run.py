@@ -20,6 +20,7 @@ from pipelines.submit.paths import NEVER, PURPOSE, files_named
 from pipelines.tracking.redact import redact
 
 INTERRUPTED, TERMINATED = 130, 143
+_NOT_READY, _NOT_READY_S, _AGAIN_S = "No available agent", 60.0, 2.0
 
 
 @dataclass(frozen=True)
@@ -138,7 +139,8 @@ def _send(config: SubmitConfig, job: Job, client: Any) -> str:
     with tempfile.TemporaryDirectory() as folder, plainly(client.get_address()):
         archive = Path(folder) / "code.zip"
         job.package.write(archive)
-        client.submit_job(
+        _hand_in(
+            client,
             entrypoint=job.entrypoint,
             submission_id=name,
             runtime_env={"working_dir": str(archive), "env_vars": job.variables},
@@ -147,6 +149,22 @@ def _send(config: SubmitConfig, job: Job, client: Any) -> str:
         )
     say(f"job {name}: {job.entrypoint}")
     return name
+
+
+def _hand_in(client: Any, **asked: Any) -> None:
+    """Submit a job, again for a while as long as Ray answers that its head is not ready for any."""
+    deadline, told = time.monotonic() + _NOT_READY_S, False
+    while True:
+        try:
+            client.submit_job(**asked)
+            return
+        except RuntimeError as error:
+            if _NOT_READY not in str(error) or time.monotonic() >= deadline:
+                raise
+        if not told:
+            say(f"the cluster's head has only just started, or is busy: trying again for up to {_NOT_READY_S:g} s")
+            told = True
+        time.sleep(_AGAIN_S)
 
 
 def _logs(config: SubmitConfig, client: Any, name: str) -> int:

@@ -56,7 +56,8 @@ def test_a_class_is_made_once_in_each_worker():
     assert sorted(row["calls"] for row in rows) == [1, 2, 3, 4]
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
 def test_ended_half_way_and_the_same_command_again(
     how: signal.Signals, tmp_path: Path, model: str, sample_texts: list[str]
 ):

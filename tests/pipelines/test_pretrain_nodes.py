@@ -40,6 +40,7 @@ def weights(run: Path) -> str:
     return hashlib.sha256((run / "checkpoints" / f"step-{STEPS:08d}" / "model.safetensors").read_bytes()).hexdigest()
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_node_lost_without_notice_leaves_no_trace(tmp_path: Path, blocks: str, undisturbed: Path, cluster: Cluster):
     command = Command(blocks, tmp_path / "out", {"RAY_ADDRESS": cluster.address}, max_failures=1)

@@ -103,7 +103,8 @@ def test_metadata_that_do_not_answer_are_said_once_and_asked_again(metadata: Met
     assert capsys.readouterr().out.count("cannot be read (no route)") == 2
 
 
-@pytest.mark.parametrize("announced", [True, pytest.param(False, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("announced", [True, False])
 def test_ray_hears_of_it(metadata: Metadata, announced: bool):
     from ray._raylet import GcsClient
 

@@ -11,6 +11,7 @@ from zipfile import ZipFile
 import pytest
 
 from pipelines.cli import main
+from pipelines.submit import run as submitting
 from pipelines.submit.config import SubmitConfig
 from pipelines.submit.package import LIMIT, collect
 from pipelines.submit.run import prepare, was_lost
@@ -264,6 +265,27 @@ def test_options_that_cannot_be_followed(options, told):
 )
 def test_only_what_was_lost_is_submitted_again(status, code, error_type, lost):
     assert was_lost(SimpleNamespace(status=status, driver_exit_code=code, error_type=error_type)) == lost
+
+
+def test_a_head_that_is_not_ready_for_jobs_is_asked_again_and_one_that_refuses_is_not(monkeypatch, capsys):
+    monkeypatch.setattr(submitting, "_AGAIN_S", 0.01)
+    answers = ["status code 500: No available agent to submit job, please try again later."] * 2
+
+    def submit_job(**asked):
+        assert asked == {"entrypoint": "pmlm doctor"}
+        if answers:
+            raise RuntimeError(answers.pop())
+
+    client = SimpleNamespace(submit_job=submit_job)
+    submitting._hand_in(client, entrypoint="pmlm doctor")
+    assert capsys.readouterr().out.count("trying again for up to 60 s") == 1
+    answers += ["status code 500: no such resource"]
+    with pytest.raises(RuntimeError, match="no such resource"):
+        submitting._hand_in(client, entrypoint="pmlm doctor")
+    monkeypatch.setattr(submitting, "_NOT_READY_S", 0.05)
+    answers += ["No available agent"] * 100
+    with pytest.raises(RuntimeError, match="No available agent"):
+        submitting._hand_in(client, entrypoint="pmlm doctor")
 
 
 def test_a_run_is_tagged_with_every_job_that_went_on_with_it(tmp_path, monkeypatch):
