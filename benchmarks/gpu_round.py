@@ -4,12 +4,14 @@
 
 Those that tell most come first; what no time is left for is named at the end. Each keeps its tables in
 `benchmarks/results/`, and the output of each lies beside them in `--to`, if given, where copies of the tables go too.
-Needs torch for CUDA, triton, transformers and pytest; neither Ray nor MLflow.
+Needs torch for CUDA, triton, transformers, rich, pytest and hypothesis; neither Ray nor MLflow. The exit code is 1 if
+one has failed.
 """
 
 import argparse
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -46,7 +48,7 @@ def tasks(preset: str, rows: int) -> list[Task]:
         benchmark("attention", 60, "--rows", str(rows), "--dropout", "0.1"),
         benchmark("pretrain_step", 90, *size, "--dropout", "0", *fastest, save="no-dropout"),
         benchmark("loading", 60, "--preset", preset, "--batch", str(rows), "--steps", "30", save="gpu"),
-        benchmark("decoding", 120, "--preset", preset, save="gpu"),
+        benchmark("decoding", 120, "--preset", preset, save=preset),
         benchmark("one_pass", 60, "--preset", preset, save="gpu"),
         benchmark("attention", 120, "--rows", str(rows), "--dropout", "0.1", "--sweep_tiles", save="best-tiles"),
     ]
@@ -66,24 +68,36 @@ def main() -> None:
         outcomes.append(f"{task.name}: {outcome}")
         print(outcomes[-1], flush=True)
     print("\n" + "\n".join(outcomes))
+    sys.exit(any("failed" in outcome for outcome in outcomes))
 
 
 def run(task: Task, limit: float, to: Path | None) -> str:
     """Run one, showing its output; what became of it, in words."""
     print(f"\n$ python {' '.join(task.words)}", flush=True)
     begun, wall = time.monotonic(), time.time()
-    environment = {**os.environ, "PYTHONPATH": str(HERE.parent), "PYTHONUNBUFFERED": "1", "COLUMNS": "150"}
-    output = []
+    paths = os.pathsep.join(filter(None, (str(HERE.parent), os.environ.get("PYTHONPATH"))))
+    environment = {**os.environ, "PYTHONPATH": paths, "PYTHONUNBUFFERED": "1", "COLUMNS": "150"}
+    output, late = [], threading.Event()
     with subprocess.Popen(
-        [sys.executable, *task.words], cwd=HERE.parent, env=environment, text=True,
+        [sys.executable, *task.words], cwd=HERE.parent, env=environment, text=True, start_new_session=True,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
     ) as process:  # fmt: skip
-        alarm = threading.Timer(limit, process.kill)
+
+        def stop() -> None:
+            late.set()
+            os.killpg(process.pid, signal.SIGKILL)
+
+        alarm = threading.Timer(limit, stop)
         alarm.start()
-        for line in process.stdout or ():
-            print(line, end="", flush=True)
-            output.append(line)
-    alarm.cancel()
+        try:
+            for line in process.stdout or ():
+                print(line, end="", flush=True)
+                output.append(line)
+        except KeyboardInterrupt:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
+        finally:
+            alarm.cancel()
     if to is not None:
         to.mkdir(parents=True, exist_ok=True)
         (to / f"{task.name.replace(' ', '-')}.txt").write_text("".join(output), encoding="utf-8")
@@ -91,7 +105,7 @@ def run(task: Task, limit: float, to: Path | None) -> str:
             if table.stat().st_mtime >= wall:
                 shutil.copy(table, to)
     code = process.returncode
-    outcome = "done" if code == 0 else f"failed ({code})" if code > 0 else "stopped, for the time was over,"
+    outcome = "stopped, for the time was over," if late.is_set() else "done" if code == 0 else f"failed ({code})"
     return f"{outcome} after {time.monotonic() - begun:.0f} s"
 
 

@@ -97,12 +97,13 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     args: argparse.Namespace = parser.parse_args()
-    on_gpu = args.device == "cuda"
+    device = torch.device(args.device)
+    on_gpu = device.type == "cuda"
     if on_gpu:
         os.environ["PMLM_ATTENTION"] = "sdpa"
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    batch = batch_of(args.rows, args.length, args.vocab, torch.device(args.device))
+    batch = batch_of(args.rows, args.length, args.vocab, device)
     model = PmlmForPreTraining(
         PmlmConfig(
             vocab_size=args.vocab,
@@ -110,7 +111,7 @@ def main() -> None:
             attention_probs_dropout_prob=0.0,
             **vars(preset(args.preset)),
         )
-    ).to(args.device)
+    ).to(device)
     report = Report("one-pass", "PAR in one pass beside one cloze pass per step", (__doc__ or "").split("\n\n")[2])
     with torch.no_grad():
         losses = [way(model, batch, False) for way in (one_pass, by_cloze)]
@@ -118,7 +119,7 @@ def main() -> None:
     def timed(way):  # type: ignore[no-untyped-def]
         def run() -> None:
             model.zero_grad()
-            with torch.autocast(args.device, torch.bfloat16):
+            with torch.autocast(device.type, torch.bfloat16):
                 way(model, batch, True)
             if on_gpu:
                 torch.cuda.synchronize()
@@ -131,9 +132,9 @@ def main() -> None:
     report.table(
         f"{args.preset}, {args.rows} x {args.length}, {steps.float().mean():.0f} steps a row (at most {steps.max()}), "
         f"bf16, {args.device}",
-        ("way", "s", "PAR loss, fp32", "time beside one pass"),
+        ("way", "ms", "PAR loss, fp32", "time beside one pass"),
         [
-            (name, f"{seconds:.2f}", f"{loss:.4f}", Ratio.of(samples, name, "AE and PAR in one pass"))
+            (name, f"{seconds * 1e3:.1f}", f"{loss:.4f}", Ratio.of(samples, name, "AE and PAR in one pass"))
             for (name, seconds), loss in zip(best(samples).items(), losses, strict=True)
         ],
     )

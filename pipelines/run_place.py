@@ -23,7 +23,7 @@ def check_run_place(output_dir: str, run_name: str | None, upload_dir: str | Non
         ConfigError: output_dir is no folder, run_name not the name of one, or upload_dir no place besides.
     """
     if is_remote(output_dir):
-        _check_address("output_dir", output_dir)
+        check_address("output_dir", output_dir)
         if upload_dir is not None:
             raise ConfigError(f"output_dir {output_dir} is in a store already: leave upload_dir out")
     if run_name is not None and (not run_name or run_name != run_name.strip(". ") or "/" in run_name):
@@ -31,7 +31,7 @@ def check_run_place(output_dir: str, run_name: str | None, upload_dir: str | Non
     if upload_dir is None:
         return
     if is_remote(upload_dir):
-        _check_address("upload_dir", upload_dir)
+        check_address("upload_dir", upload_dir)
         return
     above, place = absolute(output_dir), absolute(upload_dir)
     if os.path.commonpath([above, place]) == above:
@@ -39,7 +39,12 @@ def check_run_place(output_dir: str, run_name: str | None, upload_dir: str | Non
         raise ConfigError(f"upload_dir is {what}: give another place, or leave it out")
 
 
-def _check_address(option: str, uri: str) -> None:
+def check_address(option: str, uri: str) -> None:
+    """Refuse an address of an unknown kind or without a bucket.
+
+    Raises:
+        ConfigError: it is one.
+    """
     scheme, _, rest = uri.partition("://")
     if scheme not in SCHEMES:
         raise ConfigError(f"{option} {uri}: storage '{scheme}://' is not supported; use a local path, s3:// or gs://")
@@ -63,14 +68,23 @@ def work_folder(address: str) -> Path:
 
 def lies_in_store(config: Any) -> bool:
     """Whether what is worked on here is to lie in a store alone."""
-    return config.upload_dir is not None and absolute(config.output_dir) == str(work_folder(config.upload_dir))
+    return _in_store(config.output_dir, config.upload_dir)
+
+
+def _in_store(output_dir: str, upload_dir: str | None) -> bool:
+    return upload_dir is not None and absolute(output_dir) == str(work_folder(upload_dir))
 
 
 def named(config: Any, path: str | Path) -> str:
     """Where the user finds something of a run: its address, or the path itself."""
-    if not lies_in_store(config):
+    return named_by(config.output_dir, config.upload_dir, path)
+
+
+def named_by(output_dir: str, upload_dir: str | None, path: str | Path) -> str:
+    """The same of a run of which these two options are known."""
+    if upload_dir is None or not _in_store(output_dir, upload_dir):
         return str(path)
-    return join(config.upload_dir, *Path(path).relative_to(absolute(config.output_dir)).parts)
+    return join(upload_dir, *Path(path).relative_to(absolute(output_dir)).parts)
 
 
 def folder_of(place: str) -> str:

@@ -2,12 +2,14 @@
 
 numba itself looks at the file of a loop alone: after a change to a function that the loop calls, or to a constant that
 it names, in another file, it would go on with the machine code of before. Here what is kept lies in a folder named by
-the content of that file and of all of ours that it imports, and what they import.
+the content of the whole package.
 """
 
-import ast
+import contextlib
 import hashlib
-import os
+import shutil
+import tempfile
+import threading
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -18,55 +20,59 @@ import numba
 from pmlm_core.addresses import cache_folder
 
 _ROOT = Path(__file__).parent
+_VERSIONS_KEPT = 20
+_decorating = threading.Lock()
 
 
 def njit(**options: Any) -> Callable[[Callable[..., Any]], Any]:
-    """`numba.njit` with `cache=True`, whose cache also knows the other files of a loop.
+    """`numba.njit` with `cache=True`, in a folder of this package's content; compiled anew in each process without one.
 
-    It lies beside the source where that may be written, else in the folder for what can be made again
-    (`addresses.cache_folder`); `NUMBA_CACHE_DIR` decides otherwise.
+    The folder is made where `NUMBA_CACHE_DIR` says, else beside the source, else in the folder for what can be made
+    again (`addresses.cache_folder`): the first of them that may be written to.
     """
 
     def compiled(loop: Callable[..., Any]) -> Any:
-        given = numba.config.CACHE_DIR  # type: ignore[attr-defined]
-        kept_in = f"loops-{digest(Path(loop.__code__.co_filename))}"
-        numba.config.CACHE_DIR = os.path.join(given or _beside(), kept_in)  # type: ignore[attr-defined]
-        try:
-            return numba.njit(cache=True, **options)(loop)  # where to keep it is settled here, not at the first call
-        finally:
-            numba.config.CACHE_DIR = given  # type: ignore[attr-defined]
+        folder = _folder()
+        if folder is None:
+            return numba.njit(**options)(loop)
+        with _decorating:
+            given = numba.config.CACHE_DIR  # type: ignore[attr-defined]
+            numba.config.CACHE_DIR = folder  # type: ignore[attr-defined]
+            try:
+                return numba.njit(cache=True, **options)(
+                    loop
+                )  # where to keep it is settled here, not at the first call
+            finally:
+                numba.config.CACHE_DIR = given  # type: ignore[attr-defined]
 
     return compiled
 
 
 @cache
-def digest(file: Path) -> str:
-    """Of the content of a file of this package and of all that it imports from this package, directly or not."""
-    found, waiting = {file}, [file]
-    while waiting:
-        new = _imported(waiting.pop()) - found
-        found |= new
-        waiting += new
+def _folder() -> str | None:
+    """Where this process keeps machine code; None if it may keep none. Those of other versions go, but for the last."""
+    given = numba.config.CACHE_DIR  # type: ignore[attr-defined]
+    places = [*([Path(given)] if given else []), _ROOT / "__pycache__", cache_folder("loops")]
+    for place in places if _DIGEST else ():
+        folder = place / f"loops-{_DIGEST}"
+        with contextlib.suppress(OSError):
+            folder.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=folder).close()
+            others = sorted(place.glob("loops-*"), key=lambda each: each.stat().st_mtime)
+            for old in others[:-_VERSIONS_KEPT]:
+                shutil.rmtree(old, ignore_errors=True)
+            return str(folder)
+    return None
+
+
+def _digest() -> str:
+    """Of the package's content; "" where it cannot be read as files, as in an archive."""
     contents = hashlib.sha256()
-    for each in sorted(found):
-        contents.update(hashlib.sha256(each.read_bytes()).digest())
-    return contents.hexdigest()[:16]
+    found = sorted(_ROOT.rglob("*.py"))
+    for file in found:
+        with contextlib.suppress(OSError):  # an editor's draft, gone again
+            contents.update(f"{file.relative_to(_ROOT)}\n".encode() + hashlib.sha256(file.read_bytes()).digest())
+    return contents.hexdigest()[:16] if found else ""
 
 
-@cache
-def _imported(file: Path) -> frozenset[Path]:
-    """The files of this package that `file` imports."""
-    names = set[str]()
-    for node in ast.walk(ast.parse(file.read_bytes())):
-        if isinstance(node, ast.Import):
-            names.update(each.name for each in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            names.update([node.module, *(f"{node.module}.{each.name}" for each in node.names)])
-    ours = [name.split(".") for name in names if name.split(".")[0] == _ROOT.name]
-    places = [_ROOT.parent.joinpath(*parts) for parts in ours]
-    files = [file for place in places for file in (place.with_suffix(".py"), place / "__init__.py")]
-    return frozenset(file for file in files if file.is_file())
-
-
-def _beside() -> str:
-    return str(_ROOT / "__pycache__") if os.access(_ROOT, os.W_OK) else str(cache_folder("loops"))
+_DIGEST = _digest()  # now, not when a loop is met: what was imported by then may have been edited meanwhile

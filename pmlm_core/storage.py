@@ -91,6 +91,21 @@ def read_bytes(uri: str) -> bytes:
         raise DataError(f"{uri} cannot be read: {error}") from None
 
 
+def read_if_there(uri: str) -> bytes | None:
+    """Read a whole (small) file; None if there is none.
+
+    Raises:
+        DataError: it cannot be read.
+        OSError: the object store failed again and again.
+    """
+    try:
+        return read_bytes(uri)
+    except DataError:
+        if exists(uri):
+            raise
+        return None
+
+
 def read_range(uri: str, offset: int, nbytes: int) -> bytes:
     """Read a part of a remote file that never changes; fewer bytes come back where it ends before.
 

@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+from pipelines.run_place import check_address
+from pmlm_core.addresses import is_remote
 from pmlm_core.errors import ConfigError
 
 KINDS = ("configuration", "model", "objective", "sweep", "strategy")
@@ -56,6 +58,8 @@ class CompareConfig:
             raise ConfigError(f"seed must be 0 or more, not {self.seed}")
         if not self.group_by:
             raise ConfigError(f"group_by must be one of {', '.join(KINDS)}, or an option of pmlm finetune")
+        for folder in filter(is_remote, self.folders):
+            check_address("folders", folder)
         if self.folders and (self.runs or self.experiment):
             raise ConfigError("folders are read in place of MLflow: leave out --runs and --experiment, or --folders")
         if self.tracking_uri == NONE and not self.folders:

@@ -1,55 +1,83 @@
-"""Runs that lie in a store and are not worked on here: their small files, fetched for a comparison to read."""
+"""Runs that lie in a store: what they say of themselves, fetched for a comparison to read."""
 
-from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from pipelines.console import counted, say
-from pipelines.finetune.rundir import MODEL
+from pipelines.compare.untracked import COST, FAILURE, POINT, RESULT
+from pipelines.console import counted, say, warn
+from pipelines.finetune.rundir import MODEL, SCORES
+from pipelines.run_folder import RUN_FILE
+from pipelines.tracking.journal import FILE_NAME as JOURNAL
+from pipelines.tracking.record import FILE_NAME as MLFLOW_RECORD
 from pipelines.tracking.redact import redact
-from pipelines.upload.finished import MANIFEST
-from pipelines.upload.lease import NOTE
 from pmlm_core import storage
+from pmlm_core.addresses import join, split_query, with_query
 from pmlm_core.errors import ConfigError
+from pmlm_core.inside import leads_outside
 
-_NOT_READ = frozenset({MODEL, "features", "checkpoints", "predictions", "tune", "ray", "mlruns", "tensors"})
-_ABOVE = 3
-"""Folders above a run tell what it is part of: SWEEP/BENCHMARK/trials."""
+_OF_THE_WHOLE = (RUN_FILE, MLFLOW_RECORD, RESULT)
+_READ = frozenset({*_OF_THE_WHOLE, JOURNAL, SCORES, POINT, FAILURE, COST})
+_ABOVE = 2
+"""Folders above a trial that tell what it is part of: BENCHMARK/trials."""
 _AT_ONCE = 16
 
 
-def fetch(address: str, scratch: Path) -> tuple[Path, frozenset[Path]]:
-    """Fetch what the runs at `address` and below say of themselves: options, figures, scores, what is paired.
+@dataclass(frozen=True)
+class Fetched:
+    """Files of a store in a folder of this machine, under the names they have in their bucket.
+
+    Attributes:
+        bucket: its address.
+        folder: what stands for the bucket.
+        top: what stands for the folder that was asked for.
+        models: what would stand for the folders of models, which stay in the store.
+    """
+
+    bucket: str
+    folder: Path
+    top: Path
+    models: frozenset[Path]
+
+    def address(self, path: Path) -> str:
+        """Of what is, or would be, at a path in `folder`."""
+        return join(self.bucket, *path.relative_to(self.folder).parts)
+
+
+def fetch(address: str, folder: Path) -> Fetched:
+    """Fetch options, figures and scores of the runs at `address` and below, and of the sweep that they are part of.
 
     Args:
-        scratch: folder of this machine to put it in.
-
-    Returns:
-        The folder that stands for the address, with its name and those above it; and the folders of models, which stay
-        in the store.
+        folder: on this machine, to put them in.
 
     Raises:
         ConfigError: there is nothing.
         OSError, DataError: the store cannot be reached, or refuses.
     """
-    sizes = storage.files_below(address)
-    if not sizes:
+    there = storage.files_below(address)
+    if not there:
         raise ConfigError(f"folders: there is nothing at {redact(address)}; name run folders, or the ones they lie in")
-    top = scratch.joinpath(*PurePosixPath(address.split("://")[1].split("?")[0]).parts[-_ABOVE:])
-    names = list(_to_be_read(sizes))
-    say(f"fetching {counted(len(names), 'file')} ({sum(sizes[name] for name in names) / 1e6:.1f} MB) of the runs at "
-        f"{redact(address)}")  # fmt: skip
-    for name in names:
-        (top / name).parent.mkdir(parents=True, exist_ok=True)
+    path, query = split_query(address)
+    scheme, _, inside = path.partition("://")
+    bucket, *parts = PurePosixPath(inside).parts
+    plain = [name for name in there if leads_outside([name]) is None]
+    models = {PurePosixPath(name).parent for name in plain if PurePosixPath(name).parent.name == MODEL}
+    top = folder.joinpath(*parts)
+    found = Fetched(with_query(f"{scheme}://{bucket}", query), folder, top, frozenset(top / each for each in models))
+    wanted = [name for name in plain if name.rpartition("/")[2] in _READ and MODEL not in name.split("/")]
+    if len(plain) < len(there):
+        no_runs = counted(len(there) - len(plain), "file")
+        warn(f"{redact(address)}: {no_runs} passed over, whose names cannot be those of a run")
+    megabytes = sum(there[name] for name in wanted) / 1e6
+    say(f"reading {counted(len(wanted), 'file')} ({megabytes:.1f} MB) at {redact(address)}")
+    above = [found.top.parents[up] / name for up in range(min(_ABOVE, len(parts))) for name in _OF_THE_WHOLE]
     with ThreadPoolExecutor(_AT_ONCE) as pool:
-        list(pool.map(lambda name: storage.fetch_file(storage.join(address, name), top / name), names))
-    holding = {PurePosixPath(name).parent for name in sizes}
-    return top, frozenset(top / folder for folder in holding if folder.name == MODEL)
+        list(pool.map(lambda path: _fetch(found, path), [*above, *(found.top / name for name in wanted)]))
+    return found
 
 
-def _to_be_read(sizes: Mapping[str, int]) -> Iterator[str]:
-    for name in sizes:
-        path = PurePosixPath(name)
-        told = path.suffix in (".json", ".jsonl") and path.name not in (MANIFEST, NOTE)
-        if told and _NOT_READ.isdisjoint(path.parts[:-1]):
-            yield name
+def _fetch(found: Fetched, path: Path) -> None:
+    content = storage.read_if_there(found.address(path))
+    if content is not None:  # there may be none above, and a sweep that goes on removes some
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)

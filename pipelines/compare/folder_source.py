@@ -2,14 +2,16 @@
 
 import json
 import os
-import tempfile
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from pipelines.compare.config import CompareConfig
-from pipelines.compare.fetched import fetch
+from pipelines.compare.fetched import Fetched, fetch
 from pipelines.compare.runs import FINETUNE, SWEEP, TRIAL, Curve, Run, by_epoch
 from pipelines.compare.untracked import costs, untracked
 from pipelines.console import warn
@@ -18,36 +20,19 @@ from pipelines.run_folder import RUN_FILE
 from pipelines.run_place import folder_of
 from pipelines.tracking import journal, record
 from pipelines.tracking.record import Record
+from pipelines.tracking.redact import redact
+from pmlm_core import storage
 from pmlm_core.addresses import is_remote, join
-from pmlm_core.errors import ConfigError, DataError
+from pmlm_core.errors import ConfigError, DataError, in_a_line
+
+Named = Callable[[Path], str]
 
 # Folders of runs that hold no runs.
 _INSIDE = frozenset({"model", "features", "checkpoints", "predictions", "paired", "tune", "ray", "mlruns", "tensors"})
 
 
-@dataclass(frozen=True)
-class _Place:
-    """A folder of runs as it was named, and the one of this machine to read; of fetched runs, which have a model."""
-
-    named: str
-    folder: Path
-    models: frozenset[Path] | None = None
-
-    def as_named(self, run: Run, path: Path) -> Run:
-        """A run with what was read at `path` called by its address, if the place has one."""
-        model = path / MODEL
-        there = model.is_dir() if self.models is None else model in self.models
-        parent = run.parent and self._named(run.parent)
-        return replace(run, id=self._named(run.id), parent=parent, model=self._named(str(model)) if there else None)
-
-    def _named(self, path: str) -> str:
-        if not is_remote(self.named) or not Path(path).is_relative_to(self.folder):
-            return path
-        return join(self.named, *Path(path).relative_to(self.folder).parts)
-
-
 class FolderSource:
-    """Folders, and every run below them; what lies in a store and not on this machine is fetched from there."""
+    """Folders, and every run below them. Of those in a store, options and figures are fetched; `close` removes them."""
 
     def __init__(self, config: CompareConfig) -> None:
         """Look that the folders are there.
@@ -57,32 +42,52 @@ class FolderSource:
             OSError, DataError: a store cannot be reached, or refuses.
         """
         self._config = config
-        self._scratch = tempfile.TemporaryDirectory(prefix="pmlm-compare-")
-        self._places: list[_Place] = []
-        for number, named in enumerate(config.folders):
-            folder = Path(folder_of(named)).absolute()
-            if is_remote(named) and not Path(folder_of(named)).is_dir():
-                self._places.append(_Place(named, *fetch(named, Path(self._scratch.name) / str(number))))
-            elif folder.is_dir():
-                self._places.append(_Place(named, folder))
-            else:
-                raise ConfigError(f"folders: {named} is no folder; name run folders, or the ones they lie in")
+        self._scratch = ExitStack()
+        self._fetched: list[Fetched] = []
+        self._folders: list[tuple[Path, Named]] = []
+        try:
+            for place in config.folders:
+                self._folders.append(self._in_store(place) if is_remote(place) else self._here(place))
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Remove what was fetched."""
+        self._scratch.close()
+
+    def _here(self, place: str) -> tuple[Path, Named]:
+        if not Path(place).is_dir():
+            raise ConfigError(f"folders: {place} is no folder; name run folders, or the ones they lie in")
+        return Path(place).absolute(), str
+
+    def _in_store(self, place: str) -> tuple[Path, Named]:
+        """What the store has, or, where it does not answer, what was worked on here."""
+        here = Path(folder_of(place))
+        try:
+            found = fetch(place, Path(self._scratch.enter_context(TemporaryDirectory(prefix="pmlm-compare-"))))
+        except (OSError, DataError) as error:
+            if not here.is_dir():
+                raise
+            warn(f"{redact(place)} does not answer ({in_a_line(error)}); what {here} has of it is read instead")
+            return here, partial(_by_address, place, here)
+        self._fetched.append(found)
+        return found.top, found.address
 
     def runs(self) -> list[Run]:
         """See `Source.runs`."""
         config = self._config
         found: dict[str, Run] = {}
-        for place in self._places:
-            for path in _run_folders(place.folder):
-                run = _read(path)
+        for folder, named in self._folders:
+            for path in _run_folders(folder):
+                run = _read(path, named)
                 if run is not None:
-                    run = place.as_named(run, path)
-                    found[run.id] = run
+                    found[run.id] = replace(run, model=named(path / MODEL) if self._has_model(path) else None)
         runs = list(found.values())
         if not any(run.stage in (FINETUNE, TRIAL) for run in runs):
             raise ConfigError(
-                f"there is no run of pmlm finetune or pmlm sweep in {', '.join(config.folders)}: runs are folders with "
-                f"{RUN_FILE} and {journal.FILE_NAME}"
+                f"there is no run of pmlm finetune or pmlm sweep in {redact(', '.join(config.folders))}: runs are "
+                f"folders with {RUN_FILE} and {journal.FILE_NAME}"
             )
         if not config.sweep:
             return runs
@@ -90,10 +95,13 @@ class FolderSource:
         if not chosen:
             sweeps = sorted({run.tags["sweep"] for run in runs if "sweep" in run.tags})
             raise ConfigError(
-                f"{', '.join(config.folders)} has no trial of sweep {', '.join(config.sweep)}; "
+                f"{redact(', '.join(config.folders))} has no trial of sweep {', '.join(config.sweep)}; "
                 f"sweeps: {', '.join(sweeps) or 'none'}"
             )
         return chosen
+
+    def _has_model(self, run: Path) -> bool:
+        return (run / MODEL).is_dir() or any(run / MODEL in found.models for found in self._fetched)
 
     def history(self, run: Run, figure: str) -> Curve:
         """See `Source.history`."""
@@ -104,14 +112,20 @@ class FolderSource:
     def paired(self, run: Run, split: str) -> dict[str, Any] | None:
         """See `Source.paired`; a damaged file is told and counts as none."""
         path = Path(run.folder or "") / "paired" / f"{split}.json"
+        store = next((each for each in self._fetched if path.is_relative_to(each.folder)), None)
+        where = str(path) if store is None else store.address(path)
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            return None
-        except (OSError, ValueError) as error:
-            warn(f"{path} cannot be read: {error}")
+            told = storage.read_if_there(where)
+            content = None if told is None else json.loads(told)
+        except (OSError, ValueError, DataError) as error:
+            warn(f"{redact(where)} cannot be read: {error}")
             return None
         return content if isinstance(content, dict) else None
+
+
+def _by_address(place: str, here: Path, path: Path) -> str:
+    """The address of a path in `here`, which stands for `place`; above it, the path itself."""
+    return join(place, *path.relative_to(here).parts) if path.is_relative_to(here) else str(path)
 
 
 def _run_folders(top: Path) -> Iterator[Path]:
@@ -122,8 +136,12 @@ def _run_folders(top: Path) -> Iterator[Path]:
             yield Path(folder)
 
 
-def _read(folder: Path) -> Run | None:
-    """The run of a folder; None for one of another stage, and, said aloud, for one that is damaged."""
+def _read(folder: Path, named: Named) -> Run | None:
+    """The run of a folder; None for one of another stage, and, said aloud, for one that is damaged.
+
+    Args:
+        named: what the user calls a path: for a run that MLflow never had, that is its id.
+    """
     metrics = costs(folder)
     times: list[float] = []
     for entry, _ in journal.read(folder / journal.FILE_NAME):
@@ -131,9 +149,10 @@ def _read(folder: Path) -> Run | None:
         times.append(entry.time)
     try:
         known = Record.load(folder)
-        run = untracked(folder) if known is None else _tracked(folder, known)
+        run = untracked(folder, named) if known is None else _tracked(folder, known, named)
     except (OSError, ValueError, DataError, KeyError, TypeError, AttributeError) as error:
-        warn(f"{folder} is left out: it cannot be read ({error})")
+        reason = str(error).replace(str(folder), named(folder))
+        warn(f"{redact(named(folder))} is left out: it cannot be read ({reason})")
         return None
     if run is None or run["tags"].get("stage") not in (FINETUNE, TRIAL, SWEEP):
         return None
@@ -141,15 +160,15 @@ def _read(folder: Path) -> Run | None:
     return Run(**run, metrics=metrics, start=start, end=end, folder=str(folder))
 
 
-def _tracked(folder: Path, known: Record) -> dict[str, Any]:
+def _tracked(folder: Path, known: Record, named: Named) -> dict[str, Any]:
     """Of a run that was meant for MLflow, what would be there."""
     above = known.parent_of(folder)
     parent = None if above is None else Record.load(above)
     return {
-        "id": known.run_id or str(folder),
+        "id": known.run_id or named(folder),
         "name": known.run_name,
         "params": dict(known.params),
         "tags": dict(known.tags),
         "status": known.status,
-        "parent": None if above is None else (parent and parent.run_id) or str(above),
+        "parent": None if above is None else (parent and parent.run_id) or named(above),
     }

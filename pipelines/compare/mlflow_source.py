@@ -4,7 +4,6 @@ import json
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 from pipelines.compare.config import CompareConfig
@@ -12,7 +11,7 @@ from pipelines.compare.runs import FINETUNE, SWEEP, TRIAL, Curve, Run, by_epoch
 from pipelines.console import say, warn
 from pipelines.finetune.rundir import MODEL
 from pipelines.run_folder import RUN_FILE
-from pipelines.run_place import named
+from pipelines.run_place import named_by
 from pipelines.tracking.delivery import PARENT_TAG, RUN_KEY_TAG
 from pipelines.tracking.record import Record
 from pipelines.tracking.redact import redact
@@ -215,7 +214,7 @@ def _model(folder: str | None, params: dict[str, str]) -> str | None:
     model = None if folder is None else Path(folder) / MODEL
     if model is None or not model.is_dir():
         return None
-    return named(SimpleNamespace(**{"output_dir": "", "upload_dir": None, **params}), model)
+    return named_by(params.get("output_dir", ""), params.get("upload_dir"), model)
 
 
 def _listed(names: list[str]) -> str:

@@ -1,5 +1,8 @@
 """`pmlm compare`: read the runs, find out what won and whether that is more than noise, and say so in three forms."""
 
+import shlex
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from pipelines.compare.comparison import Comparison, compare
@@ -24,7 +27,8 @@ def run(config: CompareConfig) -> None:
     check_output_dir(config.output_dir)
     if not (config.benchmark or config.sweep or config.experiment or config.runs or config.folders):
         say("comparing all runs that MLflow has; a benchmark (pmlm compare rte), --sweep or --runs narrows it")
-    comparisons = compare(_source(config), config)
+    with _source(config) as source:
+        comparisons = compare(source, config)
     for comparison in comparisons:
         show(comparison, config.group_by)
     output = Path(config.output_dir)
@@ -45,14 +49,17 @@ def run(config: CompareConfig) -> None:
         _next(comparison)
 
 
-def _source(config: CompareConfig) -> Source:
+@contextmanager
+def _source(config: CompareConfig) -> Iterator[Source]:
     if config.folders:
         from pipelines.compare.folder_source import FolderSource
 
-        return FolderSource(config)
-    from pipelines.compare.mlflow_source import MlflowSource
+        with closing(FolderSource(config)) as source:
+            yield source
+    else:
+        from pipelines.compare.mlflow_source import MlflowSource
 
-    return MlflowSource(config)
+        yield MlflowSource(config)
 
 
 def _next(comparison: Comparison) -> None:
@@ -63,4 +70,4 @@ def _next(comparison: Comparison) -> None:
     ordered = sorted(best.best.scored, key=lambda trial: -comparison.section.sign * (trial.score or 0.0))
     place = next(filter(None, (trial.run.model for trial in ordered)), None)
     if place is not None:
-        next_command(f"pmlm predict --model {place} --inputs FILES --output_dir outputs/predictions")
+        next_command(f"pmlm predict --model {shlex.quote(place)} --inputs FILES --output_dir outputs/predictions")

@@ -1,6 +1,7 @@
 """A run that was never meant for MLflow (tracking_uri "none"): what its own files say of it."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +9,10 @@ from pipelines.compare.runs import FINETUNE, SWEEP, TRIAL
 from pipelines.finetune.rundir import SCORES
 from pipelines.run_folder import RUN_FILE
 
-_TRIALS, _RESULT = "trials", "result.json"
+_TRIALS, RESULT, POINT, FAILURE, COST = "trials", "result.json", "point.json", "failure.json", "cost.json"
 
 
-def untracked(folder: Path) -> dict[str, Any] | None:
+def untracked(folder: Path, named: Callable[[Path], str] = str) -> dict[str, Any] | None:
     """Fields of a `Run`, metrics and times aside; None where it is neither a sweep nor part of one nor a fine-tuning.
 
     Raises:
@@ -21,7 +22,7 @@ def untracked(folder: Path) -> dict[str, Any] | None:
     identity = told.get("identity") or {}
     options = identity.get("options") or {}
     if "strategy" in options and "finetune.learning_rate" in options:
-        return _sweep(folder, options)
+        return _sweep(folder, options, named)
     if not {"learning_rate", "num_train_epochs"} <= options.keys() or "seed" not in told:
         return None
     result = _json(folder / SCORES) or {}
@@ -34,7 +35,7 @@ def untracked(folder: Path) -> dict[str, Any] | None:
     if "metric" in result:
         tags["metric"] = str(result["metric"])
     run: dict[str, Any] = {
-        "id": str(folder),
+        "id": named(folder),
         "name": f"{folder.parent.name}-seed-{told['seed']}",
         "params": {**{name: str(value) for name, value in options.items()}, "seed": str(told["seed"])},
         "tags": tags,
@@ -42,17 +43,17 @@ def untracked(folder: Path) -> dict[str, Any] | None:
         "parent": None,
     }
     if folder.parent.name == _TRIALS:
-        return _as_trial(folder, run)
+        return _as_trial(folder, run, named)
     return run
 
 
-def _as_trial(folder: Path, run: dict[str, Any]) -> dict[str, Any]:
+def _as_trial(folder: Path, run: dict[str, Any], named: Callable[[Path], str]) -> dict[str, Any]:
     """What the folders of a sweep add to a trial: SWEEP/BENCHMARK/trials/TRIAL."""
     benchmark = folder.parent.parent
     above = (_json(benchmark / RUN_FILE) or {}).get("identity", {}).get("options", {})
-    point, failure = _json(folder / "point.json") or {}, _json(folder / "failure.json")
+    point, failure = _json(folder / POINT) or {}, _json(folder / FAILURE)
     outcome = "failed" if failure else "finished" if run["status"] == "FINISHED" else ""
-    if not outcome and (benchmark / _RESULT).is_file():  # the sweep has ended, and this one had not
+    if not outcome and (benchmark / RESULT).is_file():  # the sweep has ended, and this one had not
         outcome = "stopped"
     tags = {
         "stage": TRIAL,
@@ -65,10 +66,10 @@ def _as_trial(folder: Path, run: dict[str, Any]) -> dict[str, Any]:
         "failure": str((failure or {}).get("message", "")),
     }
     run["tags"] |= {name: value for name, value in tags.items() if value}
-    return {**run, "name": folder.name, "parent": str(benchmark)}
+    return {**run, "name": folder.name, "parent": named(benchmark)}
 
 
-def _sweep(folder: Path, options: dict[str, Any]) -> dict[str, Any]:
+def _sweep(folder: Path, options: dict[str, Any], named: Callable[[Path], str]) -> dict[str, Any]:
     tags = {
         "stage": SWEEP,
         "benchmark": folder.name,
@@ -76,16 +77,16 @@ def _sweep(folder: Path, options: dict[str, Any]) -> dict[str, Any]:
         "strategy": str(options["strategy"]),
         "searched": json.dumps(list(options.get("searched") or ())),
     }
-    status = "FINISHED" if (folder / _RESULT).is_file() else "RUNNING"
+    status = "FINISHED" if (folder / RESULT).is_file() else "RUNNING"
     return {
-        "id": str(folder), "name": folder.parent.name, "params": {}, "tags": tags, "status": status, "parent": None
+        "id": named(folder), "name": folder.parent.name, "params": {}, "tags": tags, "status": status, "parent": None
     }  # fmt: skip
 
 
 def costs(folder: Path) -> dict[str, float]:
     """What a trial says that it has cost, as figures; empty where it says nothing."""
     try:
-        return {f"cost/{name}": float(value) for name, value in (_json(folder / "cost.json") or {}).items()}
+        return {f"cost/{name}": float(value) for name, value in (_json(folder / COST) or {}).items()}
     except (OSError, ValueError):
         return {}
 

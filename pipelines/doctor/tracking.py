@@ -50,7 +50,7 @@ def _way_out(failure: str) -> str:
     if "schema" in failure:
         return "Upgrade it by `mlflow db upgrade` with the store's address."
     if "Invalid Host header" in failure:
-        return "Start the server with `--allowed-hosts` and the name and port by which it is asked here (HOST:PORT)."
+        return "Start it with the name and port by which it is asked here (HOST:PORT) among its `--allowed-hosts`."
     return remedy(
         failure,
         "Start the server, or mend the address or the credentials (figures would wait in the run's folder for "

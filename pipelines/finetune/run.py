@@ -1,5 +1,6 @@
 """`pmlm finetune`: settle what is to run, refuse what cannot, train every seed, say what came."""
 
+import shlex
 import shutil
 import uuid
 from dataclasses import replace
@@ -181,4 +182,4 @@ def _conclude(job: Job, results: list[dict[str, Any]]) -> None:
     made("scores", named(job.config, job.run.path / SCORES))
     made("predictions", named(job.config, folder / PREDICTIONS))
     made("model" if len(results) == 1 else f"model of the best seed, {best['seed']}", model)
-    next_command(f"pmlm predict --model {model} --inputs FILES --output_dir outputs/predictions")
+    next_command(f"pmlm predict --model {shlex.quote(model)} --inputs FILES --output_dir outputs/predictions")

@@ -29,7 +29,8 @@ def estimate(job: Job) -> None:
     text_bytes = tokens = consumed = seconds = 0.0  # of what was read for the sample
     documents = rejects = 0
     example = ""
-    for piece in job.pieces[::step][:_SAMPLED_PIECES]:
+    sampled = job.pieces[::step][:_SAMPLED_PIECES]
+    for piece in sampled:
         characters = 0
         progress = ReadProgress()
         for found in read_documents(piece, job.options.fmt, progress):
@@ -52,7 +53,10 @@ def estimate(job: Job) -> None:
         consumed += _consumed(piece, progress)
     if not tokens or not consumed:
         why = f"the first of {rejects:,} rejects: {example}" if example else "it is empty"
-        raise DataError(f"the sampled part holds no document ({why}); check --input_format and --text_field")
+        raise DataError(
+            f"the sampled part, from {len(sampled)} of {counted(len(job.pieces), 'piece')}, holds no document ({why}); "
+            "check --input_format and --text_field"
+        )
     total = sum(piece.weight for piece in job.pieces)
     left = sum(job.pieces[number].weight for number in job.missing)
     all_tokens = total * tokens / consumed

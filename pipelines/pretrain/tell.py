@@ -1,5 +1,6 @@
 """What `pmlm pretrain` says before and after: what it is about to train, and where the result is."""
 
+import shlex
 import uuid
 from pathlib import Path
 from types import SimpleNamespace
@@ -72,7 +73,7 @@ def conclude(plan: WorkPlan, folder: Path) -> None:
         say(f"the lowest held-out loss is that of {named(plan.config, best)}")
     where = named(plan.config, folder)
     made("checkpoint", where)
-    next_command(f'pmlm fill --model {where} "The old [MASK] went into the house."')
+    next_command(f'pmlm fill --model {shlex.quote(where)} "The old [MASK] went into the house."')
 
 
 def _lead_to(folder: Path, link: Path) -> None:

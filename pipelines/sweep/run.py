@@ -1,6 +1,7 @@
 """`pmlm sweep`: settle every benchmark, encode once, search over Ray Tune, find the winners, register them."""
 
 import json
+import shlex
 import threading
 import time
 from collections.abc import Sequence
@@ -220,6 +221,6 @@ def _conclude(all_courses: Sequence[Course], results: dict[str, dict[str, Any]],
         if (folder / MODEL).is_dir():
             model = named(config, folder / MODEL)
             made("winner's model", model)
-            next_command(f"pmlm predict --model {model} --inputs FILES --output_dir outputs/predictions")
+            next_command(f"pmlm predict --model {shlex.quote(model)} --inputs FILES --output_dir outputs/predictions")
     if all_courses:
         next_command(f"pmlm compare --sweep {all_courses[0].run.path.parent.name}")

@@ -67,7 +67,8 @@ class SweepTracking:
         tags.pop("finetune_run")
         self._sinks[trial] = MlflowSink(
             folder, course.config.tracking_uri, job.config.experiment_name,
-            f"{in_words(point.params)}, seed {point.seed}", params_of(job), tags, parent=course.run.path,
+            f"{in_words(point.params)}, seed {point.seed}",
+            {**params_of(job), "upload_dir": course.config.upload_dir}, tags, parent=course.run.path,
         )  # fmt: skip
 
     def ship(self, trial: str, step: int) -> None:

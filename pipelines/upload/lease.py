@@ -10,6 +10,7 @@ its process is seen to be gone.
 import contextlib
 import json
 import os
+import socket
 import threading
 import time
 import uuid
@@ -38,16 +39,14 @@ def take(run: RunDir, home: str, command: str, say: Callable[[str], None]) -> No
         ConfigError: it lives.
         OSError, DataError: the store cannot be reached, or refuses.
     """
-    first, begun = _of_another(run, home), time.monotonic()
-    if first is not None and _has_ended(first):
-        first = None
+    first, begun = _living(run, home), time.monotonic()
     if first is not None:
         say(
             f"warning: {redact(home)} is in use by {first['by']}, or was when that was killed: waiting for up to "
             f"{_LOST_S / 60:g} minutes to see which; if you know that it has ended, delete "
             f"{redact(storage.join(home, NOTE))}"
         )
-    while first is not None and time.monotonic() - begun < _LOST_S and (there := _of_another(run, home)) is not None:
+    while first is not None and time.monotonic() - begun < _LOST_S and (there := _living(run, home)) is not None:
         if there != first:
             raise ConfigError(
                 f"{redact(home)} is in use by {there['by']}, which works on the same run in another folder: end it and "
@@ -101,15 +100,24 @@ def _of_another(run: RunDir, home: str) -> dict[str, object] | None:
 
 def _write(run: RunDir, home: str, command: str) -> None:
     note = {
-        **{"by": holder_named(command), "run_folder": _made(run), "word": uuid.uuid4().hex},
-        **{"pid": os.getpid(), "pids_of": _pids_of()},
+        "by": holder_named(command),
+        "run_folder": _made(run),
+        "word": uuid.uuid4().hex,
+        "pid": os.getpid(),
+        "pids_of": _pids_of(),
     }
     storage.write_bytes(storage.join(home, NOTE), json.dumps(note).encode())
     _held.add(home)
 
 
+def _living(run: RunDir, home: str) -> dict[str, object] | None:
+    """The note there, unless its process was one of this machine and is no more."""
+    there = _of_another(run, home)
+    return None if there is None or _has_ended(there) else there
+
+
 def _has_ended(note: dict[str, object]) -> bool:
-    """Whether the process that wrote a note was one of this machine and is no more; False where that cannot be told."""
+    """Whether a note's process is seen to be gone; False where that cannot be told."""
     pid = note.get("pid")
     if not isinstance(pid, int) or not _pids_of() or note.get("pids_of") != _pids_of():
         return False
@@ -117,16 +125,19 @@ def _has_ended(note: dict[str, object]) -> bool:
         os.kill(pid, 0)
     except ProcessLookupError:
         return True
-    except OSError:
+    except (OSError, OverflowError):
         return False
     return False
 
 
 def _pids_of() -> str:
-    """Where a process has its number: this start of the machine and, for containers, this namespace; "" if unknown."""
+    """Where a process has its number: this machine since its start and, for containers, this namespace; "" if unknown.
+
+    The name too: machines restored from one snapshot of memory have their start in common.
+    """
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-        return f"{boot} {os.readlink('/proc/self/ns/pid')}"
+        return f"{socket.gethostname()} {boot} {os.readlink('/proc/self/ns/pid')}"
     except OSError:
         return ""
 

@@ -1,19 +1,24 @@
 """Runs whose output_dir is an address of a real S3 server: worked on here, found there, gone on with from there."""
 
 import json
+import os
 import shutil
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import boto3
 import pytest
 from finetuning_data import make_checkpoint, options_for, write_reviews
 from sweeping_data import make_sweep
 
 from pipelines.compare.config import CompareConfig
+from pipelines.compare.fetched import fetch
 from pipelines.compare.folder_source import FolderSource
 from pipelines.compare.run import run as compare
+from pipelines.compare.runs import Run
 from pipelines.finetune.config import FinetuneConfig
 from pipelines.finetune.run import run as finetune
 from pipelines.predict.config import PredictConfig
@@ -44,6 +49,12 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name, seconds in (("_RENEW_S", 0.2), ("_LOST_S", 1.0), ("_LOOK_S", 0.1)):
         monkeypatch.setattr(lease, name, seconds)
     return tmp_path / "cache"
+
+
+def runs_of(config: CompareConfig) -> list[Run]:
+    """What is compared, but for the folders in which it was read."""
+    with closing(FolderSource(config)) as source:
+        return [replace(run, folder=None) for run in source.runs()]
 
 
 def told(capsys: pytest.CaptureFixture[str]) -> str:
@@ -128,7 +139,12 @@ def test_a_run_is_not_called_done_before_it_is_there(
 
 
 def test_finetuning_is_found_there_and_compared(
-    tmp_path: Path, sample_tokenizer_dir: str, bucket: str, machine: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    sample_tokenizer_dir: str,
+    bucket: str,
+    machine: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ):
     model = make_checkpoint(tmp_path / "final", sample_tokenizer_dir)
     place = f"{bucket}/{tmp_path.name}"
@@ -144,22 +160,43 @@ def test_finetuning_is_found_there_and_compared(
     predict(PredictConfig(model=f"{place}/run/seed-0/model", inputs=[inputs], output_dir=str(tmp_path / "predicted")))
     assert any((tmp_path / "predicted").glob("*.jsonl"))
     comparing = CompareConfig(folders=[f"{place}/run"])
-    (here,) = FolderSource(comparing).runs()
-    assert here.model == f"{place}/run/seed-0/model"
+    with monkeypatch.context() as away:
+        away.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+        with closing(FolderSource(comparing)) as source:
+            (here,) = source.runs()
+            assert source.paired(here, "dev")
+    assert "does not answer" in told(capsys)
     shutil.rmtree(machine)
-    source = FolderSource(comparing)
-    (there,) = source.runs()
-    assert replace(there, folder=here.folder) == here
-    assert (here.params["task"], here.tags["stage"]) == ("classification", "finetune")
-    figure = next(name for name in there.metrics if name.startswith("eval/"))
-    assert source.history(there, figure.removeprefix("eval/"))
-    assert source.paired(there, "dev")
+    with closing(FolderSource(comparing)) as source:
+        (there,) = source.runs()
+        assert replace(there, folder=here.folder) == here
+        figure = next(name for name in there.metrics if name.startswith("eval/"))
+        assert source.history(there, figure.removeprefix("eval/"))
+        assert source.paired(there, "dev")
+    assert (there.id, there.model) == (f"{place}/run/seed-0", f"{place}/run/seed-0/model")
+    assert (there.params["task"], there.tags["stage"]) == ("classification", "finetune")
+    assert there.folder is not None
+    assert not Path(there.folder).exists()
     compare(replace(comparing, output_dir=str(tmp_path / "compared")))
     assert f"next: pmlm predict --model {place}/run/seed-0/model " in told(capsys)
     with pytest.raises(ConfigError, match=r"there is nothing at .*/nowhere"):
         FolderSource(CompareConfig(folders=[f"{place}/nowhere"]))
     finetune(config)
     assert "seed 0 is finished: it was trained and scored before" in told(capsys)
+
+
+def test_a_store_does_not_choose_where_what_is_read_of_it_lies(
+    bucket: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    client = boto3.client("s3", endpoint_url=os.environ["AWS_ENDPOINT_URL"])
+    hostile = ("../../../out/run.json", "a?endpoint_override=127.0.0.1:9&scheme=http/run.json", "//tmp/run.json")
+    for name in ("run/run.json", "run/model/run.json", "corpus.jsonl", *hostile):
+        client.put_object(Bucket=bucket.removeprefix("s3://"), Key=f"hostile/{name}", Body=b"{}")
+    found = fetch(f"{bucket}/hostile", tmp_path / "in" / "a" / "folder")
+    made = [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()]
+    assert made == ["in/a/folder/hostile/run/run.json"]
+    assert found.models == {found.top / "run" / "model"}
+    assert "3 files passed over" in told(capsys)
 
 
 @pytest.mark.slow
@@ -179,11 +216,17 @@ def test_a_sweep_is_found_there_and_compared(
     assert f"made result: {place}/sweep/reviews/result.json" in said
     winner = json.loads(storage.read_bytes(f"{place}/sweep/reviews/result.json"))["winner"]["trial"]
     comparing = CompareConfig(folders=[f"{place}/sweep"], sweep=["sweep"])
-    here = FolderSource(comparing).runs()
-    monkeypatch.setenv("PMLM_CACHE", str(tmp_path / "another machine"))
-    there = FolderSource(comparing).runs()
+    there = runs_of(comparing)
     assert [run.stage for run in there] == ["sweep", "sweep-trial", "sweep-trial"]
-    assert [replace(run, folder=None) for run in there] == [replace(run, folder=None) for run in here]
-    model = f"{place}/sweep/reviews/trials/{winner}/model"
+    (best,) = [run for run in there if winner in (run.model or "")]
+    trials = f"{place}/sweep/reviews/trials"
+    assert runs_of(replace(comparing, folders=[trials])) == there[1:]
+    assert runs_of(replace(comparing, folders=[f"{trials}/{winner}"])) == [best]
+    model = f"{trials}/{winner}/model"
+    assert best.model == model
     assert f"made winner's model: {model}" in said
     assert "model.safetensors" in storage.names_in(model)
+    shutil.rmtree(tmp_path / "cache")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    with pytest.raises(OSError, match="cannot be listed"):
+        runs_of(comparing)
