@@ -60,14 +60,15 @@ def fetch(address: str, folder: Path) -> Fetched:
     path, query = split_query(address)
     scheme, _, inside = path.partition("://")
     bucket, *parts = PurePosixPath(inside).parts
-    plain = [name for name in there if leads_outside([name]) is None]
-    models = {PurePosixPath(name).parent for name in plain if PurePosixPath(name).parent.name == MODEL}
     top = folder.joinpath(*parts)
-    found = Fetched(with_query(f"{scheme}://{bucket}", query), folder, top, frozenset(top / each for each in models))
-    wanted = [name for name in plain if name.rpartition("/")[2] in _READ and MODEL not in name.split("/")]
-    if len(plain) < len(there):
-        no_runs = counted(len(there) - len(plain), "file")
-        warn(f"{redact(address)}: {no_runs} passed over, whose names cannot be those of a run")
+    holding = {PurePosixPath(name).parent for name in there if leads_outside([name]) is None}
+    models = frozenset(top / each for each in holding if each.name == MODEL)
+    found = Fetched(with_query(f"{scheme}://{bucket}", query), folder, top, models)
+    of_runs = [name for name in there if name.rpartition("/")[2] in _READ and MODEL not in name.split("/")]
+    wanted = [name for name in of_runs if leads_outside([name]) is None]
+    if len(wanted) < len(of_runs):
+        others = counted(len(of_runs) - len(wanted), "file")
+        warn(f"{redact(address)}: {others} passed over, whose names cannot be those of a run")
     megabytes = sum(there[name] for name in wanted) / 1e6
     say(f"reading {counted(len(wanted), 'file')} ({megabytes:.1f} MB) at {redact(address)}")
     above = [found.top.parents[up] / name for up in range(min(_ABOVE, len(parts))) for name in _OF_THE_WHOLE]
