@@ -62,14 +62,14 @@ class FolderSource:
         return Path(place).absolute(), str
 
     def _in_store(self, place: str) -> tuple[Path, Named]:
-        """What the store has, or, where it does not answer, what was worked on here."""
+        """What the store has; where it does not answer, or has nothing yet, what was worked on here."""
         here = Path(folder_of(place))
         try:
             found = fetch(place, Path(self._scratch.enter_context(TemporaryDirectory(prefix="pmlm-compare-"))))
-        except (OSError, DataError) as error:
+        except (OSError, DataError, ConfigError) as error:
             if not here.is_dir():
                 raise
-            warn(f"{redact(place)} does not answer ({in_a_line(error)}); what {here} has of it is read instead")
+            warn(f"{in_a_line(error)}; what {here} has of {redact(place)} is read instead")
             return here, partial(_by_address, place, here)
         self._fetched.append(found)
         return found.top, found.address
@@ -163,6 +163,7 @@ def _read(folder: Path, named: Named) -> Run | None:
 def _tracked(folder: Path, known: Record, named: Named) -> dict[str, Any]:
     """Of a run that was meant for MLflow, what would be there."""
     above = known.parent_of(folder)
+    above_named = None if above is None else named(above)  # of a fetched run it must be in the store too
     parent = None if above is None else Record.load(above)
     return {
         "id": known.run_id or named(folder),
@@ -170,5 +171,5 @@ def _tracked(folder: Path, known: Record, named: Named) -> dict[str, Any]:
         "params": dict(known.params),
         "tags": dict(known.tags),
         "status": known.status,
-        "parent": None if above is None else (parent and parent.run_id) or named(above),
+        "parent": (parent and parent.run_id) or above_named,
     }

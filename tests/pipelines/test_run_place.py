@@ -165,7 +165,7 @@ def test_finetuning_is_found_there_and_compared(
         with closing(FolderSource(comparing)) as source:
             (here,) = source.runs()
             assert source.paired(here, "dev")
-    assert "does not answer" in told(capsys)
+    assert f"cache/runs/{work_folder(place).name}/run has of {place}/run is read instead" in told(capsys)
     shutil.rmtree(machine)
     with closing(FolderSource(comparing)) as source:
         (there,) = source.runs()
