@@ -6,7 +6,6 @@ the content of the whole package.
 """
 
 import contextlib
-import hashlib
 import shutil
 import tempfile
 import threading
@@ -18,6 +17,7 @@ from typing import Any
 import numba
 
 from pmlm_core.addresses import cache_folder
+from pmlm_core.sources import fingerprint
 
 _ROOT = Path(__file__).parent
 _VERSIONS_KEPT = 20
@@ -39,9 +39,8 @@ def njit(**options: Any) -> Callable[[Callable[..., Any]], Any]:
             given = numba.config.CACHE_DIR  # type: ignore[attr-defined]
             numba.config.CACHE_DIR = folder  # type: ignore[attr-defined]
             try:
-                return numba.njit(cache=True, **options)(
-                    loop
-                )  # where to keep it is settled here, not at the first call
+                # Where to keep it is settled here, not at the first call.
+                return numba.njit(cache=True, **options)(loop)
             finally:
                 numba.config.CACHE_DIR = given  # type: ignore[attr-defined]
 
@@ -56,23 +55,18 @@ def _folder() -> str | None:
     for place in places if _DIGEST else ():
         folder = place / f"loops-{_DIGEST}"
         with contextlib.suppress(OSError):
-            folder.mkdir(parents=True, exist_ok=True)
+            if not folder.is_dir():
+                folder.mkdir(parents=True, exist_ok=True)  # another process may make it too
+                _clear(place)
             tempfile.TemporaryFile(dir=folder).close()
-            others = sorted(place.glob("loops-*"), key=lambda each: each.stat().st_mtime)
-            for old in others[:-_VERSIONS_KEPT]:
-                shutil.rmtree(old, ignore_errors=True)
             return str(folder)
     return None
 
 
-def _digest() -> str:
-    """Of the package's content; "" where it cannot be read as files, as in an archive."""
-    contents = hashlib.sha256()
-    found = sorted(_ROOT.rglob("*.py"))
-    for file in found:
-        with contextlib.suppress(OSError):  # an editor's draft, gone again
-            contents.update(f"{file.relative_to(_ROOT)}\n".encode() + hashlib.sha256(file.read_bytes()).digest())
-    return contents.hexdigest()[:16] if found else ""
+def _clear(place: Path) -> None:
+    for old in sorted(place.glob("loops-*"), key=lambda each: each.stat().st_mtime)[:-_VERSIONS_KEPT]:
+        shutil.rmtree(old, ignore_errors=True)
 
 
-_DIGEST = _digest()  # now, not when a loop is met: what was imported by then may have been edited meanwhile
+# Now, not when a loop is met: what was imported by then may have been edited meanwhile.
+_DIGEST = fingerprint(_ROOT)[:16]

@@ -33,7 +33,7 @@ def package(tmp_path):
     """A package of our name whose one loop calls a function and names a constant of another file."""
     package = tmp_path / "pmlm_core"
     package.mkdir()
-    for name in ("__init__.py", "addresses.py", "jit.py"):
+    for name in ("__init__.py", "addresses.py", "jit.py", "sources.py"):
         shutil.copy(SOURCE / name, package)
     (package / "loop.py").write_text(LOOP)
     (package / "called.py").write_text(CALLED.format(step=1, factor=10))

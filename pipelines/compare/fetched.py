@@ -4,10 +4,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from pipelines.compare.untracked import COST, FAILURE, POINT, RESULT
 from pipelines.console import counted, say, warn
 from pipelines.finetune.rundir import MODEL, SCORES
 from pipelines.run_folder import RUN_FILE
+from pipelines.sweep.course import RESULT
+from pipelines.sweep.trials import COST, FAILURE, POINT
 from pipelines.tracking.journal import FILE_NAME as JOURNAL
 from pipelines.tracking.record import FILE_NAME as MLFLOW_RECORD
 from pipelines.tracking.redact import redact

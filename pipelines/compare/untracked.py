@@ -8,8 +8,8 @@ from typing import Any
 from pipelines.compare.runs import FINETUNE, SWEEP, TRIAL
 from pipelines.finetune.rundir import SCORES
 from pipelines.run_folder import RUN_FILE
-
-_TRIALS, RESULT, POINT, FAILURE, COST = "trials", "result.json", "point.json", "failure.json", "cost.json"
+from pipelines.sweep.course import RESULT, TRIALS
+from pipelines.sweep.trials import COST, FAILURE, POINT
 
 
 def untracked(folder: Path, named: Callable[[Path], str] = str) -> dict[str, Any] | None:
@@ -42,7 +42,7 @@ def untracked(folder: Path, named: Callable[[Path], str] = str) -> dict[str, Any
         "status": "FINISHED" if result else "RUNNING",
         "parent": None,
     }
-    if folder.parent.name == _TRIALS:
+    if folder.parent.name == TRIALS:
         return _as_trial(folder, run, named)
     return run
 

@@ -1,6 +1,5 @@
 """What a machine tells about itself; runs on every node, so it takes nothing but the standard library."""
 
-import hashlib
 import importlib.metadata
 import os
 import platform
@@ -15,6 +14,7 @@ import pmlm_core
 from pipelines.cluster import available_cpus
 from pipelines.doctor.gpus import Gpus, look_at_gpus
 from pipelines.doctor.links import addresses_of, interfaces
+from pmlm_core.sources import fingerprint
 
 PACKAGES = ("torch", "ray", "pyarrow", "transformers", "sentencepiece", "numpy", "numba")
 _WATCHED = (
@@ -93,11 +93,7 @@ def report(*, ask_gpus: bool, in_ray: bool, timeout: float) -> Machine:
 
 def code_fingerprint() -> str:
     """Of all Python files of pmlm as they lie here, changes that are in no commit included."""
-    root, digest = _code_root(), hashlib.sha256()
-    for package in ("pmlm_core", "pipelines", "tune_spaces"):
-        for path in sorted((root / package).rglob("*.py")):
-            digest.update(f"{path.relative_to(root)}\0".encode() + path.read_bytes() + b"\0")
-    return digest.hexdigest()[:12]
+    return fingerprint(*(_code_root() / package for package in ("pmlm_core", "pipelines", "tune_spaces")))[:12]
 
 
 def _code_root() -> Path:

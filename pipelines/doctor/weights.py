@@ -84,4 +84,5 @@ def of_predict(config: PredictConfig) -> Weight | None:
 
 def _saved(model: str) -> dict[str, Any] | None:
     path = storage.join(model, "config.json")
-    return json.loads(storage.read_bytes(path)) if model and storage.exists(path) else None
+    told = storage.read_if_there(path) if model else None
+    return None if told is None else json.loads(told)

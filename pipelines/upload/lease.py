@@ -126,7 +126,7 @@ def _has_ended(note: dict[str, object]) -> bool:
     except ProcessLookupError:
         return True
     except (OSError, OverflowError):
-        return False
+        pass
     return False
 
 

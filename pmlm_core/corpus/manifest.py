@@ -156,9 +156,10 @@ class Manifest:
             DataError: there is none (preprocessing has not finished there), or it cannot be used.
         """
         where = storage.join(folder, MANIFEST)
-        if not storage.exists(where):
+        content = storage.read_if_there(where)
+        if content is None:
             raise NotThereError(
                 f"{folder} holds no {MANIFEST}, so no finished blocks; run `pmlm preprocess` with this output_dir "
                 "(it does only what is missing)."
             )
-        return cls.from_json(storage.read_bytes(where), where)
+        return cls.from_json(content, where)
