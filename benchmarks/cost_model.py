@@ -21,7 +21,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from loading import IDS, VIEWS, write_blocks
 from pretrain_step import ADAM, batch_of
-from race import best, race
+from race import race
 from report import Report, options
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -138,7 +138,7 @@ def step_times(rounds: int) -> list[Row]:
     cases = (("tiny", 8), ("mini", 8), ("mini", 4), ("small", 8))
     # In turns, so that what else the machine does falls on all of them.
     samples = race({f"{name} {rows}": _step(name, rows) for name, rows in cases}, rounds, warm_up=True)
-    seconds = {case: best(samples)[f"{case[0]} {case[1]}"] for case in cases}
+    seconds = {case: min(samples[f"{case[0]} {case[1]}"]) for case in cases}
     found = []
     for known, wanted in ((("tiny", 8), ("mini", 8)), (("mini", 4), ("mini", 8)), (("mini", 8), ("small", 8))):
         predicted = seconds[known] * operations(*wanted) / operations(*known)

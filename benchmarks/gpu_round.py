@@ -41,10 +41,13 @@ def tasks(preset: str, rows: int) -> list[Task]:
         return Task(f"{name} {save or ''}".strip(), seconds, (f"benchmarks/{name}.py", *words, *kept))
 
     kernels = ("tests/model/test_gpu.py", "tests/model/test_attention_tiled.py", "-k", "not compile_for")
-    fastest = ("--compiled", "--only", "pmlm AE+PAR, compiled, graphs", "BERT", "BERT, compiled")
+    graphs = (", padded, compiled, graphs", ", slots, padded, compiled, graphs")
+    peers = ("BERT", "BERT, padded", "BERT, padded, compiled", *(f"BERT{form}" for form in graphs))
+    fastest = ("--compiled", "--rounds", "20", "--only", "pmlm AE+PAR, compiled, graphs", *peers)
+    objectives = ("pmlm AE+PAR", "pmlm AE", "pmlm AE+PAR, compiled", "pmlm AE, compiled, graphs")
     return [
         Task("tests", 90, ("-m", "pytest", "-q", *kernels)),
-        benchmark("pretrain_step", 180, *size, "--compiled"),
+        benchmark("pretrain_step", 180, *size, *fastest, *objectives),
         benchmark("attention", 60, "--rows", str(rows), "--dropout", "0.1"),
         benchmark("pretrain_step", 90, *size, "--dropout", "0", *fastest, save="no-dropout"),
         benchmark("loading", 60, "--preset", preset, "--batch", str(rows), "--steps", "30", save="gpu"),

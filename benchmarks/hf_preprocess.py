@@ -68,13 +68,13 @@ def _run(model: bytes, files: list[str], builder: str, workers: int, max_length:
     datasets.disable_progress_bars()
     transformers.logging.set_verbosity_error()  # a book is longer than a model, and it says so
     tokenizer = fast_tokenizer(model)
-    processes = min(workers, len(files))
-    loaded = datasets.load_dataset(builder, data_files=files, split="train", cache_dir=out, num_proc=processes)
+    loaders = min(workers, len(files))  # a file is read by one
+    loaded = datasets.load_dataset(builder, data_files=files, split="train", cache_dir=out, num_proc=loaders)
     windows = loaded.map(
         partial(_windows, tokenizer=tokenizer, max_length=max_length),
         batched=True,
         batch_size=_BOOKS,
-        num_proc=processes,
+        num_proc=workers,
         remove_columns=loaded.column_names,
     )
     collator = transformers.DataCollatorForLanguageModeling(tokenizer, mlm_probability=0.15, return_tensors="np")
@@ -82,7 +82,7 @@ def _run(model: bytes, files: list[str], builder: str, workers: int, max_length:
         partial(_mask, collator=collator),
         batched=True,
         batch_size=_WINDOWS,
-        num_proc=processes,
+        num_proc=workers,
         remove_columns=windows.column_names,
     )
 

@@ -19,7 +19,7 @@ from random import Random
 import numpy as np
 import sentencepiece
 import zstandard
-from race import best, race
+from race import race
 from rich.console import Console
 from rich.table import Table
 
@@ -50,7 +50,7 @@ def sample(megabytes: float) -> list[str]:
 
 def timed(work: Callable[[], object], repeats: int = 3) -> float:
     """Least processor seconds of a few runs."""
-    return best(race({"": work}, repeats))[""]
+    return min(race({"": work}, repeats)[""])
 
 
 def main() -> None:

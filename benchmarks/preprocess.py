@@ -3,13 +3,14 @@
     python benchmarks/preprocess.py --tokenizer FOLDER [--input 'FILES' ...] [--workers 2] [--peer]
 
 1. One core: reading, tokenizing, packing, masking and writing shards against `SentencePieceProcessor.encode` of the
-   same texts, in CPU seconds of this process, interleaved, best of the rounds.
+   same texts, in CPU seconds of this process, interleaved, medians of the rounds.
 2. The same pieces through Ray (`pmlm preprocess`'s own path, Ray's start and end included) and through a pool of as
    many plain processes, in wall time, taking turns. One piece of a few kilobytes gives what each way costs before any
    work. With `--peer` the same files from text to masked Arrow by `datasets.map` with as many processes
    (`hf_preprocess.py`); it makes one masked copy, ours `--views`. It needs `pip install -e .[bench]`.
 """
 
+import statistics
 import tempfile
 import time
 from collections.abc import Callable
@@ -19,8 +20,7 @@ from pathlib import Path
 import sentencepiece as spm
 from memory import Memory
 from preprocess_ways import Setting, folder, through_peer, through_processes, through_ray, tiny_piece
-from race import Ratio, Samples, race
-from race import best as least
+from race import Ratio, Samples, medians, race
 from report import Report, options
 
 from pipelines.cluster import available_cpus
@@ -110,9 +110,9 @@ def one_core(setting: Setting, pieces: list[Piece], limit: float, rounds: int) -
     first = next(iter(ways))
     rows = [
         (name, f"{size / 1e6 / seconds:.1f}", str(Ratio.of(samples, first, name)))
-        for name, seconds in least(samples).items()
+        for name, seconds in medians(samples).items()
     ]
-    title = f"one core: {len(texts):,} documents, {size / 1e6:.1f} MB, CPU time, best of {rounds}"
+    title = f"one core: {len(texts):,} documents, {size / 1e6:.1f} MB, CPU time, medians of {rounds} rounds"
     setting.report.table(title, ("way", "MB/s", "times as fast as the first"), rows)
 
 
@@ -137,24 +137,24 @@ def side_by_side(setting: Setting, pieces: list[Piece], turns: int, *, peer: boo
     for size in loads:
         contestants = {way: partial(once, size, way) for way in ways if size != "quarter" or way != PEER}
         samples[size] = race(contestants, turns, clock=time.monotonic)
-    best = {size: least(taken) for size, taken in samples.items()}
+    typical = {size: medians(taken) for size, taken in samples.items()}
     rows = []
     for way in ways:
-        sizes = [size for size in ("quarter", "all") if way in best[size]]
+        sizes = [size for size in ("quarter", "all") if way in typical[size]]
         rows.append(
             (
                 way,
-                *(f"{best[size][way]:.1f}" if way in best[size] else "" for size in loads),
-                f"{text_bytes / 1e6 / best['all'][way] / setting.workers:.1f}",
+                *(f"{typical[size][way]:.1f}" if way in typical[size] else "" for size in loads),
+                f"{text_bytes / 1e6 / typical['all'][way]:.1f}",
                 " / ".join(f"{peaks[size, way][1] / 1e6:.0f}" for size in sizes if peaks[size, way][1]),
                 " / ".join(f"{peaks[size, way][0] / 1e6:.0f}" for size in sizes),
             )
         )
     setting.report.table(
-        f"{setting.workers} workers: {len(pieces)} pieces, {text_bytes / 1e6:.1f} MB, wall time, best of {turns}; "
+        f"{setting.workers} workers: {len(pieces)} pieces, {text_bytes / 1e6:.1f} MB, wall time, medians of {turns}; "
         "memory on a quarter / on all",
         (
-            *("way", "before any work, s", "quarter, s", "all, s", "MB/s a core"),
+            *("way", "before any work, s", "quarter, s", "all, s", "MB/s in all"),
             *("largest worker, MB", "all processes, MB"),
         ),
         rows,
@@ -164,7 +164,7 @@ def side_by_side(setting: Setting, pieces: list[Piece], turns: int, *, peer: boo
 
 def conclude(setting: Setting, samples: dict[str, Samples]) -> None:
     """What Ray adds, and how the peer stands."""
-    started = {way: min(seconds) for way, seconds in samples["tiny"].items()}
+    started = {way: statistics.median(seconds) for way, seconds in samples["tiny"].items()}
     work = {way: [s - started[way] for s in seconds] for way, seconds in samples["all"].items()}
     setting.report.note(
         f"Ray adds {started[RAY] - started[PROCESSES]:.1f} s fixed, and takes {Ratio.of(work, RAY, PROCESSES)} times "

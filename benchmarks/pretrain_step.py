@@ -4,9 +4,11 @@
 
 Ours is the product's own training step (loss, backward, gradient norm, fused AdamW) for two objectives in one pass and
 for AE alone. The peer is `BertForMaskedLM` with SDPA as it comes, with fused AdamW: forward, backward, update. "slots"
-is the peer with its output layer on the masked slots only, which its own code does not do; "compiled" is with
-`torch.compile`: of ours the parts around attention, as the recipes' `torch_compile` has it, of the peer all of it;
-"graphs" is with CUDA graphs, as the recipes' `cuda_graphs` has it.
+is the peer with its output layer on the masked slots only, which its own code does not do; "padded" (on a GPU) is the
+peer with a vocabulary rounded up to a multiple of 64, as our output layer rounds it by itself, for other sizes miss the
+chip's fast products; "compiled" is with `torch.compile`: of ours the parts around attention, as the recipes'
+`torch_compile` has it, of the peer all of it; "graphs" is with CUDA graphs, as the recipes' `cuda_graphs` has it, of
+the peer by `torch.compile`'s mode "reduce-overhead".
 Tokens are source tokens: the appended part and the slots are extra work.
 
 On a CPU, processor time of one thread by default; on a GPU, wall time, the memory at its peak, and with `--profile` the
@@ -19,12 +21,13 @@ import statistics
 import time
 from collections.abc import Callable
 from functools import partial
+from itertools import product
 from pathlib import Path
 from sys import path
 
 import torch
 from kernels import by_kernel
-from race import Ratio, best, race
+from race import Ratio, Samples, medians, race
 from report import Report, options
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
@@ -90,13 +93,10 @@ def ours(
     )
 
 
-def bert(
-    name: str, args: argparse.Namespace, batch: dict[str, Tensor], precision: Precision, *, slots: bool, compiled: bool
-) -> Step:
+def bert(name: str, args: argparse.Namespace, batch: dict[str, Tensor], precision: Precision, form: str) -> Step:
     """The peer's step."""
-    config = BertConfig(
-        vocab_size=args.vocab, attn_implementation="sdpa", **dropouts(args.dropout), **vars(preset(name))
-    )
+    vocab = -(-args.vocab // 64) * 64 if "padded" in form else args.vocab
+    config = BertConfig(vocab_size=vocab, attn_implementation="sdpa", **dropouts(args.dropout), **vars(preset(name)))
     model = BertForMaskedLM(config).to(precision.device).train()
     optimizer = build_adamw(model, **ADAM)
     used = batch["labels"] != -100
@@ -107,14 +107,17 @@ def bert(
     inputs = {"input_ids": batch["input_ids"], "token_type_ids": batch["token_type_ids"]}
 
     def loss() -> Tensor:
-        if not slots:
+        if "slots" not in form:
             return model(**inputs, labels=labels).loss
         states = model.bert(**inputs).last_hidden_state
         return torch.nn.functional.cross_entropy(model.cls(states[rows, positions]), slot_labels)
 
-    forward = torch.compile(loss) if compiled else loss
+    forward = loss
+    if "compiled" in form:
+        forward = torch.compile(loss, mode="reduce-overhead" if "graphs" in form else None)
 
     def step() -> None:
+        torch.compiler.cudagraph_mark_step_begin()
         with precision.autocast():
             value = forward()
         value.backward()
@@ -190,15 +193,13 @@ def contestants(
     name: str, args: argparse.Namespace, batch: dict[str, Tensor], precision: Precision
 ) -> dict[str, Callable[[], Step]]:
     """What makes each step, by name."""
-    forms = ["", ", compiled"] if args.compiled else [""]
+    on_gpu = args.device == "cuda"
+    forms = ["", *[", compiled"] * args.compiled, *[", compiled, graphs"] * (args.compiled and on_gpu)]
     made: dict[str, Callable[[], Step]] = {}
-    for objective in ("AE+PAR", "AE"):
-        for form in [*forms, *([", compiled, graphs"] if args.compiled and args.device == "cuda" else [])]:
-            made[f"pmlm {objective}{form}"] = partial(ours, objective, name, args, batch, precision, form)
-    for form in forms:
-        how = {"compiled": form != ""}
-        made[f"BERT{form}"] = partial(bert, name, args, batch, precision, slots=False, **how)
-        made[f"BERT, slots{form}"] = partial(bert, name, args, batch, precision, slots=True, **how)
+    for objective, form in product(("AE+PAR", "AE"), forms):
+        made[f"pmlm {objective}{form}"] = partial(ours, objective, name, args, batch, precision, form)
+    for slots, padded, form in product(("", ", slots"), ("", ", padded") if on_gpu else ("",), forms):
+        made[f"BERT{slots}{padded}{form}"] = partial(bert, name, args, batch, precision, slots + padded + form)
     return made
 
 
@@ -234,10 +235,10 @@ def compare(report: Report, name: str, rows: int, args: argparse.Namespace, prec
 
     racers = {n: waited(step) for n, step in steps.items()} if on_gpu else steps
     samples = race(racers, args.rounds, time.perf_counter if on_gpu else time.process_time, warm_up=True)
-    seconds, tokens = best(samples), rows * args.length
+    seconds, tokens = medians(samples), rows * args.length
     report.table(
         f"{name}, {rows} x {args.length}, vocabulary {args.vocab}, {args.precision}, dropout {args.dropout}, "
-        f"best of {args.rounds}; ratios: median (least-largest)",
+        f"medians of {args.rounds} rounds (least-largest)",
         ("step", "ms", "source tokens/s", "TFLOP", "% of peak", "GB", "tokens/s beside BERT"),
         [
             (
@@ -252,16 +253,23 @@ def compare(report: Report, name: str, rows: int, args: argparse.Namespace, prec
             for n, s in seconds.items()
         ],
     )
-    if args.only:
-        return
-    counted = work["pmlm AE+PAR"] / work["pmlm AE"]
-    for form in [contestant.removeprefix("pmlm AE+PAR") for contestant in steps if "AE+PAR" in contestant]:
-        both, theirs = f"pmlm AE+PAR{form}", form.removesuffix(", graphs")
-        report.note(
-            f"{name}{form}: AE+PAR takes {Ratio.of(samples, both, f'pmlm AE{form}')} of AE's time; its products count "
-            f"{counted:.2f} of AE's. Tokens/s beside 'BERT{theirs}': {Ratio.of(samples, f'BERT{theirs}', both)}; "
-            f"beside 'BERT, slots{theirs}': {Ratio.of(samples, f'BERT, slots{theirs}', both)}."
-        )
+    beside(report, name, samples, work)
+
+
+def beside(report: Report, name: str, samples: Samples, work: dict[str, int]) -> None:
+    """Our steps beside every form of the peer's, and both objectives beside one."""
+    both = [contestant for contestant in samples if contestant.startswith("pmlm AE+PAR")]
+    peers = [contestant for contestant in samples if contestant.startswith("BERT")]
+    if both and peers:
+        rows = [(peer, *(Ratio.of(samples, peer, contestant) for contestant in both)) for peer in peers]
+        report.table(f"{name}: source tokens/s beside each form of the peer", ("peer", *both), rows)
+    for contestant in both:
+        one = contestant.replace("AE+PAR", "AE")
+        if one in samples:
+            report.note(
+                f"{name}: '{contestant}' takes {Ratio.of(samples, contestant, one)} of the time of '{one}'; its "
+                f"products count {work[contestant] / work[one]:.2f} of AE's."
+            )
 
 
 if __name__ == "__main__":

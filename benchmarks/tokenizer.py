@@ -2,14 +2,14 @@
 
     python benchmarks/tokenizer.py [--text 'FILES' ...] [--tokenizer FOLDER] [--megabytes 20]
 
-Times are CPU seconds of this process, the best of interleaved rounds, so that a busy machine disturbs the ratio little.
+Times are CPU seconds of this process, the median of rounds in which the ways take turns.
 """
 
 import argparse
 from collections.abc import Callable
 
 import sentencepiece as spm
-from race import race
+from race import Ratio, medians, race
 from rich.console import Console
 from rich.table import Table
 
@@ -69,13 +69,12 @@ def compare(name: str, tokenizer: TextTokenizer, documents: list[str]) -> None:
             "sentencepiece, whole documents, arrays": lambda: raw.encode(documents, out_type="numpy", num_threads=1),
             **ways,
         }
-    best = race(ways, ROUNDS)
+    samples = race(ways, ROUNDS, warm_up=True)
     table = Table(title=f"{name}: {len(documents):,} documents, {megabytes:.1f} MB, {tokenizer.vocab_size:,} pieces")
-    for column in ("way", "MB/s a core", "ratio to the first"):
+    for column in ("way", "MB/s a core", "times as fast as the first"):
         table.add_column(column, justify="left" if column == "way" else "right")
-    first = next(iter(best.values()))
-    for way, seconds in best.items():
-        table.add_row(way, f"{megabytes / seconds:.1f}", f"{first / seconds:.2f}")
+    for way, seconds in medians(samples).items():
+        table.add_row(way, f"{megabytes / seconds:.1f}", str(Ratio.of(samples, next(iter(ways)), way)))
     Console().print(table)
 
 
