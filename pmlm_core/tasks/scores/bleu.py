@@ -11,20 +11,18 @@ from pmlm_core.tasks.scores.pairs import check_references
 from pmlm_core.tasks.scores.tokens import question_tokens
 
 
-def bleu4(predictions: Sequence[str], references: Sequence[Sequence[str]], *, tokenized: bool = False) -> float:
+def bleu4(predictions: Sequence[str], references: Sequence[Sequence[str]]) -> float:
     """BLEU-4 in percent.
 
     Args:
         references: one text or more for each prediction, not the same number for all if need be.
-        tokenized: take white space as the only border of tokens, but lower-case all the same: Du's evaluation as it is,
-            for predictions in Penn Treebank tokens.
 
     Raises:
         DataError: no examples, not as many lists of references as predictions, or an empty one.
     """
     check_references(predictions, references)
-    found = [_line(text, tokenized) for text in predictions]
-    wanted = [[_line(text, tokenized) for text in texts] for texts in references]
+    found = [_line(text) for text in predictions]
+    wanted = [[_line(text) for text in texts] for texts in references]
     # sacrebleu wants the first references of all, the second of all …, None where an example has no more.
     columns = [[texts[i] if i < len(texts) else None for texts in wanted] for i in range(max(map(len, wanted)))]
     return float(_metric().corpus_score(found, columns).score)
@@ -44,7 +42,7 @@ def bleu4_statistics(predictions: Sequence[str], references: Sequence[Sequence[s
     metric = _metric()
     rows = []
     for text, texts in zip(predictions, references, strict=True):
-        score = metric.corpus_score([_line(text, False)], [[_line(each, False)] for each in texts])
+        score = metric.corpus_score([_line(text)], [[_line(each)] for each in texts])
         rows.append([int(count) for count in (score.sys_len, score.ref_len, *score.counts, *score.totals)])
     return rows
 
@@ -55,5 +53,5 @@ def _metric() -> Any:
     return BLEU(tokenize="none", smooth_method="none", lowercase=False, force=True, effective_order=False)
 
 
-def _line(text: str, tokenized: bool) -> str:
-    return " ".join(text.lower().split() if tokenized else question_tokens(text))
+def _line(text: str) -> str:
+    return " ".join(question_tokens(text))

@@ -45,11 +45,7 @@ def squad_v1(examples: Sequence[QaExample], texts: Mapping[str, str]) -> dict[st
 
 
 def squad_v2(
-    examples: Sequence[QaExample],
-    texts: Mapping[str, str],
-    null_scores: Mapping[str, float] | None = None,
-    *,
-    null_threshold: float | None = None,
+    examples: Sequence[QaExample], texts: Mapping[str, str], null_scores: Mapping[str, float] | None = None
 ) -> dict[str, float]:
     """Figures of v2.0: "exact", "f1", "total", the same as "HasAns_…" and "NoAns_…" where there are such questions.
 
@@ -58,8 +54,6 @@ def squad_v2(
         null_scores: how much rather than `texts` the answer is "none", by id: the null score less the best span's. With
             them come "best_exact", "best_f1" and their thresholds "best_exact_thresh", "best_f1_thresh". Only a text
             that is not "" can be made to count by a threshold, so give the best spans to search the whole range.
-        null_threshold: a question whose null score is above it counts as answered "none", whatever its text, in all
-            but the "best" figures (the script's --na-prob-thresh; there 1.0). None = the texts as they are.
 
     Raises:
         DataError: no examples; a question without a prediction or a null score, with their ids.
@@ -67,15 +61,7 @@ def squad_v2(
     _check(examples, texts)
     if null_scores is not None and (missing := [e.id for e in examples if e.id not in null_scores]):
         raise DataError(f"{_few(missing)}: no null score; give one for every question or none at all")
-    if null_threshold is not None and null_scores is None:
-        raise DataError("a null threshold needs null scores to compare with")
-    raw = [points_v2(example, texts[example.id]) for example in examples]
-    scored = raw
-    if null_scores is not None and null_threshold is not None:
-        scored = [
-            (float(not example.answers),) * 2 if null_scores[example.id] > null_threshold else pair
-            for example, pair in zip(examples, raw, strict=True)
-        ]
+    scored = [points_v2(example, texts[example.id]) for example in examples]
     figures = _means(scored)
     for name, answerable in (("HasAns", True), ("NoAns", False)):
         part = [pair for example, pair in zip(examples, scored, strict=True) if bool(example.answers) is answerable]
@@ -83,7 +69,7 @@ def squad_v2(
             figures |= {f"{name}_{key}": value for key, value in _means(part).items()}
     if null_scores is not None:
         for place, name in enumerate(("exact", "f1")):
-            points = [pair[place] for pair in raw]
+            points = [pair[place] for pair in scored]
             figures[f"best_{name}"], figures[f"best_{name}_thresh"] = _best_threshold(
                 examples, texts, points, null_scores
             )
