@@ -144,6 +144,7 @@ class Task:
         write_predictions: (folder, split, examples, predictions by id) -> the files written, in the official form.
         scorers: versions and options of whatever computes the scores; stored beside them.
         can_be_unanswerable: questions whose answer may be "none" (SQuAD v2.0).
+        scored_by_source: examples of one source are scored as one (`scoring.by_source`).
         lead_sentences: first sentences of the source that a generation is held against.
     """
 
@@ -159,6 +160,7 @@ class Task:
     scorers: Callable[[], Mapping[str, str]]
     labels: tuple[str, ...] = ()
     can_be_unanswerable: bool = False
+    scored_by_source: bool = False
     lead_sentences: int = 1
 
     @property

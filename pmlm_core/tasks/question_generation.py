@@ -7,6 +7,7 @@ question, white space stripped.
 
 References: where the published lower-cased lines lie beside the JSON files or in `processed/` (`tgt-dev.txt`,
 `tgt-test.txt`, a line a question in the same order), they are what is scored against; else the question as written.
+Questions of one source are scored as one example (`scoring.by_source`).
 
 Zhao et al.'s (2018) split is Du's with dev and test exchanged: task `squad_qg_reversed`.
 """

@@ -3,7 +3,8 @@
 Examples without a label take no part. The scorers import large libraries, so they are imported when called.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from pmlm_core.errors import DataError
@@ -83,10 +84,13 @@ def score_answers(
 def score_texts(
     examples: Sequence[SourceTarget], predictions: Mapping[str, str], *, question_generation: bool = False
 ) -> dict[str, float]:
-    """ROUGE; for question generation BLEU-4, METEOR (where Java and its package are there) and captioning's ROUGE-L."""
+    """ROUGE; for question generation BLEU-4, METEOR (where Java and its package are there) and captioning's ROUGE-L.
+
+    Questions are scored `by_source`.
+    """
     from pmlm_core.tasks.scores import bleu, meteor, rouge
 
-    scored = _labelled(examples)
+    scored = by_source(_labelled(examples)) if question_generation else _labelled(examples)
     texts = [prediction_of(example, predictions) for example in scored]
     references = [list(example.references) for example in scored]
     if not question_generation:
@@ -95,6 +99,28 @@ def score_texts(
     if (value := meteor.meteor(texts, references)) is not None:
         figures["meteor"] = value
     return figures
+
+
+def by_source(examples: Iterable[SourceTarget]) -> list[SourceTarget]:
+    """Examples of one source as one, in the order in which sources first come; capitals make no other source.
+
+    The evaluation of Du et al. (2017), as UniLM's authors call it (microsoft/unilm, unilm-v1/src/qg/eval.py): it keys
+    everything by the lower-cased source, so that the last prediction of a source counts (here the last example's id,
+    which is the one's) against all of its questions.
+
+    >>> [(one.id, one.references) for one in by_source([
+    ...     SourceTarget("1", 1, "Ann [SEP] Ann met Bob.", references=("who met bob ?",)),
+    ...     SourceTarget("2", 2, "Bob [SEP] Ann met Bob.", references=("who was met ?",)),
+    ...     SourceTarget("3", 3, "ann [SEP] Ann met Bob.", references=("who saw bob ?",)),
+    ... ])]
+    [('3', ('who met bob ?', 'who saw bob ?')), ('2', ('who was met ?',))]
+    """
+    found: dict[str, SourceTarget] = {}
+    for example in examples:
+        key = example.source.strip().lower()
+        before = found[key].references if key in found else ()
+        found[key] = replace(example, references=(*before, *example.references))
+    return list(found.values())
 
 
 def describe(*names: str) -> dict[str, str]:

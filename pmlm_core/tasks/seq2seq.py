@@ -55,7 +55,11 @@ def seq2seq_task(
 
 
 def generation_task(name: str, read: Any, recipe: Recipe, *, question_generation: bool = False) -> Task:
-    """A generation task with a reader of its own. Files of "test" may lack targets."""
+    """A generation task with a reader of its own. Files of "test" may lack targets.
+
+    Args:
+        question_generation: score as papers of question generation do (`scoring.score_texts`), not by ROUGE.
+    """
     metrics = ("bleu", "meteor", "rouge_l_captions") if question_generation else ("rouge",)
     return Task(
         name=name,
@@ -68,6 +72,7 @@ def generation_task(name: str, read: Any, recipe: Recipe, *, question_generation
         score=partial(scoring.score_texts, question_generation=question_generation),
         write_predictions=submission.write_texts,
         scorers=partial(scoring.describe, *metrics),
+        scored_by_source=question_generation,
     )
 
 

@@ -6,6 +6,7 @@ import os
 import pytest
 
 from pmlm_core.tasks.registry import get_task
+from pmlm_core.tasks.scoring import by_source
 from tests.tasks.task_makers import read
 
 FOLDER = os.environ.get("PMLM_DATA", "")
@@ -44,6 +45,14 @@ def test_every_row_is_read(name, folder, rows):
                 assert all(example.context[start : start + len(text)] == text for text, start in example.answers)
         elif task.labels and split in task.labelled:
             assert {example.label for example in examples} == set(task.labels)
+
+
+def test_sources_of_question_generation():
+    """What questions are scored by: a ninth of the test rows has the source of another one."""
+    examples, _ = read(get_task("squad_qg"), os.path.join(FOLDER, "question_generation/du2017"), "test")
+    found = by_source(examples)
+    assert len(found) == 10510
+    assert sum(len(example.references) for example in found) == 11877
 
 
 @pytest.mark.parametrize(

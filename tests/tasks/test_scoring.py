@@ -78,6 +78,29 @@ def test_generation():
     assert figures["rougeL"] == pytest.approx(100.0)
 
 
+REPEATED = [
+    SourceTarget("1", 1, "Ann [SEP] Ann met Bob.", references=("who met bob today ?",)),
+    SourceTarget("2", 2, "Bob [SEP] Ann met Bob.", references=("whom did ann meet ?",)),
+    SourceTarget("3", 3, "ann [SEP] Ann met Bob. ", references=("what is the name of his friend ?",)),
+    SourceTarget("4", 4, "Ann [SEP] Eve met Ann.", references=("whom did eve meet then ?",)),
+]
+
+
+@pytest.mark.parametrize("name", ["squad_qg", "squad_qg_reversed"])
+def test_questions_of_one_source_are_one_example(name):
+    """Du's evaluation: the source's last prediction against all of its questions; each other one has no say."""
+    texts = {"1": "nonsense", "2": "whom did ann meet ?", "3": "who met bob today ?", "4": "whom did eve meet then ?"}
+    figures = get_task(name).score(REPEATED, texts)
+    assert figures == pytest.approx({"bleu4": 100.0, "rougeL": 100.0})
+    swapped = get_task(name).score(REPEATED, texts | {"1": texts["3"], "3": "nonsense"})
+    assert swapped["rougeL"] == pytest.approx(200 / 3)
+
+
+def test_other_generations_are_scored_each_by_itself():
+    texts = {example.id: example.references[0] for example in REPEATED}
+    assert get_task("xsum").score(REPEATED, texts | {"1": "nonsense"})["rougeLsum"] == pytest.approx(75.0)
+
+
 @pytest.mark.parametrize("name", TASKS)
 def test_every_task_says_how_it_scores(name):
     task = get_task(name, labels=["0", "1"]) if name == "classification" else get_task(name)

@@ -5,7 +5,8 @@
     {"format_version": 1, "task": "rte", "split": "dev", "metric": "accuracy", "examples": fingerprint, "ids": [...],
      "figures": {name: entry}}
 
-An entry, its lists in the order of "ids", is of one of these kinds:
+An entry, its lists in the order of "ids" (of question generation a source's last question, see `by_source`), is of one
+of these kinds:
 
     {"kind": "mean", "values": [...]}                        the mean of the examples' values: accuracy, SQuAD, ROUGE
     {"kind": "labels", "gold": [...], "predicted": [...]}    matthews, f1 (of class "1"), f1_macro
@@ -25,7 +26,7 @@ from numpy.typing import ArrayLike
 
 from pmlm_core.errors import DataError
 from pmlm_core.tasks.base import Task
-from pmlm_core.tasks.scoring import is_labelled
+from pmlm_core.tasks.scoring import by_source, is_labelled
 from pmlm_core.tasks.submission import prediction_of
 
 FORMAT_VERSION = 1
@@ -52,6 +53,8 @@ def content(
         DataError: an example has no prediction.
     """
     scored = [example for example in examples if is_labelled(example)]
+    if task.scored_by_source:
+        scored = by_source(scored)
     found = [prediction_of(example, predictions) for example in scored]
     entries = _ENTRIES[task.kind](task, scored, found, figures) if scored else {}
     return {

@@ -6,7 +6,11 @@ from importlib.metadata import PackageNotFoundError, version
 from pmlm_core.errors import ConfigError
 from pmlm_core.tasks.scores.meteor import why_not
 
-_QUESTIONS = "both sides lower-cased, Penn Treebank spellings undone, every punctuation mark a token"
+_QUESTIONS = (
+    "an example is a source (lower-cased, passage and answer), its last prediction against all of its questions, as in"
+    " UniLM's unilm-v1/src/qg/eval.py; both sides lower-cased, Penn Treebank spellings undone, every punctuation mark a"
+    " token"
+)
 
 
 def describe(*names: str) -> dict[str, str]:

@@ -28,8 +28,8 @@ NUMBERS = st.integers(-12, 12).map(lambda number: number / 4)
 
 
 @st.composite
-def scored(draw: Any, task: Task) -> tuple[list[Any], dict[str, Any]]:
-    """Labelled examples and predictions for them."""
+def scored(draw: Any, task: Task, repeated: bool = False) -> tuple[list[Any], dict[str, Any]]:
+    """Labelled examples and predictions for them; `repeated`: of generation, several of one source."""
     examples: list[Any] = []
     predictions: dict[str, Any] = {}
     for number in range(draw(st.integers(1, 8))):
@@ -48,14 +48,18 @@ def scored(draw: Any, task: Task) -> tuple[list[Any], dict[str, Any]]:
             predictions[name] = Answer(draw(st.just("") | WORDS), 0, draw(NUMBERS), draw(NUMBERS))
         else:
             references = draw(st.lists(WORDS, min_size=1, max_size=3))
-            examples.append(SourceTarget(name, number, "s", references[0], tuple(references)))
+            source = draw(st.sampled_from(["s", "S", "t"])) if repeated else name
+            examples.append(SourceTarget(name, number, source, references[0], tuple(references)))
             predictions[name] = draw(WORDS)
     return examples, predictions
 
 
 def resampled(examples: list[Any], predictions: dict[str, Any], places: list[int]) -> tuple[list[Any], dict[str, Any]]:
     """The examples at these places, each a new one."""
-    chosen = [replace(examples[place], id=f"new{number}") for number, place in enumerate(places)]
+    chosen = []
+    for number, place in enumerate(places):
+        other = {"source": f"new{number}"} if isinstance(examples[place], SourceTarget) else {}
+        chosen.append(replace(examples[place], id=f"new{number}", **other))
     return chosen, {f"new{number}": predictions[examples[place].id] for number, place in enumerate(places)}
 
 
@@ -96,6 +100,18 @@ def test_figures_are_those_of_the_task(name: str) -> None:
             assert found[1] == pytest.approx(anew[figure_name], abs=1e-9)
 
     check()
+
+
+@given(scored(get_task("squad_qg"), repeated=True))
+@settings(max_examples=30)
+def test_questions_of_one_source_are_one(drawn: tuple[list[Any], dict[str, Any]]) -> None:
+    """As the task scores them, so that resamples draw sources; "ids" are those of their last questions."""
+    examples, predictions = drawn
+    own = get_task("squad_qg").score(examples, predictions)
+    made = content(get_task("squad_qg"), "dev", "f", examples, predictions, own)
+    assert sorted(made["ids"]) == sorted({example.source.lower(): example.id for example in examples}.values())
+    for name, entry in made["figures"].items():
+        assert figure(name, entry) == pytest.approx(own[name], abs=1e-9)
 
 
 def test_only_labelled_examples_take_part() -> None:

@@ -22,6 +22,12 @@ def test_package_versions_and_options():
     assert all("percent" in text for text in found.values())
 
 
+def test_questions_are_told_to_be_scored_by_source():
+    """Figures of before, of each question by itself, are not comparable: their description says nothing of it."""
+    for text in describe("bleu", "rouge_l_captions").values():
+        assert "its last prediction against all of its questions" in text
+
+
 def test_unknown_name():
     with pytest.raises(ConfigError, match="unknown scorer 'blue'; there are accuracy, f1,"):
         describe("bleu", "blue")
