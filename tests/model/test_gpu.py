@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from generation_makers import SOURCES, pad, small_model
 from model_makers import unpadded_batch
 from torch.nn import functional as F
 
@@ -135,3 +136,14 @@ def test_cross_entropy_is_torchs(vocabulary, smoothing):
     for got, expected in zip(*results, strict=True):
         error = (got.double() - expected.double()).abs().max() / expected.double().abs().max()
         assert error < 2e-2, error
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+def test_bf16_decodes_nearly_as_fp32(beams):
+    model = small_model(initializer_range=0.1).float().to(DEVICE)
+    how = {"max_new_tokens": 4, "min_new_tokens": 4, "return_dict_in_generate": True, "output_logits": True}
+    made = []
+    for enabled in (False, True):
+        with torch.autocast("cuda", torch.bfloat16, enabled=enabled):
+            made.append(model.generate(pad(SOURCES).to(DEVICE), num_beams=beams, **how).logits[0].float().flatten())
+    assert torch.cosine_similarity(*made, dim=0) > 0.99

@@ -89,7 +89,8 @@ def _attend(
         ],
         dim=2,
     )
-    weights = torch.softmax(scores, dim=-1)
+    # Autocast makes fp32 of a GPU's softmax unless it is told otherwise, and leaves in-place products to their types.
+    weights = torch.softmax(scores, dim=-1, dtype=scores.dtype)
     of_source = weights.view(rows * heads, beams * queries, -1)[:, :, :n]
     mixed = torch.bmm(of_source, source_v).view_as(q).baddbmm_(weights[:, :, n:], own_v)
     return mixed.view(rows, heads, beams, queries, width).permute(0, 2, 3, 1, 4).reshape(batch, queries, heads, width)
