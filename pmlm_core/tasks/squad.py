@@ -9,7 +9,7 @@ import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from itertools import zip_longest
+from itertools import chain, zip_longest
 from typing import Any
 
 from pmlm_core.errors import DataError
@@ -59,7 +59,8 @@ def qa_task(
 
     Args:
         patterns: of the files of "train", "dev", "test"; see `find_files`.
-        can_be_unanswerable: read and score as v2.0; otherwise a question marked `is_impossible` is a bad row.
+        can_be_unanswerable: read and score as v2.0; otherwise a question marked `is_impossible` is a bad row. Where
+            the field is not there, an empty list of answers says so, in "test" only if some question has answers.
     """
 
     return Task(
@@ -93,6 +94,8 @@ def _read(
 
 def _examples(files: Sequence[str], can_be_unanswerable: bool, needs_answer: bool) -> Iterator[QaExample | BadRow]:
     seen: set[str] = set()
+    # A test file may lack all answers; one that has some says by an empty list that there is none.
+    says = needs_answer or (can_be_unanswerable and any(map(_has_answers, chain(*map(question_rows, files)))))
     for file in files:
         moved = 0
         for row in question_rows(file):
@@ -100,7 +103,7 @@ def _examples(files: Sequence[str], can_be_unanswerable: bool, needs_answer: boo
                 yield row
                 continue
             try:
-                example, was_moved = _example(row, can_be_unanswerable, needs_answer)
+                example, was_moved = _example(row, can_be_unanswerable, needs_answer, says)
                 if example.id in seen:
                     raise RowError("duplicate id", f"id '{example.id}' stands twice")
             except RowError as error:
@@ -116,6 +119,10 @@ def _examples(files: Sequence[str], can_be_unanswerable: bool, needs_answer: boo
                 file,
                 moved,
             )
+
+
+def _has_answers(row: Row | BadRow) -> bool:
+    return isinstance(row, Row) and bool(row.fields.get("answers"))
 
 
 def question_rows(file: str) -> Iterator[Row | BadRow]:
@@ -165,7 +172,8 @@ def _one_by_one(answers: Any) -> Any:
     ]
 
 
-def _example(row: Row, can_be_unanswerable: bool, needs_answer: bool) -> tuple[QaExample, bool]:
+def _example(row: Row, can_be_unanswerable: bool, needs_answer: bool, says: bool) -> tuple[QaExample, bool]:
+    """The example and whether an answer was moved. Args: says: the split has answers, so that none means none."""
     fields = row.fields
     context, question = text_of(fields, "context"), text_of(fields, "question")
     number = fields.get("id")
@@ -184,6 +192,8 @@ def _example(row: Row, can_be_unanswerable: bool, needs_answer: bool) -> tuple[Q
         impossible = True  # the hub's Parquet has no is_impossible
     elif answers:
         impossible = False
+    elif says and impossible is None and fields.get("answers") is not None:
+        impossible = True
     return QaExample(identifier, row.number, question, context, answers, impossible), moved
 
 

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pmlm_core.errors import DataError
+from pmlm_core.tasks.base import Answer
 from pmlm_core.tasks.squad import nearest, squad_task
 from tests.tasks.task_makers import read, write
 
@@ -154,6 +155,36 @@ def test_the_hub_s_parquet(tmp_path):
     examples, bad = read(squad_task("2.0"), tmp_path, "dev")
     assert bad == []
     assert [(e.id, e.answers, e.is_impossible) for e in examples] == [("a", (("Ann", 11),), False), ("b", (), True)]
+
+
+def hub_table(folder, *answers):
+    rows = len(answers)
+    table = {"id": [str(n) for n in range(rows)], "context": [CONTEXT] * rows, "question": ["Who?"] * rows}
+    column = pa.array(answers, pa.struct([("text", pa.list_(pa.string())), ("answer_start", pa.list_(pa.int32()))]))
+    pq.write_table(pa.table({**table, "answers": column}), folder / "test.parquet")
+
+
+ANN, NONE = {"text": ["Ann"], "answer_start": [11]}, {"text": [], "answer_start": []}
+
+
+@pytest.mark.parametrize(
+    ("answers", "impossible"),
+    [
+        ([NONE, ANN, None], [True, False, None]),  # the last says nothing
+        ([NONE, NONE], [None, None]),  # a test set without its answers
+    ],
+)
+def test_unanswerable_questions_of_a_test_file_in_the_hub_s_form(tmp_path, answers, impossible):
+    """They are scored where the file has answers: leaving them out would be another, easier figure."""
+    hub_table(tmp_path, *answers)
+    task = squad_task("2.0")
+    examples, bad = read(task, tmp_path, "test")
+    assert bad == []
+    assert [e.is_impossible for e in examples] == impossible
+    if True in impossible:
+        figures = task.score(examples, {example.id: Answer("Ann", 11, 1.0) for example in examples})
+        assert (figures["total"], figures["NoAns_f1"], figures["HasAns_f1"]) == (2, 0, 100)
+    assert not any(example.is_impossible for example in read(squad_task("1.1"), tmp_path, "test")[0])
 
 
 @given(st.text("ab", max_size=12), st.text("ab", min_size=1, max_size=3), st.integers(0, 14))
