@@ -40,8 +40,8 @@ def finish(job: Job) -> Manifest:
     rejects = _count([row.rejects["counts"] for row in unique])
     if doubles:
         rejects["duplicate"] = sum(len(job.pieces[number].spans) for number in doubles)
-    if job.skipped:
-        rejects["unknown_form"] = len(job.skipped)
+    for left_out in job.skipped:
+        rejects[left_out.reason] = rejects.get(left_out.reason, 0) + 1
     _note_copies(job, doubles)
     first = _write_rejects(job)
     splits = {split: _entries(unique, split) for split in (TRAIN, VALIDATION)}
@@ -90,6 +90,8 @@ def tell(job: Job, manifest: Manifest) -> None:
         warn(f"{total:,} items were set aside; they are listed in {storage.join(job.output_dir, REJECTS)}")
         for reason, count in sorted(manifest.rejects.items(), key=lambda item: -item[1]):
             say(f"  {count:>9,}  {reason}: {REASONS[reason]}")
+        if lost := counts.get("lost_rows"):
+            say(f"  {lost:,} rows of Parquet files are lost with them")
     else:
         say("nothing was set aside")
     if not manifest.rows(VALIDATION):
@@ -142,10 +144,8 @@ def _write_rejects(job: Job) -> str:
     """List what was left out; the first of it in words, for the end of a sentence."""
     rows = (job.finished[number] for number in range(len(job.pieces)))
     left_out = rejected_items(rows, lambda k: load_row(job.output_dir, k))
-    nameless = (
-        {"file": uri, "row": None, "reason": "unknown_form", "detail": REASONS["unknown_form"]} for uri in job.skipped
-    )
-    items = chain(left_out, nameless)
+    unread = ({"file": each.uri, "row": None, "reason": each.reason, "detail": each.detail} for each in job.skipped)
+    items = chain(left_out, unread)
     first = next(items, None)
     lines = (json.dumps(item, ensure_ascii=False) for item in chain([] if first is None else [first], items))
     storage.write_lines(storage.join(job.output_dir, REJECTS), lines)

@@ -7,11 +7,12 @@ from pipelines.console import warn
 from pipelines.output_folder import check_output_dir
 from pipelines.preprocess.config import PreprocessConfig
 from pmlm_core import storage
+from pmlm_core.corpus.copies import without_copies
 from pmlm_core.corpus.ledger import LedgerRow, is_finished, load_ledger, piece_identity
 from pmlm_core.corpus.manifest import MANIFEST, Manifest
 from pmlm_core.corpus.pieces import Piece, plan_pieces
 from pmlm_core.corpus.shard_job import ShardOptions, options_fingerprint
-from pmlm_core.corpus.sources import Source, list_sources
+from pmlm_core.corpus.sources import LeftOut, Source, list_sources
 from pmlm_core.corpus.tokenizer import TextTokenizer
 from pmlm_core.errors import ConfigError, DataError
 
@@ -25,7 +26,7 @@ class Job:
 
     Attributes:
         finished: row of each finished piece, by its number in `pieces`.
-        skipped: files whose name does not tell their form.
+        skipped: files that were left out without being read, and why.
         earlier: manifest that lies in the output folder, if any.
     """
 
@@ -37,7 +38,7 @@ class Job:
     sources: list[Source]
     pieces: list[Piece]
     finished: dict[int, LedgerRow] = field(default_factory=dict)
-    skipped: list[str] = field(default_factory=list)
+    skipped: list[LeftOut] = field(default_factory=list)
     earlier: Manifest | None = None
 
     @property
@@ -60,11 +61,12 @@ def prepare(config: PreprocessConfig) -> Job:
         raise DataError(f"{config.tokenizer}: the tokenizer has no ordinary tokens; train a bigger one")
     output_dir = storage.normalise(config.output_dir)
     _check_output(output_dir, tokenizer, config)
-    skipped: list[str] = []
-    sources = list_sources(config.inputs, options.fmt, skipped.append)
-    _check_apart(output_dir, sources)
+    skipped: list[LeftOut] = []
+    listed = list_sources(config.inputs, options.fmt, skipped.append)
+    _check_apart(output_dir, listed)
     fingerprint = options_fingerprint(options, tokenizer)
     with ThreadPoolExecutor(_THREADS) as pool:
+        sources = without_copies(listed, skipped.append, map=pool.map)
         pieces = plan_pieces(sources, options.fmt, config.piece_bytes, map=pool.map)
         known = load_ledger(output_dir, map=pool.map)
         found = pool.map(lambda number: _finished(pieces[number], fingerprint, known, output_dir), range(len(pieces)))
@@ -72,6 +74,16 @@ def prepare(config: PreprocessConfig) -> Job:
     earlier = _earlier_manifest(output_dir)
     _check_same_blocks(earlier, options, config.output_dir)
     return Job(config, options, tokenizer, fingerprint, output_dir, sources, pieces, finished, skipped, earlier)
+
+
+def check_still_ours(job: Job) -> None:
+    """Refuse to go on in a folder that another command has used since `prepare`, with other options.
+
+    Raises:
+        ConfigError: it holds blocks of other options or of another tokenizer by now.
+    """
+    _check_output(job.output_dir, job.tokenizer, job.config)
+    _check_same_blocks(_earlier_manifest(job.output_dir), job.options, job.config.output_dir)
 
 
 def _finished(piece: Piece, fingerprint: str, known: dict[str, LedgerRow], output_dir: str) -> LedgerRow | None:

@@ -1,14 +1,19 @@
 """`pmlm preprocess`: raw text to packed, masked, immutable Arrow blocks with a manifest."""
 
+import contextlib
 import time
+from pathlib import Path
 
 from pipelines.cluster import connected, cpus_to_start
 from pipelines.console import counted, say, warn
+from pipelines.left_out import told_left_out
+from pipelines.lock import locked
 from pipelines.piece_progress import PieceProgress
 from pipelines.preprocess.config import PreprocessConfig
 from pipelines.preprocess.finish import finish, remove_leftovers, tell
-from pipelines.preprocess.job import TOKENIZER, Job, prepare
+from pipelines.preprocess.job import TOKENIZER, Job, check_still_ours, prepare
 from pmlm_core import storage
+from pmlm_core.corpus.rejects import REASONS
 from pmlm_core.errors import DataError, UnknownFormError
 
 _WHOLE_FILE_WARNING = 2 << 30
@@ -24,13 +29,24 @@ def run(config: PreprocessConfig) -> None:
     _announce(job)
     if config.strict:
         _refuse_known_rejects(job)
-    remove_leftovers(job.output_dir)  # they may be what fills the disk
-    # Workers read the tokenizer from the output folder, which every machine of a cluster must see anyway.
-    job.tokenizer.save(storage.join(job.output_dir, TOKENIZER), model_max_length=config.max_length)
-    if job.missing:
-        with connected(cpus_to_start(config.num_workers) if config.num_workers else None):
-            _do_missing(job)
-    tell(job, finish(job))
+    with _alone_in(job.output_dir):
+        check_still_ours(job)
+        remove_leftovers(job.output_dir)  # they may be what fills the disk
+        # Workers read the tokenizer from the output folder, which every machine of a cluster must see anyway.
+        job.tokenizer.save(storage.join(job.output_dir, TOKENIZER), model_max_length=config.max_length)
+        if job.missing:
+            with connected(cpus_to_start(config.num_workers) if config.num_workers else None):
+                _do_missing(job)
+        check_still_ours(job)  # a store has no locks
+        tell(job, finish(job))
+
+
+def _alone_in(output_dir: str) -> contextlib.AbstractContextManager[None]:
+    """Keep a second command out of a folder on disk: each would replace the other's manifest."""
+    if storage.is_remote(output_dir):
+        return contextlib.nullcontext()
+    Path(output_dir).mkdir(parents=True, exist_ok=True)
+    return locked(output_dir, "pmlm preprocess", named_by="output_dir")
 
 
 def dry_run(config: PreprocessConfig) -> None:
@@ -49,8 +65,7 @@ def _announce(job: Job) -> None:
         + (f"; finished already: {len(job.finished):,}" if job.finished else "")
     )
     if job.skipped:
-        names, more = ", ".join(job.skipped[:3]), ", ..." * (len(job.skipped) > 3)
-        warn(f"left out, as their names do not tell their form: {counted(len(job.skipped), 'file')} ({names}{more})")
+        warn(told_left_out(job.skipped))
     for source in job.sources:
         whole = source.compression or source.kind == "text_files"
         if whole and source.size > _WHOLE_FILE_WARNING:
@@ -67,7 +82,9 @@ def _same_as_earlier(job: Job) -> bool:
 
 def _refuse_known_rejects(job: Job) -> None:
     if job.skipped:
-        raise UnknownFormError(f"{job.skipped[0]}: its name does not tell its form (--strict); give --input_format")
+        first = job.skipped[0]
+        wrong = UnknownFormError if first.reason == "unknown_form" else DataError
+        raise wrong(f"{first.uri}: {REASONS[first.reason]} ({first.detail}); without --strict it would be left out")
     # What an earlier run without --strict left out: doing those pieces again finds the place and stops there.
     job.finished = {number: row for number, row in job.finished.items() if not row.rejects["counts"]}
 

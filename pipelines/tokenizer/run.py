@@ -7,13 +7,15 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 
 from pipelines.console import counted, made, next_command, say, warn
+from pipelines.left_out import told_left_out
 from pipelines.output_folder import beside, check_output_dir
 from pipelines.tokenizer.config import TokenizerConfig
 from pmlm_core import storage
+from pmlm_core.corpus.copies import without_copies
 from pmlm_core.corpus.formats import InputFormat
 from pmlm_core.corpus.pieces import plan_pieces
 from pmlm_core.corpus.sampling import Sample, Share, share_out
-from pmlm_core.corpus.sources import Source, list_sources
+from pmlm_core.corpus.sources import LeftOut, Source, list_sources
 from pmlm_core.corpus.tokenizer import TextTokenizer, train
 from pmlm_core.errors import DataError
 
@@ -92,12 +94,12 @@ def dry_run(config: TokenizerConfig) -> None:
 
 def _plan(config: TokenizerConfig) -> _Plan:
     fmt = InputFormat(config.input_format, config.text_field, config.max_document_bytes)
-    skipped: list[str] = []
-    sources = list_sources(config.inputs, fmt, skipped.append)
-    if skipped:
-        names, more = ", ".join(skipped[:3]), ", ..." * (len(skipped) > 3)
-        warn(f"left out, as their names do not tell their form: {counted(len(skipped), 'file')} ({names}{more})")
+    skipped: list[LeftOut] = []
+    listed = list_sources(config.inputs, fmt, skipped.append)
     with ThreadPoolExecutor(_THREADS) as pool:
+        sources = without_copies(listed, skipped.append, map=pool.map)
+        if skipped:
+            warn(told_left_out(skipped))
         pieces = plan_pieces(sources, fmt, map=pool.map)
     return _Plan(fmt, sources, len(pieces), share_out(pieces, config.sample_bytes, config.seed))
 

@@ -13,7 +13,23 @@ KINDS = {
     "parquet": "Parquet, the text in one column",
     "wikitext": "the WikiText form: an article begins with a line ' = Title = '",
 }
-COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
+COMPRESSIONS = {".gz": "gzip", ".gzip": "gzip", ".zst": "zstd", ".zstd": "zstd"}
+# Read as they are, these would give garbage as text.
+_UNREAD_PACKINGS = (
+    ".xz",
+    ".bz2",
+    ".lz4",
+    ".lzma",
+    ".lzo",
+    ".br",
+    ".z",
+    ".snappy",
+    ".zip",
+    ".7z",
+    ".rar",
+    ".tar",
+    ".tgz",
+)
 _BY_ENDING = {
     ".jsonl": "jsonl",
     ".json": "jsonl",
@@ -55,6 +71,24 @@ def compression_of(name: str) -> str | None:
     ('zstd', None)
     """
     return next((codec for ending, codec in COMPRESSIONS.items() if name.lower().endswith(ending)), None)
+
+
+def unread_packing(name: str) -> str:
+    """The ending of a name that says it is packed in a way that is not read here; "" for all others.
+
+    >>> unread_packing("a.jsonl.xz"), unread_packing("books.tar.gz"), unread_packing("a.jsonl.gz")
+    ('.xz', '.tar', '')
+    """
+    return next((ending for ending in _UNREAD_PACKINGS if _stem(name).endswith(ending)), "")
+
+
+def tells_a_form(name: str) -> bool:
+    """Whether a name ends like a file of text, whatever `--input_format` says.
+
+    >>> tells_a_form("_part.jsonl.gz"), tells_a_form("_SUCCESS")
+    (True, False)
+    """
+    return _stem(name).endswith((*_BY_ENDING, *_AMBIGUOUS))
 
 
 def is_plain_text(name: str) -> bool:

@@ -24,7 +24,8 @@ class LedgerRow:
         key: name of its shards; a function of `digest` and `fingerprint`.
         digest: of the piece's bytes; `fingerprint`: of the options and the tokenizer.
         spans: the parts of files it read; `span_rows`: rows of each.
-        counts: documents, input_bytes (decompressed), text_bytes (UTF-8 of the documents), text_tokens, dropped_tokens.
+        counts: documents, input_bytes (decompressed), text_bytes (UTF-8 of the documents), text_tokens, dropped_tokens,
+            lost_rows (records of Parquet that could not be read).
         rejects: {"counts": reason -> number, "kept": the first of each reason}; spans are numbers into `spans`.
         shards: split -> shard.
         aliases: spans of other pieces of the same bytes; the run that met them notes them, so that all are found again.

@@ -154,7 +154,7 @@ def _begins_a_piece(span: Span, piece_bytes: int) -> bool:
 
 
 def span_digest(span: Span) -> str:
-    """SHA-256 (hex) of the bytes a span stands for; of a Parquet span, the file's length and its row groups' bytes.
+    """SHA-256 (hex) of the bytes a span stands for; of some row groups, also of the file's schema, which names them.
 
     Of a file that may not be read, of its name, size and time.
     """
@@ -170,6 +170,9 @@ def _span_digest(span: Span) -> str:
     sha = hashlib.sha256()
     file_system, path = resolve(span.source.uri)
     with file_system.open_input_file(path) as file:
+        if span.source.kind == "parquet" and not (span.first and span.last):
+            # The bytes of a column do not say which column it is.
+            sha.update(str(pq.read_schema(file).remove_metadata()).encode())
         for start, end in _byte_ranges(span, file):
             file.seek(start)
             left = end - start

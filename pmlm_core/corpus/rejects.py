@@ -22,8 +22,11 @@ REASONS = {
     "unreadable": "the file may not be read",
     "duplicate": "the same bytes were given twice; the second is left out",
     "unknown_form": "the file's name does not tell its form",
+    "hidden": "its name, or that of a folder above it, begins with . or _",
+    "no_file": "no file that can be read: a link that leads nowhere, a pipe or a device",
+    "bad_name": "the name is not UTF-8; rename it",
 }
-_EXCERPT = 80
+_EXCERPT, _DETAIL = 80, 1000
 
 
 class Document(NamedTuple):
@@ -56,6 +59,10 @@ def excerpt(raw: bytes | str) -> str:
     return "".join(shown)
 
 
+def _length(text: str) -> int:
+    return len(text) if text.isascii() else len(text.encode("utf-8"))
+
+
 @dataclass
 class RejectLog:
     """Counts every reject by reason and keeps the first `keep` of each, so that memory is bounded on hopeless input."""
@@ -68,7 +75,9 @@ class RejectLog:
         assert reject.reason in REASONS, reject.reason
         self.counts[reject.reason] += 1
         if self.counts[reject.reason] <= self.keep:
-            self.kept.append(reject)
+            # It goes into a file of UTF-8, and may quote what the input calls its fields.
+            detail = reject.detail[:_DETAIL].encode("utf-8", "backslashreplace").decode()
+            self.kept.append(reject._replace(detail=detail))
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data for a ledger."""
@@ -79,6 +88,7 @@ class RejectLog:
 class ReadProgress:
     """What was consumed: rows of each span (lines or records), bytes after decompression, documents taken.
 
+    `lost_rows` are records of Parquet that could not be read and are told of together, not one by one.
     `span_bytes` counts the markup around the text too, of Parquet the text column alone; `text_bytes` the documents.
     """
 
@@ -86,6 +96,16 @@ class ReadProgress:
     span_bytes: Counter[int] = field(default_factory=Counter)
     text_bytes: int = 0
     documents: int = 0
+    lost_rows: int = 0
+
+    def take(self, document: Document) -> None:
+        self.documents += 1
+        self.text_bytes += _length(document.text)
+
+    def take_back(self, document: Document) -> None:
+        """It turned out to hold nothing."""
+        self.documents -= 1
+        self.text_bytes -= _length(document.text)
 
     @property
     def input_bytes(self) -> int:

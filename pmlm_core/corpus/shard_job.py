@@ -9,7 +9,8 @@ import hashlib
 import os
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import BinaryIO
@@ -26,7 +27,7 @@ from pmlm_core.corpus.masking import mask_windows
 from pmlm_core.corpus.packing import Packer
 from pmlm_core.corpus.pieces import Piece, piece_digest
 from pmlm_core.corpus.readers import read_documents
-from pmlm_core.corpus.rejects import ReadProgress, Reject, RejectLog
+from pmlm_core.corpus.rejects import Document, ReadProgress, Reject, RejectLog, excerpt
 from pmlm_core.corpus.reports import place
 from pmlm_core.corpus.shards import ShardWriter
 from pmlm_core.corpus.sources import modified
@@ -36,9 +37,10 @@ from pmlm_core.errors import DataError
 from pmlm_core.randomness import key
 
 # Raised when the same input and options begin to give other documents, tokens or counts, so that old work is not used.
-_READER_VERSION = 2
+_READER_VERSION = 3
 _BATCH_CHARACTERS = 1 << 18
 _BATCH_DOCUMENTS = 1024
+_NO_TOKEN = "the tokenizer makes no token of it"
 _LONG_CHARACTERS = 1 << 22  # a longer document is encoded part by part
 
 
@@ -111,11 +113,24 @@ def run_piece(
     progress, rejects = ReadProgress(), RejectLog()
     splits = {split: _Split(split, digest, options, tokenizer, output_dir) for split in (TRAIN, VALIDATION)}
     tokens = 0
+
+    def leave_out(found: Reject) -> None:
+        if strict:
+            raise DataError(f"{place(piece.spans[found.span], found)}; without --strict it would be set aside")
+        rejects.add(found)
+
     try:
-        for batch in _batches(piece, options, progress, rejects, strict):
-            for (split_name, _), ids in zip(batch, _encode(tokenizer, [text for _, text in batch]), strict=True):
-                tokens += len(ids)
+        for batch in _batches(piece, options, progress, leave_out):
+            made: Counter[tuple[int, int]] = Counter()
+            texts = [text for _, text, _ in batch]
+            for (split_name, _, document), ids in zip(batch, _encode(tokenizer, texts), strict=True):
+                made[document.span, document.row] += len(ids)
                 splits[split_name].packer.add(ids)
+            tokens += made.total()
+            for _, text, document in batch:
+                if not made[document.span, document.row]:
+                    leave_out(Reject(document.span, document.row, None, "empty_text", excerpt(text), _NO_TOKEN))
+                    progress.take_back(document)
             for split in splits.values():
                 split.write()
         _require_unchanged(piece)  # before anything bears the digest's name
@@ -135,6 +150,7 @@ def run_piece(
             "text_bytes": progress.text_bytes,
             "text_tokens": tokens,
             "dropped_tokens": sum(split.packer.dropped_tokens for split in splits.values()),
+            "lost_rows": progress.lost_rows,
         },
         rejects=rejects.as_dict(),
         shards=entries,
@@ -153,7 +169,7 @@ def _require_unchanged(piece: Piece) -> None:
             continue
         # A store tells the time of one object in whole seconds, of listed ones it may tell fractions.
         unit = 10**9 if storage.is_remote(source.uri) else 1
-        if (info.size, modified(source.uri, info) // unit) != (source.size, source.mtime_ns // unit):
+        if (info.size, modified(source.uri, info.mtime_ns) // unit) != (source.size, source.mtime_ns // unit):
             raise DataError(
                 f"{source.uri} has changed since this run listed it ({source.size:,} bytes then, {info.size or 0:,} "
                 "now); when nothing writes to it any more, the same command reads it as it is"
@@ -161,21 +177,18 @@ def _require_unchanged(piece: Piece) -> None:
 
 
 def _batches(
-    piece: Piece, options: ShardOptions, progress: ReadProgress, rejects: RejectLog, strict: bool
-) -> Iterator[list[tuple[str, str]]]:
-    """Yield lists of (split, text)."""
+    piece: Piece, options: ShardOptions, progress: ReadProgress, leave_out: Callable[[Reject], None]
+) -> Iterator[list[tuple[str, str, Document]]]:
+    """Yield lists of (split, text, the document it is of); a document's parts stay in one list."""
     held_out = HeldOut(options.validation_fraction, options.seed)
-    batch: list[tuple[str, str]] = []
+    batch: list[tuple[str, str, Document]] = []
     characters = 0
     for found in read_documents(piece, options.fmt, progress):
         if isinstance(found, Reject):
-            if strict:
-                raise DataError(f"{place(piece.spans[found.span], found)}; without --strict it would be set aside")
-            rejects.add(found)
+            leave_out(found)
             continue
-        progress.documents += 1
-        progress.text_bytes += len(found.text) if found.text.isascii() else len(found.text.encode("utf-8"))
-        batch.extend(held_out.parts(found.text))
+        progress.take(found)
+        batch.extend((split, text, found) for split, text in held_out.parts(found.text))
         characters += len(found.text)
         if characters >= _BATCH_CHARACTERS or len(batch) >= _BATCH_DOCUMENTS:
             yield batch

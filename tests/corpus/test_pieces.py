@@ -134,3 +134,14 @@ def test_a_row_told_for_the_same_bytes_elsewhere_gives_the_offsets_there(tmp_pat
     data = (tmp_path / "a.jsonl").read_bytes()
     assert [data[at : at + 7] for _, at in kept] == [b"broken\n"] * 2
     assert all(at >= start for start, at in kept)
+
+
+def test_a_part_of_a_parquet_file_is_known_by_its_columns_names_too(tmp_path):
+    """Else a piece that was refused for its schema would stay refused after the column was renamed."""
+    texts = [f"text {i} " * 30 for i in range(95)]
+    digests = []
+    for field in ("content", "text"):
+        pieces, _ = pieces_of(write_parquet(tmp_path / f"{field}.parquet", texts, field=field), piece_bytes=3000)
+        assert len(pieces) > 3
+        digests.append({piece_digest(piece) for piece in pieces})
+    assert not digests[0] & digests[1]

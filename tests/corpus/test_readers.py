@@ -3,6 +3,7 @@
 import gzip
 import json
 import random
+import time
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -190,8 +191,51 @@ def test_parquet_of_the_wrong_schema(tmp_path):
     texts, rejects = read(str(tmp_path))
     assert texts == []
     assert [(r.span, r.row, r.reason) for r in rejects] == [(0, 0, "wrong_schema"), (1, 0, "wrong_schema")]
-    assert rejects[0].detail == "no column 'text'; columns: id, body; --text_field says which holds the text"
-    assert rejects[1].detail == "column 'text' is int64, not text; columns of text, for --text_field: body"
+    assert (
+        rejects[0].detail
+        == "no column 'text'; columns: id, body; --text_field says which holds the text; rows left out: 1"
+    )
+    assert (
+        rejects[1].detail
+        == "column 'text' is int64, not text; columns of text, for --text_field: body; rows left out: 2"
+    )
+
+
+def test_parquet_with_two_columns_of_the_name(tmp_path):
+    table = pa.Table.from_arrays([pa.array(["x"]), pa.array(["y"])], names=["text", "text"])
+    pq.write_table(table, tmp_path / "a.parquet")
+    texts, rejects = read(str(tmp_path))
+    assert texts == []
+    assert rejects[0].detail == "2 columns are called 'text'; rename them in the file; rows left out: 1"
+
+
+def test_a_damaged_page_of_parquet_with_checksums_is_not_read_as_text_and_its_rows_are_counted(tmp_path):
+    path = tmp_path / "a.parquet"
+    texts = [f"the cat number {i} sat on the mat" for i in range(400)]
+    table = pa.table({"text": texts})
+    pq.write_table(table, path, row_group_size=200, compression="none", use_dictionary=False, write_page_checksum=True)
+    data = path.read_bytes()
+    at = data.index(b"number 150 ")
+    path.write_bytes(data[:at] + b"NUMBER" + data[at + 6 :])
+    found, rejects = read(str(path))
+    assert found == texts[200:]
+    assert [r.reason for r in rejects] == ["corrupt_file"]
+    assert rejects[0].detail.endswith("rows left out: 200 of 200")
+
+
+def test_names_of_fields_that_utf8_cannot_hold_are_quoted_in_a_way_that_it_can(tmp_path):
+    path = write(tmp_path / "a.jsonl", b'{"te\ud800xt": "a", "' + b"k" * 1000 + b'": "b"}\n')
+    _, rejects = read(path)
+    assert rejects[0].reason == "missing_field"
+    assert len(rejects[0].detail.encode()) < 300
+
+
+def test_a_line_of_heading_marks_takes_no_time(tmp_path):
+    line = b" " + b"= " * 100_000 + b"x"
+    started = time.process_time()
+    texts, _ = read(write(tmp_path / "a.tokens", b" = One = \n" + line + b"\n = = Part = = \n"))
+    assert texts == ["One\n" + line.decode() + "\nPart"]
+    assert time.process_time() - started < 20  # of cubic time it would take years
 
 
 def test_parquet_nulls_and_blanks(tmp_path):

@@ -321,3 +321,17 @@ def test_nothing_is_held_out_at_zero_and_text_without_white_space_is_cut_too():
     text = "x" * (5 * SECTION_CHARACTERS)
     assert list(HeldOut(0.0, 0).parts(text)) == [("train", text)]
     assert "".join(part for _, part in HeldOut(0.5, 0).parts(text)) == text
+
+
+def test_documents_of_which_the_tokenizer_makes_nothing_are_told_of(tmp_path, sample_texts, tokenizer):
+    path = write(tmp_path / "a.jsonl", jsonl([sample_texts[0], "\u200b", "\u200b\u200b"]))
+    ((piece,), _) = pieces_of(path)
+    row = run_piece(piece, ShardOptions(), tokenizer, str(tmp_path / "out"))
+    assert row.counts["documents"] == 1
+    assert row.counts["text_bytes"] == len(sample_texts[0].encode())
+    assert [(each["row"], each["reason"], each["detail"]) for each in row.rejects["kept"]] == [
+        (2, "empty_text", "the tokenizer makes no token of it"),
+        (3, "empty_text", "the tokenizer makes no token of it"),
+    ]
+    with pytest.raises(DataError, match=r"a\.jsonl, row 2: .*no token"):
+        run_piece(piece, ShardOptions(), tokenizer, str(tmp_path / "strict"), strict=True)

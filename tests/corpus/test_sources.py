@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from pmlm_core.corpus.formats import InputFormat
-from pmlm_core.corpus.sources import list_sources
+from pmlm_core.corpus.sources import LeftOut, list_sources
 from pmlm_core.errors import ConfigError, DataError
 
 AUTO = InputFormat()
@@ -28,7 +28,7 @@ def names(inputs: list[str], root: Path, fmt: InputFormat = AUTO) -> list[str]:
 
 
 def test_folder_is_searched_through_sorted_without_markers(tree):
-    skipped: list[str] = []
+    skipped: list[LeftOut] = []
     sources = list_sources([str(tree)], AUTO, skipped.append)
     assert [str(Path(s.uri).relative_to(tree)) for s in sources] == [
         "a.jsonl.gz",
@@ -44,7 +44,10 @@ def test_folder_is_searched_through_sorted_without_markers(tree):
         ("jsonl", "zstd"),
         ("wikitext", None),
     ]
-    assert [Path(uri).name for uri in skipped] == ["README.md"]
+    assert sorted((Path(each.uri).name, each.reason) for each in skipped) == [
+        ("README.md", "unknown_form"),
+        ("f.jsonl", "hidden"),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -104,9 +107,10 @@ def test_plain_text_must_be_told_where_a_document_ends(tmp_path):
 
 def test_plain_text_beside_known_forms_is_left_out_aloud_unless_named(tree):
     (tree / "README.txt").write_bytes(b"x")
-    skipped: list[str] = []
+    skipped: list[LeftOut] = []
     found = list_sources([str(tree)], AUTO, skipped.append)
-    assert sorted(Path(uri).name for uri in skipped) == ["README.md", "README.txt"]
+    unknown = sorted(Path(each.uri).name for each in skipped if each.reason == "unknown_form")
+    assert unknown == ["README.md", "README.txt"]
     assert len(found) == 5
     for named in (str(tree / "README.txt"), str(tree / "*.txt")):
         with pytest.raises(DataError, match="all input is then read so"):

@@ -1,5 +1,6 @@
 """What `pmlm preprocess` does about bad input, failing disks and options that cannot work."""
 
+import contextlib
 import gzip
 import json
 import pickle
@@ -13,9 +14,10 @@ import pytest
 from preprocessing_data import files_of
 
 from pipelines.cli import main
+from pipelines.lock import locked
 from pipelines.preprocess.job import _check_apart, prepare
 from pipelines.preprocess.ray_stage import do_piece
-from pipelines.preprocess.run import dry_run, run
+from pipelines.preprocess.run import _do_missing, dry_run, run
 from pmlm_core.corpus.manifest import Manifest
 from pmlm_core.corpus.sources import Source
 from pmlm_core.errors import ConfigError, DataError
@@ -85,23 +87,23 @@ def rejects_of(folder: str) -> list[dict]:
     return [json.loads(line) for line in Path(folder, "rejects.jsonl").read_text().splitlines()]
 
 
-def test_the_same_file_given_twice_is_said_and_known_by_the_next_run(
-    config, tmp_path, sample_texts, capsys, monkeypatch
+@pytest.mark.parametrize("piece_bytes", [1 << 16, 1 << 25])
+def test_the_same_file_given_twice_is_said_and_read_once_however_files_are_grouped(
+    config, tmp_path, sample_texts, capsys, monkeypatch, piece_bytes
 ):
     data = jsonl(sample_texts[:20]) + b"bad\n"
     first, again, third = (write(tmp_path / "twice" / f"{name}.jsonl", data) for name in ("a", "b", "c"))
-    options = config(inputs=[first, again, third], piece_bytes=1 << 16)
-    monkeypatch.setattr("pmlm_core.corpus.pieces._begins_a_piece", lambda *_: True)  # no grouping of the three
+    options = config(inputs=[first, again, third], piece_bytes=piece_bytes)
     run(options)
     assert Manifest.load(options.output_dir).rejects == {"duplicate": 2, "invalid_json": 1}
     assert "the same bytes were given twice" in capsys.readouterr().out
     listed = rejects_of(options.output_dir)
     assert [(item["file"], item["reason"], item["row"]) for item in listed] == [
         (first, "invalid_json", 21),
-        (again, "duplicate", 1),
-        (third, "duplicate", 1),
+        (again, "duplicate", None),
+        (third, "duplicate", None),
     ]
-    assert f"bytes 0..{len(data)} of {first}" in listed[1]["detail"]
+    assert f"the same bytes as {first}" in listed[1]["detail"]
     made = files_of(options.output_dir)
     monkeypatch.setattr("pipelines.preprocess.run.connected", lambda *a: pytest.fail("Ray was started for nothing"))
     run(options)
@@ -236,3 +238,32 @@ def test_the_command_line_refuses_unknown_options(capsys):
         main(["preprocess", "--view", "3"])
     assert stopped.value.code == 2
     assert "did you mean 'views'" in capsys.readouterr().err
+
+
+def test_a_second_command_in_the_same_folder_is_refused(config):
+    options = config()
+    run(options)
+    with (
+        locked(options.output_dir, "pmlm preprocess", named_by="output_dir"),
+        pytest.raises(ConfigError, match=r"in use by pmlm preprocess .* another output_dir"),
+    ):
+        run(options)
+
+
+def test_blocks_of_other_options_that_appear_while_it_works_are_not_replaced(config, monkeypatch):
+    """In a store, which has no locks, two commands may have begun in an empty folder."""
+    other = config(max_length=64)
+    monkeypatch.setattr("pipelines.preprocess.run._alone_in", lambda folder: contextlib.nullcontext())
+    real = _do_missing
+    calls = []
+
+    def meanwhile(job):
+        calls.append(job)
+        if len(calls) == 1:
+            run(other)
+        real(job)
+
+    monkeypatch.setattr("pipelines.preprocess.run._do_missing", meanwhile)
+    with pytest.raises(ConfigError, match="max_length was 64 and is 32"):
+        run(config(max_length=32))
+    assert Manifest.load(other.output_dir).max_length == 64

@@ -29,7 +29,7 @@ def _parsed(line: str, row: int, index: int, offset: int | None, field: str) -> 
     if not isinstance(record, dict):
         return Reject(index, row, offset, "invalid_json", excerpt(line), f"a {type(record).__name__}, not an object")
     if field not in record:
-        names = ", ".join(list(record)[:8]) or "none"
+        names = ", ".join(map(excerpt, list(record)[:8])) or "none"
         detail = f"no field '{field}'; fields here: {names}; --text_field says which holds the text"
         return Reject(index, row, offset, "missing_field", excerpt(line), detail)
     text = record[field]

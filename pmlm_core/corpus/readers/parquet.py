@@ -32,33 +32,44 @@ def read(span: Span, index: int, fmt: InputFormat, progress: ReadProgress) -> It
 def _read_file(source: Any, span: Span, index: int, fmt: InputFormat, progress: ReadProgress) -> Iterator[Found]:
     progress.rows.setdefault(index, 0)
     try:
-        file = pq.ParquetFile(source, pre_buffer=False, buffer_size=_BUFFER)
+        # Of pages that bear a checksum a damaged one is told from text.
+        file = pq.ParquetFile(source, pre_buffer=False, buffer_size=_BUFFER, page_checksum_verification=True)
     except (pa.ArrowException, OSError, ValueError) as error:
         yield Reject(index, 0, None, "corrupt_file", "", _detail(error))
         return
-    schema = file.schema_arrow
-    if fmt.text_field not in schema.names:
-        names = ", ".join(schema.names[:12])
-        detail = f"no column '{fmt.text_field}'; columns: {names}; --text_field says which holds the text"
-        yield Reject(index, 0, None, "wrong_schema", "", detail)
-        return
-    kind = schema.field(fmt.text_field).type
-    if not _is_text(kind):
-        texts = ", ".join(field.name for field in schema if _is_text(field.type)) or "none"
-        detail = f"column '{fmt.text_field}' is {kind}, not text; columns of text, for --text_field: {texts}"
-        yield Reject(index, 0, None, "wrong_schema", "", detail)
+    if wrong := _wrong_schema(file.schema_arrow, fmt.text_field):
+        lost = sum(file.metadata.row_group(group).num_rows for group in range(span.start, span.end))
+        progress.lost_rows += lost
+        yield Reject(index, 0, None, "wrong_schema", "", f"{wrong}; rows left out: {lost:,}")
         return
     for group in range(span.start, span.end):
-        before = progress.rows[index]
+        before, rows_here = progress.rows[index], file.metadata.row_group(group).num_rows
         try:
             rows = _batch_rows(file.metadata.row_group(group), fmt.text_field)
             for batch in file.iter_batches(rows, row_groups=[group], columns=[fmt.text_field], use_threads=False):
                 yield from _read_batch(batch.column(0), index, fmt, progress)
         except (pa.ArrowException, OSError) as error:
             row = progress.rows[index] + 1
-            detail = f"row group {group}: {_detail(error)}; the rest of it is left out"
+            lost = before + rows_here - progress.rows[index]
+            progress.lost_rows += lost
+            detail = f"row group {group}: {_detail(error)}; rows left out: {lost:,} of {rows_here:,}"
             yield Reject(index, row, None, "corrupt_file", "", detail)
-        progress.rows[index] = before + file.metadata.row_group(group).num_rows
+        progress.rows[index] = before + rows_here
+
+
+def _wrong_schema(schema: pa.Schema, field: str) -> str:
+    """Why no text can be had from `field`, and what to give instead; "" if it can."""
+    found = schema.get_all_field_indices(field)
+    if not found:
+        names = ", ".join(map(excerpt, schema.names[:12]))
+        return f"no column '{field}'; columns: {names}; --text_field says which holds the text"
+    if len(found) > 1:
+        return f"{len(found)} columns are called '{field}'; rename them in the file"
+    kind = schema.field(found[0]).type
+    if not _is_text(kind):
+        texts = ", ".join(excerpt(each.name) for each in schema if _is_text(each.type)) or "none"
+        return f"column '{field}' is {kind}, not text; columns of text, for --text_field: {texts}"
+    return ""
 
 
 def _batch_rows(group: Any, field: str) -> int:

@@ -13,7 +13,7 @@ from pmlm_core.corpus.readers.text import Found, decoded
 from pmlm_core.corpus.rejects import Document, ReadProgress, Reject, excerpt
 
 _ARTICLE = re.compile(rb" = [^=\s].* = ?")
-_HEADING = re.compile(r" (?:= )+(.*?)(?: =)+ ?")
+_MARKS = re.compile(r" (?:= )+")
 
 
 class _Gatherer:
@@ -103,6 +103,17 @@ def _unmarked(text: str) -> str:
         text = text.replace(f" @{joiner}@ ", joiner)
     out = []
     for line in text.split("\n"):
-        heading = _HEADING.fullmatch(line) if line.startswith(" = ") else None
-        out.append(heading.group(1) if heading else line)
+        marks = _MARKS.match(line)
+        out.append(_title(line[marks.end() :]) or line if marks else line)
     return "\n".join(out)
+
+
+def _title(rest: str) -> str:
+    """A heading without the marks behind it; "" if there are none.
+
+    By hand: one pattern for both sides takes cubic time over a line of marks.
+    """
+    end = whole = len(rest.removesuffix(" "))
+    while rest.endswith(" =", 0, end):
+        end -= 2
+    return rest[:end] if end < whole else ""
