@@ -94,7 +94,7 @@ def codes(kind: Tensor, step: Tensor) -> Codes:
     key = torch.where(pseudo, twice + 1, torch.where(true, twice, torch.where(kind == CONTEXT, 0, UNSEEN)))
     limit = torch.where(pseudo, twice - 1, torch.where(true, twice, 0))
     own = torch.where(pseudo, twice + 1, -1)
-    return Codes(key.to(torch.int32), limit.to(torch.int32), own.to(torch.int32))
+    return Codes(*(x.to(torch.int32).contiguous() for x in (key, limit, own)))
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from pmlm_core.model.attention.relbias import RelativeBias
 from pmlm_core.model.config import PmlmConfig
 from pmlm_core.model.device import eager_on_cpu, product_dtype
 from pmlm_core.model.head import LanguageModelHead
+from pmlm_core.model.inputs import as_ids
 from pmlm_core.model.layer import Embeddings, Layer
 from pmlm_core.model.pseudo import lay_out
 from pmlm_core.model.weights import INDEX, files_in
@@ -208,6 +209,15 @@ class PmlmModel(PmlmPreTrainedModel):
                 f"The input is {n} tokens long and the model has {self.config.max_position_embeddings} positions; "
                 "cut the input or choose a model with more max_position_embeddings."
             )
+        # Kernels read these row by row, whatever was given.
+        attention_mask, token_type_ids, position_ids = (
+            None if x is None else as_ids(x, input_ids, name)
+            for x, name in (
+                (attention_mask, "attention_mask"),
+                (token_type_ids, "token_type_ids"),
+                (position_ids, "position_ids"),
+            )
+        )
         # Looking at the mask would make a GPU wait; there, pass None where nothing is padded.
         if attention_mask is not None and eager_on_cpu(attention_mask) and bool(attention_mask.all()):
             attention_mask = None

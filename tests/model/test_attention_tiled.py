@@ -198,6 +198,27 @@ def test_a_whole_step_is_that_of_the_dense_kernel(objective, make_model, make_ba
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
 
 
+def _columns_first(x):
+    return x.t().contiguous().t()
+
+
+@pytest.mark.parametrize("form", [_columns_first, lambda x: x[:1]], ids=["columns first", "one row for all"])
+def test_mask_and_positions_may_lie_in_memory_as_they_will(form, make_model, monkeypatch):
+    ids = torch.randint(6, 60, (3, 24), generator=torch.Generator().manual_seed(0)).to(DEVICE)
+    mask, positions = torch.ones_like(ids), torch.arange(24, device=DEVICE).repeat(3, 1).flip(1)
+    mask[:, 20:] = 0
+    results = []
+    for kernel, given in (("triton", form), ("plain" if DEVICE == "cpu" else "sdpa", lambda x: x)):
+        monkeypatch.setenv(choice.VARIABLE, kernel)
+        model = make_model(num_hidden_layers=2, initializer_range=0.1).float().to(DEVICE).pmlm
+        masked = model(ids, given(mask)).last_hidden_state[:, :20]
+        placed = model(ids, None, None, given(positions)).last_hidden_state
+        (masked.sin().sum() + placed.cos().sum()).backward()
+        results.append([masked, placed, *(p.grad for p in model.parameters())])
+    for ours, theirs in zip(*results, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=2e-5)
+
+
 def test_the_trial_passes_here_and_a_kernel_that_fails_it_is_not_used(monkeypatch):
     for kernel in sizes.KERNELS:
         monkeypatch.setitem(sizes.OVERRIDES, kernel, sizes.Tile(64, 64, 4, 1))

@@ -78,6 +78,8 @@ def test_padding_and_its_side_change_nothing():
     left = pad(SOURCES, left=True)
     torch.testing.assert_close(model(left, labels=labels).loss_sum, expected)
     torch.testing.assert_close(model(left, (left != 1).long(), labels=labels).loss_sum, expected)
+    one_mask = torch.ones(1, left.shape[1], dtype=torch.int64)
+    torch.testing.assert_close(model(left, one_mask, labels=labels), model(left, one_mask.expand(3, -1), labels=labels))
     alone = sum(model(pad([s]), labels=pad([t])).loss_sum for s, t in zip(SOURCES, TARGETS, strict=True))
     torch.testing.assert_close(alone, expected)
 

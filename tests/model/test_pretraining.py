@@ -81,6 +81,19 @@ def test_explicit_positions_equal_the_default_and_shifting_them_changes_the_stat
     assert not torch.allclose(moved.pseudo_hidden_state, default.pseudo_hidden_state)
 
 
+def test_one_row_of_mask_segments_and_positions_serves_all_and_other_shapes_are_refused(make_model):
+    model, ids = make_model().pmlm, torch.randint(6, 60, (3, 9))
+    mask = torch.tensor([[1] * 7 + [0] * 2])
+    inputs = [mask, (torch.arange(9) > 4).long()[None], torch.arange(9).flip(0)[None]]
+    once = model(ids, *inputs).last_hidden_state
+    torch.testing.assert_close(once, model(ids, *(x.repeat(3, 1) for x in inputs)).last_hidden_state)
+    for at, name in enumerate(("attention_mask", "token_type_ids", "position_ids")):
+        for wrong in (inputs[at][:, :8], inputs[at].repeat(2, 1), inputs[at][0]):
+            given = [wrong if each == at else None for each in range(3)]
+            with pytest.raises(ValueError, match=rf"{name} has the shape .* and input_ids \(3, 9\)"):
+                model(ids, *given)
+
+
 def test_padding_does_not_change_a_row(make_model, make_batch):
     model = make_model()
     alone = make_batch(lengths=(17,))

@@ -22,8 +22,8 @@ class Places:
     """Where queries or keys stand in their text, row by row of the batch, and the order of these places.
 
     Attributes:
-        at_BL: positions, int32.
-        order_BL: indices that would sort a row by position, int32.
+        at_BL: positions, int32, contiguous.
+        order_BL: indices that would sort a row by position, int32, contiguous.
     """
 
     at_BL: Tensor
@@ -31,7 +31,8 @@ class Places:
 
     @classmethod
     def of(cls, positions_BL: Tensor) -> "Places":
-        return cls(positions_BL.to(torch.int32).contiguous(), positions_BL.argsort(dim=1).to(torch.int32))
+        at_BL = positions_BL.to(torch.int32).contiguous()
+        return cls(at_BL, at_BL.argsort(dim=1).to(torch.int32).contiguous())
 
 
 @dataclass(frozen=True)

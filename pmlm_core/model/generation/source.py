@@ -15,6 +15,7 @@ from pmlm_core.model.attention.choice import kernel_for
 from pmlm_core.model.attention.interface import attend
 from pmlm_core.model.attention.plan import make_plan
 from pmlm_core.model.device import product_dtype
+from pmlm_core.model.inputs import as_ids
 from pmlm_core.model.layer import Layer
 from pmlm_core.model.pseudo import lay_out
 from pmlm_core.model.transformer import PmlmModel
@@ -143,10 +144,11 @@ def align(
     >>> ids.tolist(), mask.tolist()
     ([[1, 0, 7, 2]], [[False, True, True, True]])
     """
-    kept_BN = ids_BN != pad_id if mask_BN is None else mask_BN != 0
+    kept_BN = ids_BN != pad_id if mask_BN is None else as_ids(mask_BN, ids_BN, "attention_mask") != 0
     order_BN = torch.argsort(kept_BN.to(torch.uint8), dim=1, descending=not right, stable=True)
     if types_BN is None:
         types_BN = torch.full_like(ids_BN, source_type)
+    types_BN = as_ids(types_BN, ids_BN, "token_type_ids")
     ids_BN, kept_BN, types_BN = (x.gather(1, order_BN) for x in (ids_BN, kept_BN, types_BN))
     return ids_BN, kept_BN, types_BN
 
