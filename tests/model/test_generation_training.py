@@ -72,6 +72,19 @@ def test_word_drop_changes_what_later_slots_see_and_not_what_is_asked():
     torch.testing.assert_close(loss, F.cross_entropy(with_drop[0], labels[0]))
 
 
+def test_a_label_left_out_of_the_loss_leaves_its_token_in_the_target():
+    model, labels = small_model(), torch.tensor([[21, 14, 30, 2, -100]])
+    source, given = pad(SOURCES[:1]), torch.tensor([[0, 21, 14, 30, 1]])
+    logits = model(source, decoder_input_ids=given[:, :4]).logits
+    asked = labels.clone()
+    asked[0, :2] = -100
+    output = model(source, labels=asked, decoder_input_ids=given)
+    assert output.num_predictions.item() == 2
+    torch.testing.assert_close(output.loss, F.cross_entropy(logits[0, 2:], labels[0, 2:4]))
+    with pytest.raises(ValueError, match=r"before the last of its row is -100.*Give decoder_input_ids"):
+        model(source, labels=asked)
+
+
 def test_padding_and_its_side_change_nothing():
     model, labels = small_model(), pad(TARGETS, -100)
     expected = model(pad(SOURCES), labels=labels).loss_sum

@@ -11,6 +11,7 @@ from transformers.modeling_outputs import ModelOutput
 
 from pmlm_core.model.config import PmlmConfig
 from pmlm_core.model.cross_entropy import IGNORED
+from pmlm_core.model.device import eager_on_cpu
 from pmlm_core.model.generation.cache import TargetCache
 from pmlm_core.model.generation.length_penalty import LengthPenalty
 from pmlm_core.model.generation.source import Source, SourceEncoder, SourceOutput, align, source_type, target_type
@@ -92,7 +93,8 @@ class PmlmForConditionalGeneration(PmlmPreTrainedModel, LengthPenalty, Generatio
             token_type_ids: None for the source's segment throughout.
             decoder_input_ids: any start token, then the true tokens before each target position, [B, T]. With labels,
                 None takes the labels themselves; word-drop puts [MASK] for some.
-            labels: the target with its closing [EOS], [B, T]; -100 for padding.
+            labels: the target with its closing [EOS], [B, T]; -100 for padding, and with `decoder_input_ids` for any
+                token that is not to be learned.
             encoder_outputs: from `get_encoder()`; with it a decoding step is made, without gradient, whose rows may be
                 several to a source.
             past_key_values: from the step before; only the tokens after it are computed.
@@ -137,13 +139,16 @@ class PmlmForConditionalGeneration(PmlmPreTrainedModel, LengthPenalty, Generatio
             assert decoder_input_ids is not None
             # Nobody sees the last true token, so any will do.
             labels_BT = torch.cat([decoder_input_ids[:, 1:], decoder_input_ids[:, -1:]], dim=1)
-        elif decoder_input_ids is None:
+        labelled_BT = labels_BT != IGNORED
+        offsets_T = torch.arange(labels_BT.shape[1], device=ids_BN.device)
+        # What is left out of the loss before the last label is a part of the target all the same.
+        used_BT = offsets_T < (labelled_BT * (offsets_T + 1)).amax(1, keepdim=True)
+        if decoder_input_ids is None:
+            _refuse_holes((used_BT & ~labelled_BT).any())
             decoder_input_ids = torch.cat([labels_BT[:, :1], labels_BT[:, :-1]], dim=1)
-        used_BT = labels_BT != IGNORED
         true_BT = torch.cat([decoder_input_ids[:, 1:], labels_BT[:, -1:]], dim=1)
         lengths_B1 = kept_BN.sum(1, keepdim=True)
         _check_positions(lengths_B1, used_BT, (ids_BN.shape[1] + used_BT.shape[1], config.max_position_embeddings))
-        offsets_T = torch.arange(used_BT.shape[1], device=ids_BN.device)
         _, states_BTD = self.pmlm.predicted_states(
             ids_BN,
             kept_BN,
@@ -219,6 +224,19 @@ class PmlmForConditionalGeneration(PmlmPreTrainedModel, LengthPenalty, Generatio
         for name, value in needed.items():
             if getattr(self.generation_config, name, None) is None:
                 setattr(self.generation_config, name, value)
+
+
+def _refuse_holes(holes: Tensor) -> None:
+    what = (
+        "A label before the last of its row is -100: that token is not predicted, and nothing says which it is. "
+        "Give decoder_input_ids, the true tokens before each target position."
+    )
+    if eager_on_cpu(holes):
+        if bool(holes):
+            raise ValueError(what)
+    elif holes.is_cuda:
+        # Nobody waits for it; the GPU stops with these words.
+        torch._assert_async(~holes, what)
 
 
 def _check_positions(lengths_B1: Tensor, used_BT: Tensor, need_and_have: tuple[int, int]) -> None:
