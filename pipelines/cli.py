@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pipelines.leaving import Terminated, heed_sigterm
+from pipelines.upload.ending import end
 from pmlm_core import __version__
 from pmlm_core.errors import ConfigError, PmlmError, near
 
@@ -28,6 +29,7 @@ COMMANDS = {
     "compare": Command("CompareConfig", "Say what won among runs and sweeps, and whether it is more than noise."),
     "predict": Command("PredictConfig", "Predict files of any size with a fine-tuned model, with Ray Data."),
     "fill": Command("FillConfig", "Fill the [MASK]s of a sentence with a pre-trained checkpoint."),
+    "convert": Command("ConvertConfig", "Make a model folder of a published checkpoint, UniLMv2's or BERT's."),
     "doctor": Command("DoctorConfig", "Check a machine or a cluster, and what a recipe asks of it, before a long run."),
     "submit": Command("SubmitConfig", "Run a command as a job of a Ray cluster; follow, find, list and stop jobs."),
     "sync": Command("SyncConfig", "Send what MLflow has not received yet of a run or a sweep."),
@@ -62,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     except OSError as error:  # a full disk, a folder that may not be written to, a store that is away
         print(f"error: {error}; what is finished is kept, the same command goes on from there", file=sys.stderr)
         code = 1
-    raise SystemExit(code)
+    end(code)
 
 
 def _dispatch(arguments: list[str]) -> int:

@@ -206,13 +206,19 @@ def tell_missing_gpu() -> None:
 
 
 def require(
-    workers: int, cpus_per_worker: int, use_gpu: bool, named: str = "cpus_per_worker", counted: str = "num_workers"
+    workers: int,
+    cpus_per_worker: int,
+    use_gpu: bool,
+    named: str = "cpus_per_worker",
+    counted: str = "num_workers",
+    gpus_by: str = "--use_gpu true",
 ) -> None:
-    """Refuse at once what Ray would wait for without end, and say what it will wait for.
+    """Refuse at once what Ray would wait for without end, and say what it will wait for, or leave idle.
 
     Args:
         named: the option that holds a worker's CPUs.
         counted: the option that holds the number of workers.
+        gpus_by: what to give for GPUs to be used; "" where they are.
 
     Raises:
         ConfigError: the cluster has too few CPUs or GPUs. With an autoscaler (RAY_ADDRESS set) it is only a warning.
@@ -231,3 +237,5 @@ def require(
                 f"{workers} workers need {needed} {kind}s, {free.get(kind, 0):g} of Ray's {have[kind]:g} are free; "
                 "waiting for the others"
             )
+    if have.get("GPU", 0) and not use_gpu and gpus_by:
+        warn(f"Ray has {have['GPU']:g} GPUs and this runs on CPUs, much slower; {gpus_by} uses them")

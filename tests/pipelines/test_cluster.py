@@ -60,6 +60,23 @@ def test_too_much_is_refused_at_once(ray_session):
     cluster.require(2, 1, use_gpu=False)
 
 
+def test_gpus_that_would_lie_idle_are_told_of(ray_session, monkeypatch, capsys):
+    import ray
+
+    have = ray.cluster_resources() | {"GPU": 2.0}
+    monkeypatch.setattr(ray, "cluster_resources", lambda: have)
+    monkeypatch.setattr(ray, "available_resources", lambda: have)
+    cluster.require(1, 1, use_gpu=False)
+    assert "Ray has 2 GPUs and this runs on CPUs, much slower; --use_gpu true uses them" in _one_line(capsys)
+    cluster.require(1, 1, use_gpu=True)
+    cluster.require(1, 1, use_gpu=False, gpus_by="")
+    assert "GPUs" not in _one_line(capsys)
+
+
+def _one_line(capsys) -> str:
+    return " ".join("".join(capsys.readouterr()).split())
+
+
 def test_what_has_to_wait_says_so(ray_session, capsys):
     import ray
 

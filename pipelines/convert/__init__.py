@@ -1,0 +1,1 @@
+"""`pmlm convert`: a published checkpoint becomes one of ours."""

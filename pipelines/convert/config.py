@@ -1,0 +1,31 @@
+"""Options of `pmlm convert`."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from pmlm_core.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class ConvertConfig:
+    """A checkpoint of UniLMv2 or BERT as a model folder: pmlm convert --weights unilm2-base-uncased.bin"""
+
+    weights: str = ""
+    """The checkpoint's weights (.bin or .safetensors), or the folder they lie in; local, s3:// or gs://."""
+    model_config: str = ""
+    """Its configuration; left out, NAME-config.json or config.json beside the weights."""
+    vocab: str = ""
+    """Its vocabulary; left out, NAME-vocab.txt or vocab.txt beside the weights."""
+    cased: bool | None = None
+    """Whether text keeps capital letters and accents; left out, as the vocabulary's tokens show."""
+    pseudo_token: Literal["[MASK]", "[PSEUDO]"] = "[MASK]"
+    """What [P] is: [MASK], as in the authors' fine-tuning kit, or a token of that name in the vocabulary."""
+    output_dir: str = ""
+    """Folder for the model and its tokenizer; local, s3:// or gs://."""
+
+    def validate(self) -> None:
+        """Raises ConfigError where something is missing."""
+        if not self.weights:
+            raise ConfigError("pmlm convert needs --weights, for example unilm2-base-uncased.bin")
+        if not self.output_dir:
+            raise ConfigError("pmlm convert needs --output_dir: the folder for the model and its tokenizer")

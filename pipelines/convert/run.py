@@ -1,0 +1,141 @@
+"""`pmlm convert`: a published checkpoint, read, put into our model, written as a folder that every command takes."""
+
+import io
+import json
+import pickle
+import shlex
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from pipelines.console import counted, made, next_command, say, warn
+from pipelines.convert.config import ConvertConfig
+from pipelines.output_folder import check_output_dir
+from pmlm_core import storage
+from pmlm_core.corpus.tokenizer import TextTokenizer
+from pmlm_core.errors import CheckpointError, ConfigError, DataError, NotThereError
+
+_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+
+
+def run(config: ConvertConfig) -> None:
+    """Convert and write.
+
+    Raises:
+        NotThereError: a file is not there.
+        CheckpointError, DataError: a file is not what it should be.
+        ConfigError: there is a model in the output folder already.
+    """
+    import transformers
+
+    transformers.utils.logging.disable_progress_bar()
+    converted, tokenizer = _converted(config)
+    output_dir = storage.normalise(config.output_dir)
+    with tempfile.TemporaryDirectory(prefix="pmlm-convert-") as folder:
+        converted.model.save_pretrained(folder)
+        # By the configuration a folder is known as a model, so that comes last.
+        names = sorted((path.name for path in Path(folder).iterdir()), key=lambda name: name == "config.json")
+        tokenizer.save(output_dir, model_max_length=converted.model.config.max_position_embeddings)
+        for name in names:
+            storage.copy_file(Path(folder, name), storage.join(output_dir, name))
+    made("model", config.output_dir)
+    model = shlex.quote(config.output_dir)
+    next_command(
+        f'pmlm fill --model {model} "The cat [MASK] on the mat."'
+        if converted.has_head
+        else f"pmlm finetune --task classification --model {model} --data_dir YOUR_DATA"
+    )
+
+
+def dry_run(config: ConvertConfig) -> None:
+    """Read and convert all, and write nothing."""
+    _converted(config)
+    say(f"would write {config.output_dir}")
+
+
+def _converted(config: ConvertConfig) -> tuple[Any, TextTokenizer]:
+    from pmlm_core.model.published import convert
+
+    config.validate()
+    check_output_dir(config.output_dir)
+    if storage.exists(storage.join(storage.normalise(config.output_dir), "config.json")):
+        raise ConfigError(f"output_dir {config.output_dir} holds a model already; choose another one")
+    weights = _weights_file(config.weights)
+    settings = _read_json(config.model_config or _beside(weights, "config.json", "--model_config"))
+    vocabulary = config.vocab or _beside(weights, "vocab.txt", "--vocab")
+    tokenizer = TextTokenizer.load(vocabulary, cased=config.cased, pseudo_token=config.pseudo_token)
+    converted = convert(_read_weights(weights), settings, tokenizer.special_ids, weights)
+    model = converted.model.config
+    if tokenizer.vocab_size > model.vocab_size:
+        raise DataError(
+            f"{vocabulary}: {tokenizer.vocab_size:,} tokens, but the model has {model.vocab_size:,}; give the "
+            "vocabulary that belongs to it"
+        )
+    say(
+        f"{model.num_hidden_layers} layers x {model.hidden_size}, {model.num_attention_heads} heads, "
+        f"{model.max_position_embeddings} positions, {model.vocab_size:,} tokens, "
+        + (f"relative bias in {model.rel_pos_bins} bins" if model.rel_pos_bins else "no relative bias")
+        + f"; {converted.model.num_parameters() / 1e6:,.1f} M parameters"
+    )
+    if converted.left_out:
+        names, more = ", ".join(converted.left_out[:3]), ", ..." * (len(converted.left_out) > 3)
+        say(f"left out, for our model has no such part: {counted(len(converted.left_out), 'weight')} ({names}{more})")
+    if not converted.has_head:
+        warn("it has no output layer over the vocabulary: fresh weights stand there until it is trained")
+    return converted, tokenizer
+
+
+def _weights_file(given: str) -> str:
+    given = storage.normalise(given)
+    if storage.size(given) is not None:
+        return given
+    present = set(storage.names_in(given))
+    name = next((name for name in _WEIGHTS if name in present), None)
+    if name is None:
+        raise NotThereError(f"weights {given}: no such file, and no folder with {' or '.join(_WEIGHTS)} in it")
+    return storage.join(given, name)
+
+
+def _beside(weights: str, ending: str, option: str) -> str:
+    """`unilm2-base-uncased-vocab.txt` or `vocab.txt`, in the folder of `unilm2-base-uncased.bin`."""
+    path, query = storage.split_query(weights) if storage.is_remote(weights) else (weights, "")
+    folder, _, name = path.rpartition("/")
+    tried = [f"{name.rpartition('.')[0]}-{ending}", ending]
+    for each in tried:
+        if storage.size(found := storage.with_query(f"{folder}/{each}", query)) is not None:
+            return found
+    raise NotThereError(f"{folder}: neither {' nor '.join(tried)} lies there beside the weights; name it by {option}")
+
+
+def _read_json(path: str) -> dict[str, Any]:
+    try:
+        found = json.loads(storage.read_bytes(path))
+    except FileNotFoundError:
+        raise NotThereError(f"model_config {path}: no such file") from None
+    except ValueError as error:
+        raise DataError(f"{path} is no JSON ({error}); give the checkpoint's configuration") from None
+    if not isinstance(found, dict):
+        raise DataError(f"{path} holds a {type(found).__name__}; give the checkpoint's configuration, an object")
+    return found
+
+
+def _read_weights(path: str) -> dict[str, Any]:
+    import torch
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    data = storage.read_bytes(path)
+    try:
+        if storage.split_query(path)[0].endswith(".safetensors"):
+            found: Any = load(data)
+        else:
+            found = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        raise CheckpointError(
+            f"{path} holds more than weights, or none; it is not read further, for such a file may run code"
+        ) from None
+    except (SafetensorError, RuntimeError, EOFError, ValueError, KeyError) as error:
+        raise CheckpointError(f"{path} cannot be read as weights: {str(error).splitlines()[0]}") from None
+    if not isinstance(found, dict) or not all(isinstance(value, torch.Tensor) for value in found.values()):
+        raise CheckpointError(f"{path} is no table of weights; give a checkpoint of UniLMv2 or BERT for PyTorch")
+    return found

@@ -1,0 +1,85 @@
+"""`pmlm convert`: files of a published checkpoint become a folder that fills gaps and loads by Auto classes."""
+
+import json
+import os
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForMaskedLM, AutoTokenizer, BertConfig, BertForMaskedLM
+
+import pmlm_core.model.auto  # noqa: F401
+from pipelines.cli import main
+
+WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "cat", "sat", "on", "mat", ".", "##s", "a", "dog"]
+
+
+@pytest.fixture
+def published(tmp_path: Path) -> Path:
+    """`tiny-uncased.bin` with its configuration and vocabulary, as the authors name them."""
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=len(WORDS), hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32,
+        max_position_embeddings=40, initializer_range=0.3,
+    )  # fmt: skip
+    folder = tmp_path / "published"
+    folder.mkdir()
+    torch.save(BertForMaskedLM(config).state_dict(), folder / "tiny-uncased.bin")
+    (folder / "tiny-uncased-config.json").write_text(json.dumps(config.to_dict()))
+    (folder / "tiny-uncased-vocab.txt").write_text("\n".join(WORDS) + "\n")
+    return folder
+
+
+def pmlm(*words: object) -> int:
+    with pytest.raises(SystemExit) as ended:
+        main([str(word) for word in words])
+    return int(ended.value.code or 0)
+
+
+def test_a_published_checkpoint_fills_gaps_and_loads_by_auto_classes(published, tmp_path, capsys):
+    out = tmp_path / "made here"
+    assert pmlm("convert", "--weights", published / "tiny-uncased.bin", "--output_dir", out) == 0
+    said = capsys.readouterr().out
+    assert "1 layers x 16, 2 heads, 40 positions, 14 tokens, no relative bias" in " ".join(said.split())
+    assert f"pmlm fill --model '{out}'" in said
+    model, tokenizer = AutoModelForMaskedLM.from_pretrained(out), AutoTokenizer.from_pretrained(out)
+    assert tokenizer("The cats")["input_ids"] == [2, 5, 6, 11, 3]
+    assert model.config.pseudo_token_id == model.config.mask_token_id == 4
+    assert pmlm("fill", "--model", out, "The cat [MASK] on the mat.") == 0
+    assert "[MASK] 1" in capsys.readouterr().out
+
+
+def test_a_dry_run_writes_nothing_and_a_model_that_is_there_is_not_replaced(published, tmp_path, capsys):
+    out = tmp_path / "out"
+    convert = ("convert", "--weights", published / "tiny-uncased.bin", "--output_dir", out)
+    assert pmlm(*convert, "--dry_run") == 0
+    assert not out.exists()
+    assert pmlm(*convert) == 0
+    assert pmlm(*convert) == 2
+    assert "holds a model already" in capsys.readouterr().err
+
+
+class _Code:
+    def __reduce__(self):
+        return os.system, ("touch /tmp/pmlm-was-run",)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda f: (f / "tiny-uncased.bin").write_bytes(pickle.dumps({"bert.x": _Code()})), "such a file may run code"),
+        (lambda f: (f / "tiny-uncased.bin").write_bytes(b"nothing of the kind"), "holds more than weights, or none"),
+        (lambda f: (f / "tiny-uncased-config.json").write_text("[1]"), "holds a list"),
+        (lambda f: (f / "tiny-uncased-config.json").write_text("{"), "is no JSON"),
+        (lambda f: (f / "tiny-uncased-config.json").unlink(), "name it by --model_config"),
+        (lambda f: (f / "tiny-uncased-vocab.txt").write_text("\n".join([*WORDS, "more"])), "15 tokens, but the model"),
+        (lambda f: (f / "tiny-uncased.bin").unlink(), "no such file"),
+    ],
+)
+def test_files_that_cannot_be_used_are_named(published, tmp_path, capsys, change, message):
+    change(published)
+    assert pmlm("convert", "--weights", published / "tiny-uncased.bin", "--output_dir", tmp_path / "out") in (1, 2)
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+    assert not Path("/tmp/pmlm-was-run").exists()
