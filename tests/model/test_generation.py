@@ -185,6 +185,15 @@ def test_a_target_that_cannot_fit_is_refused_before_it_is_begun():
         model.generate(pad(SOURCES), max_new_tokens=26)
 
 
+def test_a_source_that_cannot_fit_is_refused_and_padding_may_go_beyond():
+    model = small_model()
+    source = torch.tensor([[0, *[9] * 31, 2], [0, 9, 2, *[1] * 30]])
+    with pytest.raises(ValueError, match=r"source is 33 tokens long and the model has 32 positions"):
+        model.generate(source, max_new_tokens=1)
+    expected = model.generate(source[1:, :3], max_new_tokens=5)
+    assert torch.equal(model.generate(source[1:], max_new_tokens=5), expected)
+
+
 def test_bf16_decodes_nearly_as_fp32():
     model = small_model(initializer_range=0.1).float()
     options = {"max_new_tokens": 4, "min_new_tokens": 4, "return_dict_in_generate": True, "output_logits": True}

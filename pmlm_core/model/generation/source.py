@@ -70,7 +70,11 @@ class SourceEncoder(nn.Module):
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor | None = None, token_type_ids: Tensor | None = None, **_: Any
     ) -> SourceOutput:
-        """Args: `[SOS] SRC [EOS]` a row, padded on either side, [R, N]; without a mask, [PAD] counts as padding."""
+        """Args: `[SOS] SRC [EOS]` a row, padded on either side, [R, N]; without a mask, [PAD] counts as padding.
+
+        Raises:
+            ValueError: a source is longer than the model's positions.
+        """
         config = self.model.config
         ids_RN, kept_RN, types_RN = align(
             input_ids,
@@ -82,6 +86,13 @@ class SourceEncoder(nn.Module):
         )
         n = ids_RN.shape[1]
         lengths_R = kept_RN.sum(1)
+        positions = config.max_position_embeddings
+        # Only then is it worth making a GPU wait; padding may go beyond.
+        if n > positions and (longest := int(lengths_R.max())) > positions:
+            raise ValueError(
+                f"A source is {longest} tokens long and the model has {positions} positions; cut it, or give the model "
+                "more with pmlm_core.model.positions.extend_positions."
+            )
         positions_RN = (torch.arange(n, device=ids_RN.device) - (n - lengths_R)[:, None]).clamp(min=0)
         hidden_RND = self.model.embeddings(ids_RN, positions_RN, types_RN)
         padded = not bool(kept_RN.all())
@@ -115,7 +126,7 @@ class SourceEncoder(nn.Module):
                 tuple(values),
                 lengths_R,
                 ~kept_RN if padded else None,
-                _bias_of_the_past(self.model, n + config.max_position_embeddings, dtype),
+                _bias_of_the_past(self.model, n + positions, dtype),
             )
         )
 
