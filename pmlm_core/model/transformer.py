@@ -43,6 +43,20 @@ class PmlmPreTrainedModel(PreTrainedModel):
             files_in(index)
         return super().from_pretrained(pretrained_model_name_or_path, *args, **{**kwargs, "use_safetensors": True})
 
+    def _set_gradient_checkpointing(self, *args: Any, **kwargs: Any) -> None:
+        """Where every way to recomputation of the layers leads through.
+
+        Raises:
+            ValueError: it is asked for with `use_reentrant=True`.
+        """
+        for given in (*args, *kwargs.values()):
+            if getattr(given, "keywords", {}).get("use_reentrant"):
+                raise ValueError(
+                    "use_reentrant=True runs a backward pass of its own for each layer, and all layers share the "
+                    'relative bias; enable gradient checkpointing with {"use_reentrant": False}.'
+                )
+        super()._set_gradient_checkpointing(*args, **kwargs)
+
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         """N(0, initializer_range) for weights, the relative bias included; zero biases; LayerNorm the identity."""

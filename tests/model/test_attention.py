@@ -103,6 +103,18 @@ def test_gradient_of_a_bias_summed_over_layers_in_one_place_is_that_of_autograd(
         torch.testing.assert_close(got, expected, rtol=1e-10, atol=1e-12)
 
 
+def test_a_backward_pass_for_other_gradients_alone_adds_nothing_to_the_next(make_model, make_batch):
+    gradients = []
+    for asked_before in (False, True):
+        model = make_model()
+        loss = model.pmlm(make_batch()["input_ids"]).last_hidden_state.sin().sum()
+        if asked_before:
+            torch.autograd.grad(loss, model.pmlm.embeddings.norm.bias, retain_graph=True)
+        loss.backward()
+        gradients.append(model.pmlm.rel_pos_bias.weight.grad)
+    assert torch.equal(*gradients)
+
+
 def test_a_bias_that_needs_no_gradient_is_not_summed():
     bias = torch.zeros(1, H, N, N, requires_grad=True)
     assert summed_over_layers(bias.detach())[1] is None

@@ -36,6 +36,14 @@ def test_losses_and_gradients_are_the_same_to_the_last_bit(make_model, make_batc
     assert all(torch.equal(mine, its) for mine, its in zip(found, expected, strict=True))
 
 
+def test_recomputation_by_backward_passes_within_the_backward_pass_is_refused(make_model):
+    model = make_model()
+    with pytest.raises(ValueError, match=r'with \{"use_reentrant": False\}'):
+        model.gradient_checkpointing_enable({"use_reentrant": True})
+    model.gradient_checkpointing_enable()
+    model.gradient_checkpointing_disable()
+
+
 def alive() -> dict[int, int]:
     """Bytes of every storage that a tensor in Python holds; those of torch's tracing have none."""
     tensors = (each for each in gc.get_objects() if type(each) in (Tensor, nn.Parameter))

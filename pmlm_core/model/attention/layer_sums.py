@@ -12,20 +12,25 @@ from torch.autograd.function import once_differentiable
 
 
 class LayerSums:
-    """What the layers' backward passes have added so far; empty before the first and after it was taken."""
+    """What the layers' parts of one backward pass have added so far; empty before the first and after it was taken.
+
+    A pass that asks for other gradients alone leaves its sums behind, and the next begins with none.
+    """
 
     def __init__(self) -> None:
         self._total: Tensor | None = None
+        self._of_pass = -1
 
     def total(self, shape: torch.Size, dtype: torch.dtype) -> Tensor:
         """Where a layer adds its gradient, all in the same form; zeros for the first."""
-        if self._total is None:
-            self._total = torch.zeros(shape, dtype=dtype)
+        of_pass = torch._C._current_graph_task_id()
+        if self._total is None or self._of_pass != of_pass:
+            self._total, self._of_pass = torch.zeros(shape, dtype=dtype), of_pass
         return self._total
 
     def take(self) -> Tensor | None:
         total, self._total = self._total, None
-        return total
+        return total if self._of_pass == torch._C._current_graph_task_id() else None
 
 
 def summed_over_layers(bias: Tensor) -> tuple[Tensor, LayerSums | None]:
