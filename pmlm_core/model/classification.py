@@ -11,7 +11,7 @@ from transformers.modeling_outputs import ModelOutput
 from pmlm_core.errors import ConfigError
 from pmlm_core.model.config import PmlmConfig
 from pmlm_core.model.dropout import dropout
-from pmlm_core.model.task_head import PmlmWithTaskHead
+from pmlm_core.model.task_head import PmlmWithTaskHead, precisely
 
 ProblemType = Literal["regression", "single_label_classification"]
 """Values of `problem_type`, in transformers' words."""
@@ -26,7 +26,7 @@ class PmlmClassificationOutput(ModelOutput):
         loss_sum: cross-entropies, or squared errors of a regression, summed over the rows.
         num_examples: rows, an integer scalar.
         correct: rows whose label is the likeliest; None for a regression.
-        logits: [B, labels]; of a regression [B, 1], the number itself.
+        logits: [B, labels]; of a regression [B, 1], the number itself. fp32 or better.
     """
 
     loss: Tensor | None = None
@@ -78,18 +78,16 @@ class PmlmForSequenceClassification(PmlmWithTaskHead):
             input_ids, attention_mask, token_type_ids, first_B1, first_B1, first_B1, ae=True, par=False
         )
         assert first_B1D is not None
-        pooled_BD = torch.tanh(self.pooler(first_B1D[:, 0]))
-        logits_BL = self.classifier(dropout(pooled_BD, self.config.hidden_dropout_prob, self.training))
+        pooled_BD = torch.tanh(precisely(self.pooler, first_B1D[:, 0]))
+        logits_BL = precisely(self.classifier, dropout(pooled_BD, self.config.hidden_dropout_prob, self.training))
         output = PmlmClassificationOutput(logits=logits_BL)
         if labels is None:
             return output
-        # fp32 or better: autocast gives bf16 logits.
-        precise_BL = logits_BL.to(torch.promote_types(logits_BL.dtype, torch.float32))
         if self.config.problem_type == "regression":
-            output.loss_sum = F.mse_loss(precise_BL[:, 0], labels.to(precise_BL.dtype), reduction="sum")
+            output.loss_sum = F.mse_loss(logits_BL[:, 0], labels.to(logits_BL.dtype), reduction="sum")
         else:
-            output.loss_sum = F.cross_entropy(precise_BL, labels, reduction="sum")
-            output.correct = (precise_BL.argmax(-1) == labels).sum()
+            output.loss_sum = F.cross_entropy(logits_BL, labels, reduction="sum")
+            output.correct = (logits_BL.argmax(-1) == labels).sum()
         output.num_examples = torch.tensor(len(labels), device=labels.device)
         output.loss = output.loss_sum / len(labels)
         return output

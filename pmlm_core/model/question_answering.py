@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from transformers.modeling_outputs import ModelOutput
 
 from pmlm_core.model.config import PmlmConfig
-from pmlm_core.model.task_head import PmlmWithTaskHead
+from pmlm_core.model.task_head import PmlmWithTaskHead, precisely
 
 
 @dataclass
@@ -21,7 +21,7 @@ class PmlmQuestionAnsweringOutput(ModelOutput):
         loss_sum: mean of a row's two cross-entropies, start and end, summed over the rows.
         num_examples: rows (windows of passages), an integer scalar.
         correct: rows whose start and end are both the likeliest.
-        start_logits, end_logits: [B, N]; the lowest finite number at padding.
+        start_logits, end_logits: [B, N], fp32 or better; the lowest finite number at padding.
     """
 
     loss: Tensor | None = None
@@ -63,9 +63,7 @@ class PmlmForQuestionAnswering(PmlmWithTaskHead):
         start_positions, end_positions: first and last token of each row's answer, [B]; 0 for none in this window.
         """
         states_BND = self.pmlm(input_ids, attention_mask, token_type_ids).last_hidden_state
-        logits_BN2 = self.qa_outputs(states_BND)
-        # fp32 or better: autocast gives bf16, in which near spans would tie.
-        logits_BN2 = logits_BN2.to(torch.promote_types(logits_BN2.dtype, torch.float32))
+        logits_BN2 = precisely(self.qa_outputs, states_BND)
         if attention_mask is not None:
             # Neither loss nor prediction of a row may depend on the others' lengths.
             hidden_BN1 = (attention_mask == 0)[:, :, None]

@@ -4,10 +4,28 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 from pmlm_core.model.config import PmlmConfig
 from pmlm_core.model.transformer import PmlmModel, PmlmPreTrainedModel
 from pmlm_core.randomness import key
+
+
+def precisely(layer: nn.Linear, states: Tensor) -> Tensor:
+    """What the layer makes of `states`, in fp32 or better, autocast or not.
+
+    Autocast has a linear layer give bf16, three digits, in which scores of texts and of near spans tie; raising them
+    afterwards tells nothing apart.
+
+    >>> with torch.autocast("cpu", dtype=torch.bfloat16):
+    ...     precisely(nn.Linear(4, 2), torch.ones(3, 4, dtype=torch.bfloat16)).dtype
+    torch.float32
+    """
+    dtype = torch.promote_types(layer.weight.dtype, torch.float32)
+    bias = None if layer.bias is None else layer.bias.to(dtype)
+    with torch.autocast(states.device.type, enabled=False):
+        return F.linear(states.to(dtype), layer.weight.to(dtype), bias)
 
 
 class PmlmWithTaskHead(PmlmPreTrainedModel):

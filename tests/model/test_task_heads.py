@@ -5,6 +5,7 @@ import math
 
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional as F
 from transformers import AutoModelForQuestionAnswering, AutoModelForSequenceClassification
 
@@ -15,6 +16,7 @@ from pmlm_core.model import (
     PmlmForQuestionAnswering,
     PmlmForSequenceClassification,
 )
+from pmlm_core.model.task_head import precisely
 from pmlm_core.training.step import Precision, Task, train_step
 
 SMALL = {
@@ -229,6 +231,36 @@ def test_it_learns_a_small_task(cls):
         outputs = [model(**marked_rows(cls, 10_000 + i)) for i in range(4)]
     accuracy = sum(output.correct.item() for output in outputs) / 128
     assert accuracy > 0.9, accuracy  # chance: 0.5 and 0.01
+
+
+@both
+def test_the_head_is_fp32_under_autocast(cls):
+    """bf16 has some 50 values between 0 and 1 to tell texts and spans apart by."""
+    model = make(cls, **({"num_labels": 1} if cls is PmlmForSequenceClassification else {}))
+    batch = rows([12] * 128)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = logits(model(**batch))
+    assert found.dtype == torch.float32
+    assert len(found.unique()) > 0.95 * found.numel()
+    assert (found.bfloat16().float() != found).float().mean() > 0.9
+
+
+def test_a_precise_layer_is_the_layer_itself_backwards_too():
+    layer, states = nn.Linear(32, 2), torch.randn(4, 32).bfloat16()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = precisely(layer, states)
+    plain = layer(states.float())
+    assert torch.equal(found, plain)
+    grads = [torch.autograd.grad(each.square().sum(), tuple(layer.parameters())) for each in (found, plain)]
+    assert all(torch.equal(one, other) for one, other in zip(*grads, strict=True))
+
+
+@both
+def test_a_model_loaded_in_bf16_runs(cls):
+    model = make(cls).bfloat16()
+    output = logits(model(**rows([9, 5])))
+    assert output.dtype == torch.float32
+    assert torch.isfinite(output).all()
 
 
 @both
