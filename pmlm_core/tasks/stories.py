@@ -1,6 +1,7 @@
 """CNN/DailyMail as first published: a `.story` file an article, and lists of URLs that say which split it is in.
 
-A story's name is the SHA-1 (hex) of its URL. Its text is paragraphs, then highlights, each after a line `@highlight`.
+A story's name is the SHA-1 (hex) of its URL. Its text is paragraphs, then highlights, each after a line `@highlight`;
+all that follows the first such line is highlights, as See et al.'s make_datafiles.py has it (abisee/cnn-dailymail).
 """
 
 import hashlib
@@ -66,10 +67,9 @@ def parse(text: str) -> tuple[list[str], list[str]]:
     is_highlight = False
     for line in text.split("\n"):
         line = line.strip()
-        if line == _MARK:
+        if line.startswith(_MARK):
             is_highlight = True
         elif line:
             ended = line if line.endswith(_ENDS) else f"{line} ."
             (highlights if is_highlight else article).append(ended)
-            is_highlight = False
     return article, highlights

@@ -10,6 +10,7 @@ import pytest
 from pmlm_core.errors import DataError
 from pmlm_core.tasks.question_generation import question_generation_task
 from pmlm_core.tasks.registry import get_task
+from pmlm_core.tasks.stories import parse
 from pmlm_core.tasks.summarization import summarization_task
 from tests.tasks.task_makers import read, write
 
@@ -120,6 +121,13 @@ def test_stories(tmp_path):
     assert example.references == (example.target,)
     assert [(b.row, b.reason) for b in bad] == [(2, "missing story"), (3, "empty target")]
     assert urls[1] in bad[0].detail
+
+
+def test_every_line_below_the_first_mark_is_a_highlight():
+    """A highlight of two lines would otherwise give half of itself away in the source."""
+    article, highlights = parse("He came.\n\n@highlight\n\nHe came\nand saw\n\n@highlight\n\nHe won\n\nAt last.")
+    assert article == ["He came."]
+    assert highlights == ["He came .", "and saw .", "He won .", "At last."]
 
 
 def squad_articles(*questions):
