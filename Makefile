@@ -12,7 +12,7 @@ help:
 	@echo "make test-slow  the tests that take minutes too"
 	@echo "make cluster-test  ray up on three hosts made on this machine, one killed while training (a quarter of an hour; needs root)"
 	@echo "make lint       style, types, import direction"
-	@echo "make figures    draw the figures of the documentation anew"
+	@echo "make figures    draw the figure of the attention rule anew (pages are taken by docs/figures/shoot_*.py, which need a browser)"
 	@echo "make clean      remove the environment, the demo's output and all caches"
 
 $(BIN)/python:
