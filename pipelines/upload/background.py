@@ -3,11 +3,29 @@
 import threading
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
+from contextvars import ContextVar
 
 from pipelines.tracking.redact import redact
+from pipelines.upload.ending import UPLOADING
 from pmlm_core import storage
 
 _LEAVING_S, _LEAVING_PATIENCE_S = 240.0, 10.0  # within the grace that a leaving command gives its workers
+_given_up: ContextVar[threading.Event | None] = ContextVar("pmlm_upload_given_up", default=None)
+
+
+class GivenUp(Exception):
+    """Nobody waits for this upload any more: the run may be another command's by now."""
+
+
+def check_wanted() -> None:
+    """Called before anything is changed in a store, in a thread of `Uploads` or with a copy of its context.
+
+    Raises:
+        GivenUp: the command has not waited for the end of it.
+    """
+    given_up = _given_up.get()
+    if given_up is not None and given_up.is_set():
+        raise GivenUp
 
 
 class Uploads:
@@ -29,6 +47,7 @@ class Uploads:
         """
         self._mirror_all, self._home, self._tell, self._what = mirror, home, tell, what
         self._wanted, self._closing, self._leaving = threading.Event(), threading.Event(), False
+        self._given_up = threading.Event()
         self._thread: threading.Thread | None = None
         self._starting = threading.Lock()
         self._away = False
@@ -38,7 +57,7 @@ class Uploads:
         """There is something new; from any thread."""
         with self._starting:
             if self._thread is None:
-                self._thread = threading.Thread(target=self._work, name="pmlm-upload", daemon=True)
+                self._thread = threading.Thread(target=self._work, name=UPLOADING, daemon=True)
                 self._thread.start()
         self._wanted.set()
 
@@ -47,16 +66,27 @@ class Uploads:
 
         Args:
             leaving: the machine goes, or the user waits for the end: a store that is away is not waited for, and one
-                that is slow for four minutes at most. The same command catches up.
+                that is slow for four minutes at most; `ending.end` then ends the process. The same command catches up.
         """
         self._leaving = leaving
         self._closing.set()
         self.wake()
-        if self._thread is not None:
+        assert self._thread is not None, "`wake` has started it"
+        try:
             self._thread.join(_LEAVING_S if leaving else None)
-        return not (self._away or (self._thread is not None and self._thread.is_alive()))
+        finally:  # a signal ends the wait, too
+            if still_at_it := self._thread.is_alive():
+                self._given_up.set()
+        if still_at_it:
+            self._tell(
+                "warning",
+                f"{redact(self._home)} has not taken all {self._what} within {_LEAVING_S / 60:g} minutes; the same "
+                "command again catches up",
+            )
+        return not (self._away or still_at_it)
 
     def _work(self) -> None:
+        _given_up.set(self._given_up)
         while True:
             self._wanted.wait()
             self._wanted.clear()
@@ -71,6 +101,8 @@ class Uploads:
             for name in self._mirror_all(self._warn_once):
                 self._tell("uploaded", f"{name} uploaded to {redact(self._home)}")
             self._away = False
+        except GivenUp:
+            pass
         except Exception as error:
             if not self._away or last:
                 then = "the same command again catches up" if last else "training goes on, the next upload catches up"

@@ -11,6 +11,7 @@ import os
 import shutil
 from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from pathlib import Path
 
 from pipelines.handover import files
@@ -18,7 +19,7 @@ from pipelines.run_folder import CHECKPOINTS, RUN_FILE, RunDir
 from pipelines.tracking.journal import FILE_NAME as JOURNAL
 from pipelines.tracking.record import FILE_NAME as MLFLOW_RECORD
 from pipelines.tracking.redact import redact
-from pipelines.upload.background import short
+from pipelines.upload.background import check_wanted, short
 from pmlm_core import storage
 from pmlm_core.addresses import path_in
 from pmlm_core.errors import CheckpointError
@@ -41,6 +42,9 @@ def mirror(
 ) -> list[str]:
     """Copy the run's checkpoints that `home` lacks, then remove all there but the `keep` newest and the best.
 
+    Nothing is removed that is newer than those, nor before all that is to stay is there: another command may have
+    copied on meanwhile.
+
     Args:
         warn: told which checkpoints are left out, since their manifests cannot be read.
         best_first: going on from a newer one without the best would not do.
@@ -50,6 +54,7 @@ def mirror(
 
     Raises:
         OSError, DataError: the store cannot be reached, or refuses.
+        GivenUp: nobody waits for this any more.
     """
     root = storage.join(home, CHECKPOINTS)
     there = _whole(root)
@@ -58,13 +63,17 @@ def mirror(
     every = sorted({*there, *here}, key=_step)
     scores = {name: json.loads(here.get(name) or there[name]).get("score") for name in every}
     best = min((name for name in every if scores[name] is not None), key=lambda name: scores[name], default=None)
-    stay = {*every[-keep:], best}
+    newest = every[-keep:]
+    stay = {*newest, *([] if best is None else [best])}
     missing = [name for name in reversed(every) if name in stay and name in here and there.get(name) != here[name]]
     if best_first:
         missing.sort(key=lambda name: name != best)
     copied = [name for name in missing if _send(run, name, home, beside)]
+    if not newest or stay - (there.keys() - missing) - {*copied}:  # one was pruned here before it was copied
+        return copied
     for name in storage.folders_in(root):
-        if name not in stay and checkpoint.step_of(name) is not None:
+        if name not in stay and checkpoint.step_of(name) is not None and _step(name) < _step(newest[0]):
+            check_wanted()
             if not _renames(home):  # first: what is half removed is not whole
                 storage.remove_file(storage.join(root, name, checkpoint.MANIFEST))
             storage.remove_folder(storage.join(root, name))
@@ -123,6 +132,7 @@ def fetch(
             f"no checkpoint of this run in {redact(home)} is whole: remove them there to start over from step 0, or "
             "choose another run_name"
         )
+    _forget(home, damaged)
     return newest
 
 
@@ -155,15 +165,22 @@ def _send(run: RunDir, name: str, home: str, beside: Collection[str] = BESIDE) -
         _hold(run.checkpoints / name, held)
         if not (held / checkpoint.MANIFEST).exists():
             return False
+        check_wanted()
         storage.remove_file(storage.join(target, checkpoint.MANIFEST))
         for file in (run.path / each for each in beside):
             if file.exists():
                 storage.write_bytes(storage.join(home, file.name), file.read_bytes())  # not mapped: it may be cut
         names = checkpoint.read_manifest(held)["files"]
+
+        def copy(file: str) -> None:
+            check_wanted()
+            storage.copy_file(held / file, storage.join(target, file))
+
+        contexts = [copy_context() for _ in names]  # of how long a store is waited for, and by whom
         with ThreadPoolExecutor(_THREADS) as pool:  # a file goes part by part, several files beside each other
-            for _ in pool.map(lambda file: storage.copy_file(held / file, storage.join(target, file)), names):
+            for _ in pool.map(lambda context, file: context.run(copy, file), contexts, names):
                 pass
-        storage.copy_file(held / checkpoint.MANIFEST, storage.join(target, checkpoint.MANIFEST))
+        copy(checkpoint.MANIFEST)
         if target != final:
             files.kept(home).rename(path_in(target), path_in(final))
     except FileNotFoundError:

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 from pipelines.run_folder import CHECKPOINTS, EVENTS_FILE
 from pipelines.tracking.journal import FILE_NAME as JOURNAL
 from pipelines.tracking.record import FILE_NAME as MLFLOW_RECORD
+from pipelines.upload.background import check_wanted
 from pmlm_core import storage
 from pmlm_core.inside import leads_outside
 from pmlm_core.training import checkpoint
@@ -45,6 +46,7 @@ class Finished:
 
         Raises:
             OSError, DataError: the store cannot be reached, or refuses.
+            GivenUp: nobody waits for this any more.
         """
         for _ in range(_ATTEMPTS):
             now = _signature(folder, below)
@@ -64,10 +66,12 @@ class Finished:
         changed = [name for name in files if known.get(name) != files[name] or name in unsettled]
         # New names first: what replaces a file makes the old manifest untrue, until the new one is there.
         for name in sorted(changed, key=lambda name: name in known):
+            check_wanted()
             unsettled.add(name)
             _copy(folder / name, storage.join(home, name))
         if _settled(_signature(folder, below)) != _settled(now):
             return None
+        check_wanted()
         if known != files:
             content = {
                 "format_version": checkpoint.FORMAT_VERSION,

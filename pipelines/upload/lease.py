@@ -10,6 +10,7 @@ its process is seen to be gone.
 import contextlib
 import json
 import os
+import re
 import socket
 import threading
 import time
@@ -26,6 +27,7 @@ from pmlm_core.errors import ConfigError, DataError
 
 NOTE = "in_use.json"
 _RENEW_S, _LOST_S, _LOOK_S, _RELEASE_S = 60.0, 300.0, 5.0, 5.0
+_DRAFT = re.compile(r"\..+\.\d+\.[0-9a-f]{8}\.tmp")  # as pmlm_core.storage names what becomes a file of a folder
 _held: set[str] = set()  # where this process has put a note
 
 
@@ -53,7 +55,17 @@ def take(run: RunDir, home: str, command: str, say: Callable[[str], None]) -> No
                 "give the same command again; for a run beside it, choose another run_name"
             )
         time.sleep(_LOOK_S)
+    _tidy(home)
     _write(run, home, command)
+
+
+def _tidy(home: str) -> None:
+    """Remove what commands that were killed have left half copied in a folder; a store has no such names."""
+    if not storage.is_remote(home):
+        for path in Path(storage.absolute(home)).rglob(".*.tmp"):
+            if _DRAFT.fullmatch(path.name):
+                with contextlib.suppress(OSError):
+                    path.unlink()
 
 
 @contextlib.contextmanager

@@ -22,7 +22,7 @@ from pipelines.upload import background, checkpoints, lease
 from pmlm_core import storage
 from pmlm_core.errors import CheckpointError, ConfigError
 from pmlm_core.training import checkpoint
-from tests.bucket_server import bucket_on_a_server
+from tests.bucket_server import bucket_on_a_server, put_folder
 from tests.pipelines.test_pretrain_loop import OPTIONS, Pulled, weights
 from tests.pipelines.training_without_ray import config_for, curve, plan_of, pretrain_here, train_here
 
@@ -126,6 +126,20 @@ def test_a_half_uploaded_checkpoint_is_passed_over_and_a_damaged_one_said(tmp_pa
     for _ in range(2):  # it is for the user to decide
         with pytest.raises(CheckpointError, match=r"no checkpoint of this run in .* is whole"):
             stage.fetch_upload(plan_of(options), None)
+
+
+def test_a_damaged_copy_is_made_and_copied_again_where_an_older_checkpoint_is_here(tmp_path, blocks, place, capsys):
+    options = options_with(blocks, tmp_path / "out", place)
+    run = start(options, pull_at=16)
+    here, there = run / "checkpoints" / "step-00000015", storage.join(place, "run", "checkpoints", "step-00000015")
+    whole = (here / checkpoint.OPTIMIZER).read_bytes()
+    (here / checkpoint.OPTIMIZER).write_bytes(b"rotten")  # before it was copied
+    storage.write_bytes(storage.join(there, checkpoint.OPTIMIZER), b"rotten")
+    start(options, pull_at=16)
+    assert f"step-00000015 in {place}/run is damaged" in " ".join(capsys.readouterr().out.split())
+    assert (here / checkpoint.OPTIMIZER).read_bytes() == whole
+    assert uploaded(place) == [5, 10, 15]
+    assert storage.read_bytes(storage.join(there, checkpoint.OPTIMIZER)) == whole
 
 
 def test_only_the_newest_and_the_best_stay_there(tmp_path, blocks, place):
@@ -299,8 +313,7 @@ def test_another_run_in_its_place_is_refused(tmp_path, blocks, place):
 def test_a_run_may_start_from_a_checkpoint_in_a_bucket(tmp_path, blocks, in_peace, bucket, monkeypatch, capsys):
     monkeypatch.setenv("PMLM_CACHE", str(tmp_path / "cache"))
     home = f"{bucket}/{tmp_path.name}"
-    for file in (in_peace / "checkpoints" / "step-00000024").iterdir():
-        storage.copy_file(file, storage.join(home, file.name))
+    put_folder(in_peace / "checkpoints" / "step-00000024", home)
     sizes = dict.fromkeys(("num_hidden_layers", "hidden_size", "num_attention_heads"))
     fresh = {**OPTIONS, **sizes, "max_steps": 1, "warmup_steps": 0, "eval_rows": 0}
     for name, first in (("remote", home), ("local", str(in_peace / "checkpoints" / "step-00000024"))):
@@ -314,8 +327,8 @@ def test_a_run_may_start_from_a_checkpoint_in_a_bucket(tmp_path, blocks, in_peac
 def test_blocks_in_a_bucket_train_the_same_weights(tmp_path, blocks, in_peace, bucket, monkeypatch):
     monkeypatch.setenv("PMLM_CACHE", str(tmp_path / "cache"))
     remote = f"{bucket}/{tmp_path.name}"
-    storage.copy_folder(blocks, remote)
-    storage.copy_folder(f"{blocks}/tokenizer", storage.join(remote, "tokenizer"))
+    put_folder(blocks, remote)
+    put_folder(f"{blocks}/tokenizer", storage.join(remote, "tokenizer"))
     run = train_here(config_for(remote, tmp_path / "out", **OPTIONS))
     assert curve(run) == curve(in_peace)
     here, there = weights(run, 24), weights(in_peace, 24)

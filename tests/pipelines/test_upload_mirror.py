@@ -1,0 +1,196 @@
+"""Copies in a store: what removes them, when an upload stops that nobody waits for, and what killed commands leave."""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipelines.handover.serving import kept_folders
+from pipelines.run_folder import RunDir, write_record
+from pipelines.upload import background, checkpoints, lease
+from pipelines.upload.background import GivenUp, Uploads, check_wanted
+from pipelines.upload.finished import Finished
+from pmlm_core import stores
+from pmlm_core.training import checkpoint
+
+
+def run_with(folder: Path, *steps: int) -> RunDir:
+    """A run with checkpoints of these steps."""
+    for step in steps:
+        made = checkpoint.folder_of(folder / "checkpoints", step)
+        made.mkdir(parents=True)
+        for name in ("model", "optimizer"):
+            (made / name).write_text(f"{name} {step}")
+        files = {p.name: {"bytes": p.stat().st_size, "sha256": checkpoint.sha256(p)} for p in made.iterdir()}
+        content = {"format_version": checkpoint.FORMAT_VERSION, "step": step, "score": None, "files": files}
+        (made / checkpoint.MANIFEST).write_text(json.dumps(content))
+    return RunDir(folder)
+
+
+def mirror(run: RunDir, home: Path, keep: int = 1) -> list[str]:
+    return checkpoints.mirror(run, str(home), keep, print)
+
+
+def steps_in(home: Path) -> list[int]:
+    """Steps of the checkpoints there, of which every byte is right."""
+    folders = checkpoint.all_steps(home / "checkpoints")
+    return [checkpoint.step_of(path.name) or 0 for path in folders if checkpoint.damage(path) is None]
+
+
+# ---- what is removed ----
+
+
+@pytest.mark.parametrize("first", ["the one that is behind", "the one that is ahead"])
+def test_of_two_that_copy_at_the_same_time_none_removes_what_the_other_has_copied(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first: str
+):
+    home = tmp_path / "home"
+    behind, ahead = run_with(tmp_path / "behind", 5, 10), run_with(tmp_path / "ahead", 15, 20)
+    one, other = (behind, ahead) if first == "the one that is behind" else (ahead, behind)
+    really = checkpoints._send
+
+    def meanwhile(run: RunDir, name: str, home_: str, *more: Any) -> bool:
+        if run == one:
+            mirror(other, home)
+        return really(run, name, home_, *more)
+
+    monkeypatch.setattr(checkpoints, "_send", meanwhile)
+    mirror(one, home)
+    assert 20 in steps_in(home)
+    mirror(ahead, home)
+    assert steps_in(home) == [20]
+
+
+def test_nothing_is_removed_before_all_that_is_to_stay_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    home = tmp_path / "home"
+    mirror(run_with(tmp_path / "run", 5), home)
+    run = run_with(tmp_path / "run", 10)
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints, "_send", lambda *_: False)  # pruned before it was copied
+        assert mirror(run, home) == []
+    assert steps_in(home) == [5]
+    (home / "checkpoints" / "step-00000007").mkdir()  # half copied, by a command that was killed
+    assert mirror(run, home) == ["step-00000010"]
+    assert [path.name for path in (home / "checkpoints").iterdir()] == ["step-00000010"]
+
+
+# ---- an upload that nobody waits for ----
+
+
+def test_an_upload_that_is_given_up_changes_nothing_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(background, "_LEAVING_S", 0.2)
+    home, told, goes_on = tmp_path / "home", list[str](), threading.Event()
+    run = run_with(tmp_path / "run", 5)
+    mirror(run, home)
+    run_with(tmp_path / "run", 10)
+    really = checkpoints.storage.copy_file
+
+    def slowly(local: Path, uri: str) -> None:
+        goes_on.wait(30)
+        really(local, uri)
+
+    monkeypatch.setattr(checkpoints.storage, "copy_file", slowly)
+    uploads = Uploads(lambda warn: mirror(run, home), str(home), lambda kind, text: told.append(f"{kind}: {text}"))
+    assert not uploads.close(leaving=True)
+    goes_on.set()
+    assert uploads._thread is not None
+    uploads._thread.join(30)
+    assert steps_in(home) == [5]
+    assert len(told) == 1
+    assert told[0].startswith("warning: ")
+    assert "has not taken all checkpoints within" in told[0]
+    assert mirror(run, home) == ["step-00000010"]
+    assert steps_in(home) == [10]
+
+
+def test_neither_does_one_of_a_finished_folder(tmp_path: Path):
+    folder, home, given_up = tmp_path / "seed-0", tmp_path / "home", threading.Event()
+    folder.mkdir()
+    (folder / "scores.json").write_text("{}")
+    token = background._given_up.set(given_up)
+    try:
+        Finished().send(folder, str(home))
+        (folder / "scores.json").write_text("{1}")
+        given_up.set()
+        with pytest.raises(GivenUp):
+            Finished().send(folder, str(home))
+    finally:
+        background._given_up.reset(token)
+    assert (home / "scores.json").read_text() == "{}"
+
+
+def test_who_leaves_has_no_patience_with_any_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    run, patience = run_with(tmp_path / "run", 5), list[float]()
+    monkeypatch.setattr(checkpoints.storage, "copy_file", lambda local, uri: patience.append(stores.patience()))
+    uploads = Uploads(lambda warn: mirror(run, tmp_path / "home"), "home", lambda kind, text: None)
+    assert uploads.close(leaving=True)
+    assert patience == [background._LEAVING_PATIENCE_S] * 3
+
+
+@pytest.mark.parametrize("end", ["uploads.close(leaving=True); raise Terminated", "raise Terminated"])
+def test_a_command_that_leaves_ends_though_its_upload_does_not(end: str):
+    program = f"""
+import threading, time
+from concurrent.futures import ThreadPoolExecutor
+from pipelines import cli
+from pipelines.leaving import Terminated
+from pipelines.upload import background
+
+background._LEAVING_S, begun = 0.5, threading.Event()
+def mirror(warn):
+    with ThreadPoolExecutor(1) as pool:
+        slow = pool.submit(time.sleep, 100)
+        begun.set()
+        slow.result()
+
+def work(arguments):
+    uploads = background.Uploads(mirror, "s3://slow", print)
+    uploads.wake()
+    begun.wait()
+    {end}
+
+cli._dispatch = work
+cli.main([])
+"""
+    begun = time.monotonic()
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=90)
+    assert time.monotonic() - begun < 80
+    assert done.returncode == 143
+    assert "terminated; the same command goes on" in done.stderr
+    if "close" in end:
+        assert "s3://slow has not taken all checkpoints" in done.stdout
+
+
+def test_outside_an_upload_everything_is_wanted():
+    check_wanted()
+
+
+# ---- what killed commands leave ----
+
+
+def test_what_was_half_copied_into_a_folder_goes_with_the_next_command(tmp_path: Path):
+    run, home = run_with(tmp_path / "run", 5), tmp_path / "home"
+    write_record(run, {"started": 1.0})
+    mirror(run, home)
+    left = home / "checkpoints" / "step-00000005" / ".model.77.0123abcd.tmp"
+    own = home / ".notes.tmp"
+    for path in (left, own):
+        path.touch()
+    lease.take(run, str(home), "pmlm pretrain", print)
+    assert not left.exists()
+    assert own.exists()
+    assert steps_in(home) == [5]
+
+
+def test_what_a_killed_attempt_left_in_the_run_goes_with_the_next(tmp_path: Path):
+    for name in ("leaving-0123", "failure-0123.json", ".keeper-0123", "failure.json"):
+        (tmp_path / name).touch()
+    with kept_folders([tmp_path], [], wanted=False) as keeper:
+        assert keeper is None
+    assert os.listdir(tmp_path) == ["failure.json"]
