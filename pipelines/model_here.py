@@ -37,7 +37,9 @@ def local_copy(model: str, *, known_as: str | None = None) -> str:
     manifest = storage.read_bytes(storage.join(model, checkpoint.MANIFEST)) if checkpoint.MANIFEST in names else b""
     wanted = [name for name in names if name not in checkpoint.TRAINING_FILES]
     sizes = {name: storage.size(storage.join(model, name)) for name in wanted}
-    key = hashlib.sha256(json.dumps([known_as or model, sizes]).encode() + manifest).hexdigest()[:24]
+    # Without a manifest, other weights of the same sizes are told by their time.
+    times = [] if manifest else [storage.changed_at(storage.join(model, name)) for name in wanted]
+    key = hashlib.sha256(json.dumps([known_as or model, sizes, *times]).encode() + manifest).hexdigest()[:24]
     folder = cache_folder("models")
     target = folder / key
     waiting = folder / f".{key}"

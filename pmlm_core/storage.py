@@ -62,6 +62,11 @@ def size(uri: str) -> int | None:
     return int(info.size) if info.type == pafs.FileType.File else None
 
 
+def changed_at(uri: str) -> int | None:
+    """When the file `uri` was written, in nanoseconds since 1970, or None when there is no such file."""
+    return _info(uri).mtime_ns
+
+
 def _info(uri: str) -> pafs.FileInfo:
     def ask() -> pafs.FileInfo:
         file_system, path = resolve(uri)
@@ -149,13 +154,6 @@ def publish(local: str | Path, uri: str) -> None:
         return
     copy_file(local, uri)
     os.unlink(local)
-
-
-def copy_folder(source: str | Path, uri: str) -> None:
-    """Copy the files of a local folder (not its sub-folders) to `uri`, each whole or not at all."""
-    for file in sorted(Path(source).iterdir()):
-        if file.is_file():
-            copy_file(file, join(uri, file.name))
 
 
 def copy_file(local: str | Path, uri: str) -> None:

@@ -2,10 +2,20 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import boto3
 import pytest
 from moto.server import ThreadedMotoServer
+
+from pmlm_core import storage
+
+
+def put_folder(source: str | Path, uri: str) -> None:
+    """Copy the files of a folder, not those in folders below it, to a store."""
+    for file in Path(source).iterdir():
+        if file.is_file():
+            storage.copy_file(file, storage.join(uri, file.name))
 
 
 @contextmanager

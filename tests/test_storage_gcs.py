@@ -14,6 +14,7 @@ from oracles.made_blocks import build, check
 from pmlm_core import storage
 from pmlm_core.corpus.blocks import BlockSet
 from pmlm_core.errors import DataError
+from tests.bucket_server import put_folder
 
 pytest.importorskip("gcp_storage_emulator", reason="pip install gcp-storage-emulator")
 
@@ -67,7 +68,7 @@ def test_blocks_in_a_google_bucket_are_read_by_parts(bucket, tmp_path, monkeypat
     (tmp_path / "made").mkdir()
     shards = build(tmp_path / "made")
     folder = "/blocks".join(bucket)
-    storage.copy_folder(tmp_path / "made", folder)
+    put_folder(tmp_path / "made", folder)
     opened = BlockSet.open(folder)
     check(opened.rows([0, 2_600], 1), shards, [0, 2_600], [1, 1])
     assert len(list((tmp_path / "cache" / "blocks").iterdir())) == 2

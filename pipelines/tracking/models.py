@@ -24,9 +24,6 @@ from pipelines.tracking.store import NONE, resolve, set_client_defaults
 from pipelines.variables import set_for_a_while
 from pmlm_core.errors import CheckpointError
 
-# What only a resumed training needs, in the same folder; the model is what remains.
-_TRAINING_FILES = frozenset({"training_state.json", "optimizer.safetensors", "checkpoint.json"})
-
 
 def register(
     run_dir: str | os.PathLike[str],
@@ -140,6 +137,8 @@ def _describe(client: Any, name: str, version: str, form: Form, alias: str | Non
 def _log_model(run_dir: Path, run_id: str, checkpoint: Path, name: str, uri: str, form: Form) -> int:
     import mlflow
 
+    from pmlm_core.training.checkpoint import TRAINING_FILES
+
     requirements = [f"{package}=={version(package).partition('+')[0]}" for package in ("mlflow", *form.requirements)]
     with (
         _mlflow_at(uri),
@@ -148,7 +147,7 @@ def _log_model(run_dir: Path, run_id: str, checkpoint: Path, name: str, uri: str
         mlflow.start_run(run_id=run_id, log_system_metrics=False),
     ):
         for path in checkpoint.iterdir():
-            if path.name not in _TRAINING_FILES:
+            if path.name not in TRAINING_FILES:
                 _place(path.resolve(), Path(folder) / path.name)
         info = mlflow.pyfunc.log_model(
             name=name,

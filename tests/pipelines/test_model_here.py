@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from bucket_server import bucket_on_a_server
+from bucket_server import bucket_on_a_server, put_folder
 from finetuning_data import make_checkpoint, options_for, write_reviews
 
 from pipelines.finetune.config import FinetuneConfig
@@ -25,7 +25,7 @@ def remote(tmp_path: Path, bucket: str, sample_tokenizer_dir: str, monkeypatch: 
     monkeypatch.setenv("PMLM_CACHE", str(tmp_path / "cache"))
     make_checkpoint(tmp_path / "made", sample_tokenizer_dir)
     (tmp_path / "made" / "optimizer.safetensors").write_bytes(b"large")
-    storage.copy_folder(tmp_path / "made", f"{bucket}/{tmp_path.name}")
+    put_folder(tmp_path / "made", f"{bucket}/{tmp_path.name}")
     return f"{bucket}/{tmp_path.name}"
 
 
