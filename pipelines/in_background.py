@@ -39,7 +39,7 @@ def run_in_background(work: Callable[[], object], meanwhile: Callable[[], None],
             break
         except KeyboardInterrupt as signal:
             if stopped is not None or not request.has_begun():
-                raise
+                raise signal from stopped
             try:
                 request.ask()
             except OSError:

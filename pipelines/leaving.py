@@ -8,6 +8,7 @@ process away (SIGTERM to it); and whoever takes its machine away, by draining th
 import contextlib
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -25,6 +26,15 @@ _LOOK_S, _DRAIN_S = 0.5, 2.0
 
 class Terminated(KeyboardInterrupt):
     """SIGTERM came: all that is done at Ctrl-C is done, and the exit code says which it was."""
+
+
+def in_a_hurry() -> bool:
+    """Whether the exception under way is a signal that came after another one: nothing is waited for any more."""
+    met, signals = sys.exception(), 0
+    while met is not None:
+        signals += isinstance(met, KeyboardInterrupt)
+        met = met.__cause__ or met.__context__
+    return signals > 1
 
 
 def heed_sigterm() -> None:

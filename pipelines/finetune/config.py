@@ -120,7 +120,8 @@ class FinetuneConfig:
     batch_size: int | None = None
     """Rows of a global batch, whatever the number of workers (recipe)."""
     micro_batch_size: int | None = None
-    """Rows of one forward pass of one worker; left out, as many as divide evenly and stay within a token budget."""
+    """Rows of one forward pass of one worker; left out, as many as divide evenly and stay within a token budget, or, of
+    a seed that goes on, as before: another size has other dropout."""
     learning_rate: float | None = None
     """Peak learning rate (recipe)."""
     rel_pos_lr_scale: float = 1.0

@@ -19,6 +19,7 @@ from pmlm_core.tasks.files import NoFile
 from pmlm_core.tasks.registry import OPTIONS, get_task
 from pmlm_core.tasks.scoring import figures_of
 from pmlm_core.training.batching import micro_batch_size
+from pmlm_core.training.resuming import micro_batch_before
 
 ONLY = {
     "generation": (
@@ -238,6 +239,14 @@ def settled_micro_batch(config: FinetuneConfig, recipe: Recipe, longest: int) ->
     """
     limit = (_GPU_TOKENS if config.use_gpu else _CPU_TOKENS) // max(1, longest)
     return micro_batch_size(recipe.batch_size, config.num_workers, config.micro_batch_size, limit)
+
+
+def as_before(job: Job) -> Job:
+    """The job of a seed, with the micro-batches of its newest checkpoint where no others are asked for."""
+    kept = micro_batch_before(job.run.checkpoints, job.recipe.batch_size, use_gpu=job.config.use_gpu)
+    if job.config.micro_batch_size is not None or kept is None:
+        return job
+    return replace(job, micro_batch_size=kept)
 
 
 def changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

@@ -24,6 +24,7 @@ from pmlm_core.errors import TrainingError
 from pmlm_core.training import checkpoint, hardware
 from pmlm_core.training.finetuning import finetuning_task
 from pmlm_core.training.optimizer import optimizer_tensors, set_learning_rate
+from pmlm_core.training.resuming import COMPUTED_BY, computed_otherwise
 from pmlm_core.training.schedule import learning_rate
 from pmlm_core.training.snapshot import CheckpointWriter
 from pmlm_core.training.step import Precision, train_step
@@ -184,7 +185,7 @@ def _contents(
         "window": trained.window.to_json(),
         "history": trained.history,
         "finished": finished,
-        "computed_by": _computed_by(job, team, precision),
+        COMPUTED_BY: _computed_by(job, team, precision),
     }
     tensors = optimizer_tensors(trained.optimizer, trained.model)
     return checkpoint.Contents(trained.step, state, tensors, None if value is None else -value)
@@ -208,11 +209,5 @@ def _tell_start(job: Job, team: Team, trained: Trainee, precision: Precision, ev
         return
     text = f"seed {job.seed}: resumed from the checkpoint of step {trained.step} in {precision.name}"
     events.add("resumed", text, step=trained.step)
-    before, now = trained.state.get("computed_by", {}), _computed_by(job, team, precision)
-    changed = [f"{name} was {before.get(name)}, is {now[name]}" for name in now if before.get(name) != now[name]]
-    if changed:
-        events.add(
-            "warning",
-            "the same rows follow, but figures will differ in the last digits from an uninterrupted run: "
-            f"{'; '.join(changed)}",
-        )
+    if warning := computed_otherwise(trained.state.get(COMPUTED_BY, {}), _computed_by(job, team, precision)):
+        events.add("warning", warning)

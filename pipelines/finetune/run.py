@@ -3,6 +3,7 @@
 import shlex
 import shutil
 import uuid
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +13,7 @@ from pipelines.finetune import upload
 from pipelines.finetune.config import FinetuneConfig
 from pipelines.finetune.elsewhere import read_by
 from pipelines.finetune.encode import encode_all
-from pipelines.finetune.job import Job, settle, settled_micro_batch
+from pipelines.finetune.job import Job, as_before, settle, settled_micro_batch
 from pipelines.finetune.progress import Progress
 from pipelines.finetune.record import params_of, tags_of
 from pipelines.finetune.results import show, write_summary
@@ -28,6 +29,7 @@ from pipelines.finetune.rundir import (
     seed_folder,
 )
 from pipelines.finetune.tell import tell_rows, tell_training
+from pipelines.leaving import in_a_hurry
 from pipelines.lock import locked
 from pipelines.output_folder import check_output_dir
 from pipelines.run_folder import write_record
@@ -73,7 +75,7 @@ def run(config: FinetuneConfig) -> None:
             show(results)
             ended = True
         finally:
-            if uploads is not None:
+            if uploads is not None and not in_a_hurry():
                 there = uploads.close(leaving=not ended)
         check_arrived(config, there)
         _conclude(job, results)
@@ -118,7 +120,7 @@ def _train_seed(job: Job, seed: int) -> dict[str, Any]:
     from pipelines.tracking.artifacts import log_artifacts
     from pipelines.tracking.sink import MlflowSink
 
-    job = replace(job, run=seed_folder(job.run, seed), seed=seed, attempt=uuid.uuid4().hex[:12])
+    job = as_before(replace(job, run=seed_folder(job.run, seed), seed=seed, attempt=uuid.uuid4().hex[:12]))
     write_record(job.run, {"identity": job.identity(), "seed": seed})
     batches = TrainingBatches(job, job_family(job))
     config = job.config
@@ -141,11 +143,12 @@ def _train_seed(job: Job, seed: int) -> dict[str, Any]:
         sink.tag("failure", " ".join(str(error).split())[:1000])
         raise
     finally:
-        if uploads is not None:
-            uploads.close(leaving=status != "FINISHED")
-        progress.stop()
-        shutil.rmtree(job.run.path / "ray", ignore_errors=True)
-        sink.finish(status)
+        with ExitStack() as ending:  # a signal ends the wait that it meets, and what comes after is done all the same
+            ending.callback(sink.finish, status)
+            ending.callback(shutil.rmtree, job.run.path / "ray", ignore_errors=True)
+            ending.callback(progress.stop)
+            if uploads is not None and not in_a_hurry():
+                uploads.close(leaving=status != "FINISHED")
     result = read_scores(job.run)
     assert result is not None, "a seed that ends without an error has written its scores"
     files = [SCORES, f"{MODEL}/{TASK_FILE}", *result["predictions"], *result.get("paired", [])]

@@ -43,6 +43,8 @@ _OPERATIONAL = frozenset(
 _ADDED = frozenset({"initializer_range", "rel_pos_lr_scale"})
 """Options younger than the first runs. At its default, which does what was done before there was one, each is left out
 of what decides, so that older runs keep their names and go on; an option added from now on belongs here too."""
+FINAL = "final"
+"""Link in output_dir to the checkpoint of the command given last."""
 _OF_THE_START = ("initializer_range", "rel_pos_bins", "max_rel_pos")
 """What a checkpoint to start from has settled."""
 
@@ -82,7 +84,7 @@ class PretrainConfig:
     """Distance from which on all positions share a bucket."""
     init_checkpoint: str | None = None
     """Start from the weights of this checkpoint folder, which brings its architecture (no preset then); at s3:// or
-    gs:// too."""
+    gs:// too. With other weights in that place it is another run."""
 
     objective: Literal["AE", "PAR", "AR", "AE+AR", "AE+PAR"] = "AE+PAR"
     """What is predicted: AE autoencoding, PAR partially autoregressive, AR autoregressive, or a sum of two."""
@@ -90,7 +92,8 @@ class PretrainConfig:
     batch_size: int = 256
     """Rows of a global batch, whatever the number of workers."""
     micro_batch_size: int | None = None
-    """Rows of one forward pass of one worker; left out, as many as divide evenly and stay within a token budget."""
+    """Rows of one forward pass of one worker; left out, as many as divide evenly and stay within a token budget, or, of
+    a run that goes on, as before: another size has other dropout."""
     max_steps: int = 100_000
     """Updates to make."""
     learning_rate: float = 1e-4
@@ -138,7 +141,8 @@ class PretrainConfig:
     """How many of the newest checkpoints to keep; the best is kept besides."""
 
     num_workers: int = 1
-    """Worker processes that share each batch; a run may be resumed with another number."""
+    """Worker processes that share each batch; a run may be resumed with another number: the same rows, the same dropout
+    with the same micro_batch_size."""
     min_workers: int | None = None
     """Start and go on with as few while nodes are missing, num_workers being the most; the batches stay the same."""
     resize_minutes: float = 5.0
@@ -219,6 +223,16 @@ class PretrainConfig:
                 "no gradient_checkpointing; leave it out"
             )
         check_run_place(self.output_dir, self.run_name, self.upload_dir)
+        if self.run_name == FINAL:
+            raise ConfigError(
+                f"run_name '{FINAL}' is the name of the link in output_dir that leads to the checkpoint of the command "
+                "given last: choose another"
+            )
+        if self.tracking_uri == "none" and self.register_model is not None:
+            raise ConfigError(
+                f"register_model {self.register_model} is for MLflow, which tracking_uri none switches off: leave out "
+                "one of them (--register_model null where a recipe gives it)"
+            )
         micro_batch_size(self.batch_size, self.num_workers, self.micro_batch_size, limit=self.batch_size)
 
     def compiles(self) -> bool:
@@ -249,22 +263,27 @@ class PretrainConfig:
             return round(self.warmup_ratio * self.max_steps)
         return self.warmup_steps or 0
 
-    def deciding(self) -> dict[str, Any]:
-        """The options that decide what is computed, and so whether two configurations are one run."""
+    def deciding(self, start: str | None = None) -> dict[str, Any]:
+        """The options that decide what is computed, and so whether two configurations are one run.
+
+        Args:
+            start: digest of what init_checkpoint holds, which decides in place of its path.
+        """
         values = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in _OPERATIONAL}
         # Two ways to say the same are the same.
         sizes = self.size() if self.init_checkpoint is None else {}
         del values["preset"], values["warmup_ratio"]
+        values["init_checkpoint"] = start or self.init_checkpoint
         for name in _ADDED:
             if values[name] == DEFAULTS[name]:
                 del values[name]
         return {**values, **sizes, "warmup_steps": self.warmup()}
 
-    def name_for(self, data_fingerprint: str) -> str:
-        """The run's folder: as given, or derived from what decides the result, blocks included."""
+    def name_for(self, data_fingerprint: str, start: str | None = None) -> str:
+        """The run's folder: as given, or derived from what decides the result, blocks and `start` included."""
         if self.run_name is not None:
             return self.run_name
-        text = json.dumps([self.deciding(), data_fingerprint], sort_keys=True)
+        text = json.dumps([self.deciding(start), data_fingerprint], sort_keys=True)
         digest = hashlib.sha256(text.encode()).hexdigest()[:8]
         return f"{self.preset or 'model'}-{self.objective.lower().replace('+', '_')}-{digest}"
 

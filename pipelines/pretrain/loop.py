@@ -29,10 +29,13 @@ from pmlm_core.model.objectives import Objective
 from pmlm_core.training import checkpoint, hardware
 from pmlm_core.training.optimizer import optimizer_tensors, set_learning_rate
 from pmlm_core.training.pretraining import evaluate, pretraining_task
+from pmlm_core.training.resuming import COMPUTED_BY, computed_otherwise
 from pmlm_core.training.schedule import learning_rate
 from pmlm_core.training.snapshot import CheckpointWriter
 from pmlm_core.training.step import Precision, train_step
 from pmlm_core.training.together import settle_buckets
+
+_EVAL_ROWS = "eval_rows"
 
 
 def ray_worker(told: dict[str, Any]) -> None:
@@ -77,6 +80,13 @@ def train(plan: WorkPlan, team: Team) -> None:
     samples = [batch for _, batch in loader.prepare(trained.step)] if trained.step < config.max_steps else []
     model = distribute(trained.model, plan, precision, team.world, samples)
     held_out = HeldOut(plan, precision, team.rank, team.world) if config.eval_rows else None
+    rows = held_out.rows if held_out is not None else 0
+    if team.leads and (was := trained.state.get(_EVAL_ROWS, rows)) != rows and was and rows:
+        events.add(
+            "warning",
+            f"held-out losses are of {rows} rows from here on, and of {was} before: they do not compare, and the best "
+            f"checkpoint is chosen among both. Give eval_rows {was} again for one measure throughout",
+        )
 
     def published(step: int, folder: Path) -> None:
         hand_over(plan.run, team, config.keep_checkpoints, lambda text: events.add("warning", text))
@@ -139,7 +149,7 @@ def train(plan: WorkPlan, team: Team) -> None:
             leave = notices.agreed(result.shared[2:]) and not last
             save = done % config.save_steps == 0 or last or result.shared[1] > 0 or leave
             if save:
-                writer.save(trained.model, _contents(plan, team, trained, scores, precision))
+                writer.save(trained.model, _contents(plan, team, trained, scores, precision, rows))
                 saved_at = time.monotonic()
             if save or scores:
                 team.report(finite({"step": done, **(scores or {})}))
@@ -156,14 +166,16 @@ def train(plan: WorkPlan, team: Team) -> None:
 
 
 def _contents(
-    plan: WorkPlan, team: Team, trained: Trainee, scores: dict[str, float] | None, precision: Precision
+    plan: WorkPlan, team: Team, trained: Trainee, scores: dict[str, float] | None, precision: Precision, rows: int
 ) -> checkpoint.Contents:
+    """What goes into a checkpoint; `rows`: held-out ones that losses are measured on."""
     state: dict[str, Any] = {
         "data": plan.data.__dict__,
-        "deciding": plan.config.deciding(),
+        "deciding": plan.config.deciding(None if plan.start is None else plan.start.sha256),
         "window": trained.window.to_json(),
         "held_out": scores and finite(scores),
-        "computed_by": _computed_by(plan, team, trained, precision),
+        _EVAL_ROWS: rows or trained.state.get(_EVAL_ROWS, 0),
+        COMPUTED_BY: _computed_by(plan, team, trained, precision),
     }
     return checkpoint.Contents(
         step=trained.step,
@@ -205,9 +217,6 @@ def _tell_start(
     events.add(
         "resumed", f"resumed from the checkpoint of step {trained.step} in {precision.name}{again}", step=trained.step
     )
-    before, now = trained.state.get("computed_by", {}), _computed_by(plan, team, trained, precision)
-    changed = {name: f"{name} was {was}, is {now[name]}" for name, was in before.items() if now.get(name, was) != was}
-    if changed:
-        masks = not changed.keys().isdisjoint({"torch_compile", "attention"})
-        how = "with other dropout, so figures will differ" if masks else "but figures will differ in the last digits"
-        events.add("warning", f"the same rows follow, {how} from an uninterrupted run: {'; '.join(changed.values())}")
+    now = _computed_by(plan, team, trained, precision)
+    if warning := computed_otherwise(trained.state.get(COMPUTED_BY, {}), now):
+        events.add("warning", warning)

@@ -5,7 +5,7 @@ from typing import Any
 
 from pipelines.handover.files import address_like
 from pipelines.pretrain.config import PretrainConfig
-from pipelines.pretrain.rundir import DataIdentity
+from pipelines.pretrain.rundir import DataIdentity, Start
 from pipelines.run_folder import RunDir
 from pmlm_core import storage
 from pmlm_core.corpus.manifest import Manifest
@@ -31,24 +31,29 @@ class WorkPlan:
     threads: int
     slots: int
     """K, predicted slots of a row."""
+    start: Start | None = None
+    """What a run begins with that does not draw its weights."""
 
 
-def plan_for(config: PretrainConfig, run: RunDir, manifest: Any, *, attempt: str, threads: int) -> WorkPlan:
+def plan_for(
+    config: PretrainConfig, run: RunDir, manifest: Any, *, attempt: str, threads: int, start: Start | None = None
+) -> WorkPlan:
     """Settle what the configuration leaves open.
 
     Raises:
         ConfigError: the global batch cannot be shared evenly.
     """
+    assert (start is None) == (config.init_checkpoint is None), "what it holds is settled before"
     slots = slots_of(manifest)
     # Workers start in other folders than the command did.
     config = replace(
         config,
         data_dir=_absolute(config.data_dir),
         upload_dir=None if config.upload_dir is None else _absolute(config.upload_dir),
-        init_checkpoint=None if config.init_checkpoint is None else _absolute(config.init_checkpoint),
+        init_checkpoint=None if start is None else start.path,
     )
     size = settled_micro_batch(config, manifest.max_length, slots)
-    return WorkPlan(config, run, identity(manifest), attempt, size, threads, slots)
+    return WorkPlan(config, run, identity(manifest), attempt, size, threads, slots, start)
 
 
 def plan_at(plan: WorkPlan, run: RunDir) -> WorkPlan:
@@ -89,6 +94,14 @@ def settled_micro_batch(config: PretrainConfig, max_length: int, slots: int) -> 
     """
     limit = (_GPU_TOKENS if config.use_gpu else _CPU_TOKENS) // (max_length + 2 * slots)
     return micro_batch_size(config.batch_size, config.num_workers, config.micro_batch_size, limit)
+
+
+def as_before(plan: WorkPlan) -> WorkPlan:
+    """The plan with the micro-batches of the run's newest checkpoint, where no others are asked for."""
+    from pmlm_core.training.resuming import micro_batch_before  # which imports torch; a plan or a doctor needs none
+
+    kept = micro_batch_before(plan.run.checkpoints, plan.config.batch_size, use_gpu=plan.config.use_gpu)
+    return plan if plan.config.micro_batch_size is not None or kept is None else replace(plan, micro_batch_size=kept)
 
 
 def identity(manifest: Any) -> DataIdentity:

@@ -2,16 +2,17 @@
 
 import shutil
 import uuid
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from pathlib import Path
 
 from pipelines import cluster
 from pipelines.console import console, say, warn
+from pipelines.leaving import in_a_hurry
 from pipelines.lock import locked
 from pipelines.pretrain.config import PretrainConfig
-from pipelines.pretrain.plan import WorkPlan, identity, plan_for, settled_micro_batch
+from pipelines.pretrain.plan import WorkPlan, as_before, identity, plan_for, settled_micro_batch
 from pipelines.pretrain.progress import Progress
-from pipelines.pretrain.rundir import check_unless_new, make_folder, open_run, refuse_other_run
+from pipelines.pretrain.rundir import Start, check_unless_new, make_folder, open_run, refuse_other_run, started_alike
 from pipelines.pretrain.tell import conclude, tell_start
 from pipelines.pretrain.tracking import has_news, open_sink, register_model
 from pipelines.run_folder import Events, RunDir
@@ -19,9 +20,8 @@ from pipelines.run_place import worked_on_here
 from pipelines.train_group import Group, fit
 from pipelines.upload.background import Uploads, with_uploads
 from pipelines.upload.claim import check_arrived
-from pmlm_core import storage
 from pmlm_core.corpus.manifest import Manifest
-from pmlm_core.errors import DataError, NotThereError
+from pmlm_core.errors import DataError
 
 
 def run(config: PretrainConfig) -> None:
@@ -33,14 +33,22 @@ def run(config: PretrainConfig) -> None:
         CheckpointError: blocks of another tokenizer, or a checkpoint that could not be written.
         TrainingError: the loss is not finite, or training failed more often than max_failures.
     """
+    from pipelines.pretrain.start import start_of
+
     config = worked_on_here(config)
     manifest = _blocks(config)
-    _check_start(config)
-    data = identity(manifest)
-    with locked(make_folder(config, data), "pmlm pretrain"):  # before the record: of two at once, one may make it
-        run_dir, known = open_run(config, data)
+    start, data = start_of(config), identity(manifest)
+    folder = make_folder(config, data, start)
+    with locked(folder, "pmlm pretrain"):  # before the record: of two at once, one may make it
+        run_dir, known = open_run(config, data, start)
+        if not known and (others := started_alike(config, data, start)):
+            warn(
+                f"{' and '.join(others)} started from {config.init_checkpoint} with these options when it held other "
+                "weights, or by an older pmlm that did not look. This is a new run; an old one goes on from its old "
+                f"weights with --run_name {others[-1]}"
+            )
         with _lease(config, run_dir):
-            _run_alone(config, manifest, run_dir, known)
+            _run_alone(config, manifest, run_dir, start, known)
 
 
 def _lease(config: PretrainConfig, run_dir: RunDir) -> AbstractContextManager[None]:
@@ -52,19 +60,21 @@ def _lease(config: PretrainConfig, run_dir: RunDir) -> AbstractContextManager[No
     return lease.kept(run_dir, home_of(run_dir, config.upload_dir), COMMAND)
 
 
-def _run_alone(config: PretrainConfig, manifest: Manifest, run_dir: RunDir, known: bool) -> None:
+def _run_alone(config: PretrainConfig, manifest: Manifest, run_dir: RunDir, start: Start | None, known: bool) -> None:
+    from pmlm_core.training import checkpoint
+
     plan = plan_for(
         config,
         run_dir,
         manifest,
         attempt=uuid.uuid4().hex[:12],
         threads=cluster.threads_per_worker(config.cpus_per_worker, config.num_workers),
+        start=start,
     )
-    tell_start(plan, manifest, known)
-    from pmlm_core.training import checkpoint
-
     checkpoint.sweep(run_dir.checkpoints)
     newest = newest_checkpoint(plan)
+    plan = as_before(plan)
+    tell_start(plan, manifest, known)
     if newest is not None and checkpoint.read_manifest(newest)["step"] >= config.max_steps:
         say(f"run {run_dir.name} is finished: all {config.max_steps} steps were done before")
         if has_news(plan, newest):  # killed after its last checkpoint, or given another store or model name now
@@ -77,7 +87,7 @@ def _run_alone(config: PretrainConfig, manifest: Manifest, run_dir: RunDir, know
     sink, uploads = open_sink(plan, manifest), _uploads(plan)
     progress = Progress(run_dir, config.max_steps, with_uploads(sink.ship, uploads))
     progress.start()
-    status = "FAILED"
+    status, there = "FAILED", uploads is None
     try:
         _fit(plan)
         status = "FINISHED"
@@ -85,13 +95,13 @@ def _run_alone(config: PretrainConfig, manifest: Manifest, run_dir: RunDir, know
         status = "KILLED"
         raise
     finally:
-        there = uploads is None or uploads.close(leaving=status != "FINISHED")
-        progress.stop()
-        shutil.rmtree(run_dir.path / "ray", ignore_errors=True)
-        if status != "FINISHED":
-            sink.finish(status)
+        with ExitStack() as ending:  # a signal ends the wait that it meets, and what comes after is done all the same
+            ending.callback(sink.finish, status)
+            ending.callback(shutil.rmtree, run_dir.path / "ray", ignore_errors=True)
+            ending.callback(progress.stop)
+            if uploads is not None and not in_a_hurry():
+                there = uploads.close(leaving=status != "FINISHED")
     folder = checkpoint.folder_of(run_dir.checkpoints, config.max_steps)
-    sink.finish(status)
     register_model(plan, folder)
     _upload_record(plan)
     check_arrived(config, there)
@@ -127,7 +137,7 @@ def fetch_upload(plan: WorkPlan, newest: Path | None) -> Path | None:
         plan.run,
         config.upload_dir,
         newest,
-        lambda known: refuse_other_run(known["deciding"], known["data"], home, config, plan.data),
+        lambda known: refuse_other_run(known["deciding"], known["data"], home, config, plan.data, plan.start),
         say,
     )
 
@@ -187,24 +197,18 @@ def dry_run(config: PretrainConfig) -> None:
         ConfigError, DataError, CheckpointError: as `run`.
     """
     from pipelines.pretrain import dry_run as costs
+    from pipelines.pretrain.start import start_of
 
     config = worked_on_here(config)
-    blocks = costs.read_blocks(config.data_dir)
+    blocks, start = costs.read_blocks(config.data_dir), start_of(config)
     if blocks is not None:
         _blocks(config)
-        check_unless_new(config, identity(Manifest.load(config.data_dir)))
-    _check_start(config)
+        check_unless_new(config, identity(Manifest.load(config.data_dir)), start)
     if config.use_gpu:
         cluster.tell_missing_gpu()
     counted = blocks or costs.ASSUMED
     micro_batch = settled_micro_batch(config, counted.max_length, counted.most_slots)
     console().print(costs.describe(config, micro_batch, bf16=_bf16(config)), markup=False)
-
-
-def _check_start(config: PretrainConfig) -> None:
-    start = config.init_checkpoint
-    if start is not None and storage.size(storage.join(start, "config.json")) is None:
-        raise NotThereError(f"init_checkpoint {start} is no checkpoint folder: it has no config.json")
 
 
 def _bf16(config: PretrainConfig) -> bool:

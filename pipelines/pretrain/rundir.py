@@ -1,5 +1,6 @@
 """Which run a configuration on these blocks is, and whether the one in its folder is the same."""
 
+import contextlib
 import json
 import time
 from collections.abc import Mapping
@@ -10,6 +11,7 @@ from typing import Any
 from pipelines.pretrain.config import DEFAULTS, PretrainConfig
 from pipelines.run_folder import RUN_FILE, RunDir, check_is_new, write_record
 from pipelines.tracking.redact import redacted
+from pmlm_core.addresses import normalise
 from pmlm_core.errors import CheckpointError, ConfigError
 
 
@@ -23,14 +25,27 @@ class DataIdentity:
     max_length: int
 
 
-def make_folder(config: PretrainConfig, data: DataIdentity) -> Path:
+@dataclass(frozen=True)
+class Start:
+    """The checkpoint that a run starts from.
+
+    Attributes:
+        path: its folder or address, which names no other one tomorrow as a link does.
+        sha256: of what it holds, see start.py.
+    """
+
+    path: str
+    sha256: str
+
+
+def make_folder(config: PretrainConfig, data: DataIdentity, start: Start | None = None) -> Path:
     """The folder to lock before `open_run`; it refuses what `open_run` would, for a lock leaves a file in there.
 
     Raises:
         ConfigError, CheckpointError: as `open_run`.
     """
-    check_unless_new(config, data)
-    path = Path(config.output_dir).absolute() / config.name_for(data.fingerprint)
+    check_unless_new(config, data, start)
+    path = _path_of(config, data, start)
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -38,23 +53,24 @@ def make_folder(config: PretrainConfig, data: DataIdentity) -> Path:
     return path
 
 
-def open_run(config: PretrainConfig, data: DataIdentity) -> tuple[RunDir, bool]:
+def open_run(config: PretrainConfig, data: DataIdentity, start: Start | None = None) -> tuple[RunDir, bool]:
     """Find or make the folder of the run that `config` on these blocks is; also says whether it was there before.
 
     Raises:
         ConfigError: a run of that name was started with other options, or something else lies in its folder.
         CheckpointError: it was started on other blocks.
     """
-    path = Path(config.output_dir).absolute() / config.name_for(data.fingerprint)
+    path = _path_of(config, data, start)
     record = path / RUN_FILE
     if record.exists():
-        check_same_run(path, config, data)
+        check_same_run(path, config, data, start)
         return RunDir(path), True
     check_is_new(path)
     try:
         content = {
             "config": redacted(asdict(config)),
-            "deciding": config.deciding(),
+            "deciding": _deciding(config, start),
+            "start": None if start is None else redacted(asdict(start)),
             "data": asdict(data),
             "started": time.time(),
         }
@@ -64,32 +80,39 @@ def open_run(config: PretrainConfig, data: DataIdentity) -> tuple[RunDir, bool]:
     return RunDir(path), False
 
 
-def check_unless_new(config: PretrainConfig, data: DataIdentity) -> None:
+def check_unless_new(config: PretrainConfig, data: DataIdentity, start: Start | None = None) -> None:
     """Refuse as `open_run` would, but make nothing."""
-    path = Path(config.output_dir).absolute() / config.name_for(data.fingerprint)
+    path = _path_of(config, data, start)
     if (path / RUN_FILE).exists():
-        check_same_run(path, config, data)
+        check_same_run(path, config, data, start)
     else:
         check_is_new(path)
 
 
-def check_same_run(path: Path, config: PretrainConfig, data: DataIdentity) -> None:
-    """Refuse a configuration, or blocks, that are not those the run in `path` was started with."""
+def check_same_run(path: Path, config: PretrainConfig, data: DataIdentity, start: Start | None = None) -> None:
+    """Refuse a configuration, blocks, or a start, that are not those the run in `path` was started with."""
     try:
         known = json.loads((path / RUN_FILE).read_text(encoding="utf-8"))
         before, blocks = known["deciding"], known["data"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"{path / RUN_FILE} cannot be read ({error!r}): choose another run_name") from None
-    refuse_other_run(before, blocks, path, config, data)
+    refuse_other_run(before, blocks, path, config, data, start)
 
 
 def refuse_other_run(
-    before: Mapping[str, Any], blocks: Mapping[str, Any], path: Path, config: PretrainConfig, data: DataIdentity
+    before: Mapping[str, Any],
+    blocks: Mapping[str, Any],
+    path: Path,
+    config: PretrainConfig,
+    data: DataIdentity,
+    start: Start | None = None,
 ) -> None:
-    """Refuse a configuration, or blocks, other than the run `path` has in its record as `deciding` and `data`."""
-    now = json.loads(json.dumps(config.deciding()))
+    """Refuse a configuration, blocks or a start other than the run `path` has in its record (`deciding`, `data`)."""
+    now = _deciding(config, start)
+    if start is not None and _is_path_of(before.get("init_checkpoint"), config, start):
+        before = {**before, "init_checkpoint": start.sha256}
     changed = [
-        f"{name} was {was!r} and is {is_now!r}"
+        _difference(name, was, is_now, config)
         for name in sorted({*before, *now})
         # What is not there had its default.
         if (was := before.get(name, DEFAULTS.get(name))) != (is_now := now.get(name, DEFAULTS.get(name)))
@@ -100,6 +123,50 @@ def refuse_other_run(
             "To resume it, give the same ones; for a new run, choose another run_name or leave run_name out"
         )
     refuse_other_blocks(blocks, data, f"run '{path.name}'", config.data_dir)
+
+
+def _path_of(config: PretrainConfig, data: DataIdentity, start: Start | None) -> Path:
+    return Path(config.output_dir).absolute() / config.name_for(data.fingerprint, _digest(start))
+
+
+def _deciding(config: PretrainConfig, start: Start | None) -> dict[str, Any]:
+    """As a record has it when it is read."""
+    return json.loads(json.dumps(config.deciding(_digest(start))))
+
+
+def _digest(start: Start | None) -> str | None:
+    return None if start is None else start.sha256
+
+
+def _is_path_of(recorded: Any, config: PretrainConfig, start: Start) -> bool:
+    """Whether a record names this start by its path, as all did once; what that held then is not known."""
+    given = config.init_checkpoint
+    return recorded is not None and given is not None and normalise(recorded) in (normalise(given), start.path)
+
+
+def _difference(name: str, was: Any, is_now: Any, config: PretrainConfig) -> str:
+    if name == "init_checkpoint" and was is not None and is_now is not None:
+        start = f"the run started from (start in {RUN_FILE})"
+        return f"init_checkpoint {config.init_checkpoint} holds other weights than {start}"
+    return f"{name} was {was!r} and is {is_now!r}"
+
+
+def started_alike(config: PretrainConfig, data: DataIdentity, start: Start | None) -> list[str]:
+    """Names of runs that the same options on the same blocks started, when init_checkpoint held other weights."""
+    names = []
+    for record in sorted(Path(config.output_dir).glob(f"*/{RUN_FILE}")) if start is not None else ():
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
+            known = json.loads(record.read_text(encoding="utf-8"))
+            given, before = known["config"]["init_checkpoint"], known["deciding"]
+            now = _deciding(config, start)
+            if (
+                before["init_checkpoint"] != now["init_checkpoint"]
+                and {**before, "init_checkpoint": now["init_checkpoint"]} == now
+                and known["data"] == asdict(data)
+                and normalise(given) == normalise(str(config.init_checkpoint))
+            ):
+                names.append(record.parent.name)
+    return names
 
 
 def refuse_other_blocks(known: Mapping[str, Any], data: DataIdentity, what: str, data_dir: str) -> None:

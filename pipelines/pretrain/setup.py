@@ -14,6 +14,7 @@ from torch import nn
 from pipelines.model_here import local_copy
 from pipelines.pretrain.plan import WorkPlan, identity
 from pipelines.pretrain.rundir import refuse_other_blocks
+from pipelines.pretrain.start import digest_of
 from pmlm_core import storage
 from pmlm_core.corpus.blocks import BlockSet
 from pmlm_core.corpus.order import batch_rows, permute
@@ -130,6 +131,11 @@ def _from_other_run(plan: WorkPlan, folder: Path) -> PmlmForPreTraining:
         known = checkpoint.read_state(folder).get("data", {})
         if known.get("tokenizer_fingerprint") != plan.data.tokenizer_fingerprint:
             refuse_other_blocks(known, plan.data, f"init_checkpoint {folder}", config.data_dir)
+    if plan.start is not None and digest_of(str(folder)) != plan.start.sha256:
+        raise CheckpointError(
+            f"init_checkpoint {plan.start.path} holds other weights than when the command began. Put those of then "
+            "back and the same command goes on, or choose another run_name for a run that starts from these"
+        )
     _refuse_other_tokenizer(plan, folder)
     try:
         model = PmlmForPreTraining.from_pretrained(

@@ -6,11 +6,12 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from pipelines.console import made, next_command, say, warn
-from pipelines.pretrain.config import PretrainConfig
+from pipelines.pretrain.config import FINAL, PretrainConfig
 from pipelines.pretrain.plan import WorkPlan
 from pipelines.run_place import lies_in_store, named
 from pmlm_core.corpus.manifest import Manifest
 from pmlm_core.model.cost import parameters
+from pmlm_core.training.batching import micro_batch_size
 
 
 def tell_start(plan: WorkPlan, manifest: Manifest, known: bool) -> None:
@@ -25,6 +26,8 @@ def tell_start(plan: WorkPlan, manifest: Manifest, known: bool) -> None:
             size, manifest.vocab_size, max_position_embeddings=positions, rel_pos_bins=config.rel_pos_bins
         )
         count = f", {found / 1e6:.1f} million parameters"
+    else:
+        count = f", from the weights of {config.init_checkpoint}"
     say(
         f"{'run' if known else 'new run'} {plan.run.name}: {config.objective}{count}, {config.max_steps:,} steps of "
         f"{config.batch_size} rows, {tokens / 1e6:.1f} million tokens, "
@@ -38,8 +41,9 @@ def tell_start(plan: WorkPlan, manifest: Manifest, known: bool) -> None:
     )
     if lies_in_store(plan.config):
         say(f"worked on in {plan.run.path}")
-    if warning := never_together(config):
-        warn(warning)
+    for warning in (never_together(config), idle_workers(plan)):
+        if warning:
+            warn(warning)
 
 
 def never_together(config: PretrainConfig) -> str | None:
@@ -53,12 +57,27 @@ def never_together(config: PretrainConfig) -> str | None:
     )
 
 
+def idle_workers(plan: WorkPlan) -> str | None:
+    """A warning if the micro-batches that a run keeps leave workers without one, or None."""
+    config, size = plan.config, plan.micro_batch_size
+    count = config.batch_size // size
+    places = -(-count // config.num_workers) * config.num_workers
+    if count == places:
+        return None
+    even = micro_batch_size(config.batch_size, config.num_workers, None, limit=size)
+    return (
+        f"a batch is {count} micro-batch{'es' * (count != 1)} of {size} rows, as before, for dropout goes by them; "
+        f"{config.num_workers} workers could take {places} in the same time. micro_batch_size {even} keeps all busy, "
+        "with other dropout"
+    )
+
+
 def conclude(plan: WorkPlan, folder: Path) -> None:
     """Say what there is now, and what to do with it."""
     from pmlm_core.training import checkpoint
 
     if not lies_in_store(plan.config):
-        _lead_to(folder, Path(plan.config.output_dir).absolute() / "final")
+        _lead_to(folder, Path(plan.config.output_dir).absolute() / FINAL)
     held_out = checkpoint.read_state(folder).get("held_out")
     if held_out:
         names = (("AE", "ae"), ("PAR", "par"))
@@ -79,17 +98,18 @@ def conclude(plan: WorkPlan, folder: Path) -> None:
 def _lead_to(folder: Path, link: Path) -> None:
     """Let the link name this checkpoint, and say so where it named another run's."""
     was = link.resolve() if link.exists() else None
-    if was != folder.resolve():
-        _point(link, folder)
-        if was is not None and was.parent != folder.resolve().parent:
-            say(f"{link} leads to this run now; it led to {was}")
+    new = was != folder.resolve() and _point(link, folder)
+    if new and was is not None and was.parent != folder.resolve().parent:
+        say(f"{link} leads to this run now; it led to {was}")
 
 
-def _point(link: Path, folder: Path) -> None:
-    """Let OUTPUT_DIR/final be this checkpoint: that of the command given last."""
+def _point(link: Path, folder: Path) -> bool:
+    """Let OUTPUT_DIR/final be this checkpoint: that of the command given last; whether it is now."""
     temporary = link.with_name(f".final-{uuid.uuid4().hex[:8]}")
     try:
         temporary.symlink_to(folder.relative_to(link.parent))
         temporary.rename(link)
     except OSError:
         temporary.unlink(missing_ok=True)  # a file system without links: the folder's own name is said anyway
+        return False
+    return True

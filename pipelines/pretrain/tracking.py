@@ -19,7 +19,9 @@ def open_sink(plan: WorkPlan, manifest: Manifest) -> Any:
         "blocks": manifest.fingerprint,
         "tokenizer": manifest.tokenizer_fingerprint,
     }
-    settled = {"micro_batch_size": plan.micro_batch_size, "threads_per_worker": plan.threads}
+    settled: dict[str, Any] = {"micro_batch_size": plan.micro_batch_size, "threads_per_worker": plan.threads}
+    if plan.start is not None:
+        settled["init_checkpoint_sha256"] = plan.start.sha256
     params = {**asdict(plan.config), **plan.config.deciding(), **settled}
     config = plan.config
     return MlflowSink(plan.run.path, config.tracking_uri, config.experiment_name, plan.run.name, params, tags)

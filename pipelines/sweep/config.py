@@ -148,6 +148,11 @@ class SweepConfig:
                 "register_model names one model, and each of several benchmarks has its own winner: leave it out, "
                 "and they are named EXPERIMENT_PREFIX + benchmark"
             )
+        if self.tracking_uri == "none" and self.register_model not in (None, "none"):
+            raise ConfigError(
+                f"register_model {self.register_model} is for MLflow, which tracking_uri none switches off: leave out "
+                "one of them"
+            )
         self.all_seeds(())
         for each in self.data_dir:
             benchmark, equals, _ = each.partition("=")

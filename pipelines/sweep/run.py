@@ -5,6 +5,7 @@ import shlex
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -161,9 +162,10 @@ def _sweep(
             thread.start()
         _show(board, threads)
     except KeyboardInterrupt:
-        for tracking in trackings.values():
-            tracking.interrupt()
-            tracking.close("KILLED", None)
+        with ExitStack() as ending:  # a signal ends one wait for MLflow, not those of the other benchmarks
+            for tracking in trackings.values():
+                ending.callback(tracking.close, "KILLED", None)
+                ending.callback(tracking.interrupt)
         raise
     for course in all_courses:
         name = course.benchmark.name

@@ -122,7 +122,7 @@ def _work(told: Told, point: Point, place: Place, report: "Reporter") -> None:
 
 
 def _train(told: Told, point: Point, place: Place, report: "Reporter", ended: Ended | None) -> None:
-    from pipelines.finetune.job import settled_micro_batch
+    from pipelines.finetune.job import as_before, settled_micro_batch
     from pipelines.finetune.loop import finetune, ray_worker
     from pipelines.finetune.trainee import TrainingBatches, job_family
     from pipelines.sweep.complete import complete
@@ -140,6 +140,7 @@ def _train(told: Told, point: Point, place: Place, report: "Reporter", ended: En
         complete(job)
         return
     place.fetch_checkpoints(told.metric)
+    job = as_before(job)
     if job.config.num_workers == 1:
         finetune(job, Team(report=report))
         return

@@ -20,6 +20,7 @@ from typing import Any
 from pipelines.console import say, warn
 from pipelines.finetune.rundir import refuse_other
 from pipelines.finetune.upload import fetch_unfinished
+from pipelines.leaving import in_a_hurry
 from pipelines.run_folder import CHECKPOINTS, RunDir
 from pipelines.sweep.course import RESULT, TRIALS, Course
 from pipelines.sweep.trials import COST, ENDINGS, POINT, has_ended
@@ -139,7 +140,7 @@ def uploading(found: Sequence[Course]) -> Iterator[News]:
         yield news
         done = True
     finally:
-        news.all_there = uploads.close(leaving=not done)
+        news.all_there = not in_a_hurry() and uploads.close(leaving=not done)
 
 
 def _mirror_trial(

@@ -15,12 +15,14 @@ from safetensors.torch import load_file
 
 from pipelines import team
 from pipelines.finetune import epochs, loop
+from pipelines.finetune import run as stage
 from pipelines.finetune.config import FinetuneConfig
-from pipelines.finetune.job import settle
+from pipelines.finetune.job import Job, settle
 from pipelines.finetune.run import dry_run, run
 from pipelines.finetune.rundir import open_run
 from pipelines.leaving import Left, Terminated, heed_sigterm
 from pipelines.team import Team
+from pipelines.upload.background import Uploads
 from pmlm_core.errors import ConfigError, DataError
 from pmlm_core.training import checkpoint
 
@@ -142,6 +144,62 @@ def test_a_killed_run_ends_bit_for_bit_as_one_in_peace(
     if at == "told to leave":
         assert [path.name for path in checkpoint.all_steps(seed / "checkpoints")] == ["step-00000005"]
     assert_same(finetuned(options), in_peace)
+
+
+def test_a_seed_that_goes_on_keeps_its_micro_batches(
+    tmp_path: Path, model: str, reviews: str, monkeypatch: pytest.MonkeyPatch
+):
+    options = options_for("classification", model, reviews, tmp_path, micro_batch_size=None)
+    really, counted = epochs.Chooser.scores, itertools.count(1)
+
+    def scores(self: epochs.Chooser, model: Any) -> dict[str, float]:
+        if next(counted) == 2:
+            raise Pulled
+        return really(self, model)
+
+    def fit(job: Job) -> None:
+        raise Pulled(job.micro_batch_size)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(stage, "_fit", fit)
+        for workers, rows in ((1, 8), (2, 4)):
+            with pytest.raises(Pulled) as met:
+                finetuned({**options, "num_workers": workers})
+            assert met.value.args == (rows,)
+    monkeypatch.setattr(epochs.Chooser, "scores", scores)
+    with pytest.raises(Pulled):
+        finetuned(options)
+    monkeypatch.setattr(stage, "_fit", fit)
+    for asked, rows in ((None, 8), (2, 2)):
+        with pytest.raises(Pulled) as met:
+            finetuned({**options, "num_workers": 2, "micro_batch_size": asked})
+        assert met.value.args == (rows,)
+
+
+def test_a_signal_while_the_store_is_waited_for_still_ends_the_seed_in_mlflow(
+    tmp_path: Path, model: str, reviews: str, monkeypatch: pytest.MonkeyPatch
+):
+    from mlflow import MlflowClient
+
+    waited = []
+
+    def interrupted(*told: Any, **more: Any) -> Any:
+        raise KeyboardInterrupt
+
+    def close(uploads: Uploads, leaving: bool = False) -> bool:
+        waited.append(leaving)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(stage, "_fit", interrupted)
+    monkeypatch.setattr(Uploads, "close", close)
+    options = options_for("classification", model, reviews, tmp_path, upload_dir=str(tmp_path.with_suffix(".there")))
+    store = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    with pytest.raises(KeyboardInterrupt):
+        finetuned({**options, "tracking_uri": store})
+    client = MlflowClient(store)
+    (tracked,) = client.search_runs([client.get_experiment_by_name("pmlm-finetune").experiment_id])
+    assert tracked.info.status == "KILLED"
+    assert waited == [True], "after the second signal the run's own upload is not waited for"
 
 
 def test_a_finished_run_says_so_and_does_nothing(in_peace: Path, model: str, reviews: str, capsys: Any):

@@ -2,12 +2,13 @@
 
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from pipelines.in_background import run_in_background
-from pipelines.leaving import Request
+from pipelines.leaving import Request, in_a_hurry
 
 
 class Interrupts:
@@ -46,6 +47,26 @@ def test_workers_that_run_are_asked_to_leave_and_waited_for(request_file: Reques
     with pytest.raises(KeyboardInterrupt):
         run_in_background(work, OnceBegun(), request_file)
     assert left.is_set()
+
+
+def test_a_second_signal_ends_at_once_and_is_known_as_one(request_file: Request):
+    never = threading.Event()
+    request_file.tell_begun()
+
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    def ends_in_a_hurry(work: Callable[[], None]) -> bool:
+        try:
+            work()
+        except KeyboardInterrupt:
+            return in_a_hurry()
+        raise AssertionError("it has ended without a signal")
+
+    assert ends_in_a_hurry(lambda: run_in_background(never.wait, interrupt, request_file))
+    assert not ends_in_a_hurry(interrupt)
+    assert not in_a_hurry()
+    never.set()
 
 
 def test_workers_that_wait_for_machines_are_not_waited_for(request_file: Request):

@@ -1,12 +1,15 @@
 """Options of `pmlm pretrain`: contradictions are refused in a sentence; what decides the result names the run."""
 
 import json
+from pathlib import Path
 
 import pytest
 
 from pipelines.pretrain.config import PretrainConfig
+from pipelines.pretrain.plan import WorkPlan
 from pipelines.pretrain.rundir import DataIdentity, open_run
-from pipelines.pretrain.tell import never_together
+from pipelines.pretrain.tell import idle_workers, never_together
+from pipelines.run_folder import RunDir
 from pmlm_core.errors import ConfigError
 
 
@@ -45,6 +48,8 @@ def config(**options) -> PretrainConfig:
         ({"run_name": "a/b"}, "plain folder name"),
         ({"run_name": ".."}, "plain folder name"),
         ({"run_name": ""}, "plain folder name"),
+        ({"run_name": "final"}, "run_name 'final' is the name of the link in output_dir .* choose another"),
+        ({"tracking_uri": "none", "register_model": "m"}, "register_model m is for MLflow, which tracking_uri none"),
         ({"output_dir": "s3://bucket/runs", "upload_dir": "s3://bucket/more"}, "in a store already"),
         ({"output_dir": "s3:///runs"}, "names no bucket"),
         ({"output_dir": "hdfs://place/runs"}, "not supported"),
@@ -70,6 +75,16 @@ def test_checkpoints_that_fall_between_evaluations_are_said():
     assert never_together(config(eval_steps=500, save_steps=1000)) is None
     assert never_together(config(eval_steps=300, save_steps=500, eval_rows=0)) is None
     assert "let one divide the other" in (never_together(config(eval_steps=300, save_steps=500)) or "")
+
+
+def test_workers_that_a_kept_micro_batch_leaves_idle_are_said():
+    def plan(num_workers: int) -> WorkPlan:
+        given = config(batch_size=256, num_workers=num_workers)
+        return WorkPlan(given, RunDir(Path("out")), DataIdentity("a", "b", 10, 32), "", 32, 1, 4)
+
+    assert idle_workers(plan(8)) is None
+    assert "a batch is 8 micro-batches of 32 rows, as before" in (said := idle_workers(plan(16)) or "")
+    assert "16 workers could take 16 in the same time. micro_batch_size 16 keeps all busy, with other dropout" in said
 
 
 def test_where_a_run_happens_does_not_rename_it():

@@ -1,5 +1,6 @@
 """`pmlm pretrain` on a run whose last checkpoint is written: what a kill left undone in MLflow is done, and once."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -42,7 +43,9 @@ def test_a_run_killed_after_its_last_checkpoint_is_finished(tmp_path: Path, samp
     assert len(client.search_model_versions("name='tiny-model'")) == 1
 
 
-def test_final_is_the_checkpoint_of_the_command_given_last(tmp_path: Path, sample_texts, sample_tokenizer_dir, capsys):
+def test_final_is_the_checkpoint_of_the_command_given_last(
+    tmp_path: Path, sample_texts, sample_tokenizer_dir, capsys, monkeypatch
+):
     blocks = make_blocks(tmp_path / "blocks", sample_texts[:40], sample_tokenizer_dir)
     link = tmp_path / "out" / "final"
     for name in ("one", "other", "one", "one"):
@@ -52,3 +55,7 @@ def test_final_is_the_checkpoint_of_the_command_given_last(tmp_path: Path, sampl
         assert link.resolve().parts[-3] == name
         told = f"{link} leads to this run now; it led to" in capsys.readouterr().out
     assert not told, "of what was so before, nothing is said"
+    monkeypatch.setattr(Path, "symlink_to", lambda *_: os.link(tmp_path, tmp_path / "x"))  # a disk without links
+    run(PretrainConfig(**config_for(blocks, tmp_path / "out", **OPTIONS | {"run_name": "other"})))
+    assert link.resolve().parts[-3] == "one"
+    assert "leads to this run now" not in capsys.readouterr().out

@@ -2,15 +2,22 @@
 
 import os
 import signal
+import threading
 from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
 
 from pipelines.leaving import Request
+from pipelines.pretrain import run as stage
+from pipelines.pretrain.config import PretrainConfig
+from pipelines.pretrain.loop import train
+from pipelines.pretrain.plan import WorkPlan
 from pipelines.run_folder import Events
+from pipelines.team import Team
+from pipelines.upload.background import Uploads
 from tests.pipelines.pretrain_command import STEPS, Command
-from tests.pipelines.training_without_ray import curve
+from tests.pipelines.training_without_ray import config_for, curve
 from tests.processes import below, wait_until_gone
 
 
@@ -87,3 +94,39 @@ def test_a_request_is_heard_and_answered(tmp_path: Path):
     assert not command.has_begun()
     command.remove()
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("signals_in_training", [0, 1, 2])
+def test_a_signal_while_the_store_is_waited_for_still_ends_the_run_in_mlflow(
+    tmp_path: Path, blocks: str, monkeypatch: pytest.MonkeyPatch, signals_in_training: int
+):
+    waited = []
+
+    def fit(plan: WorkPlan) -> None:
+        (plan.run.path / "ray").mkdir()
+        if not signals_in_training:
+            train(plan, Team())
+        try:
+            if signals_in_training:
+                raise KeyboardInterrupt
+        finally:
+            if signals_in_training == 2:
+                raise KeyboardInterrupt
+
+    def close(uploads: Uploads, leaving: bool = False) -> bool:
+        waited.append(leaving)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(stage, "_fit", fit)
+    monkeypatch.setattr(Uploads, "close", close)
+    store = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    given = {"max_steps": 2, "eval_rows": 0, "run_name": "run", "cpus_per_worker": 1}
+    options = config_for(blocks, tmp_path / "out", **given, tracking_uri=store, upload_dir=str(tmp_path / "there"))
+    with pytest.raises(KeyboardInterrupt):
+        stage.run(PretrainConfig(**options))
+    client = MlflowClient(store)
+    (tracked,) = client.search_runs([client.get_experiment_by_name("pmlm-pretrain").experiment_id])
+    assert tracked.info.status == ("KILLED" if signals_in_training else "FINISHED")
+    assert waited == {0: [False], 1: [True], 2: []}[signals_in_training], "who signals twice waits for nothing"
+    assert not (tmp_path / "out" / "run" / "ray").exists()
+    assert "pmlm-progress" not in {thread.name for thread in threading.enumerate()}

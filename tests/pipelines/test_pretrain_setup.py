@@ -116,7 +116,7 @@ def test_a_damaged_start_is_refused_in_a_sentence(tmp_path: Path, sample_texts: 
         trainee(plan, CPU, None)
     (folder / checkpoint.MANIFEST).unlink()  # a folder of someone else's, with no hashes
     with pytest.raises(CheckpointError, match="cannot be loaded"):
-        trainee(plan, CPU, None)
+        trainee(plan_of(start_from(folder, blocks, tmp_path / "other")), CPU, None)
     (folder / "config.json").unlink()
     with pytest.raises(CheckpointError, match=r"no checkpoint folder: it has no config\.json"):
         start(PretrainConfig(**start_from(folder, blocks, tmp_path / "third")))
@@ -158,6 +158,8 @@ def test_workers_in_other_folders_find_what_the_command_named(
 ):
     blocks = make_blocks(tmp_path / "blocks", sample_texts[:40], sample_tokenizer_dir)
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "start").mkdir()
+    (tmp_path / "start" / "config.json").write_text("{}")
     plan = plan_of(start_from(Path("start"), "blocks", tmp_path / "out"))
     assert (plan.config.data_dir, plan.config.init_checkpoint) == (blocks, str(tmp_path / "start"))
     assert _absolute("s3://bucket/blocks") == "s3://bucket/blocks"

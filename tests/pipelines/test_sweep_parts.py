@@ -1,6 +1,7 @@
 """Parts of a sweep without Ray: who wins, what names a trial, what is refused before anything starts."""
 
 import json
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,9 @@ from pipelines.sweep.trials import (
     read_ended,
     write_cost,
 )
+from pipelines.sweep.upload import uploading
 from pipelines.tracking.journal import Journal
+from pipelines.upload.background import Uploads
 from pmlm_core.errors import ConfigError
 from pmlm_core.training.checkpoint import folder_of
 
@@ -171,11 +174,31 @@ def test_what_cannot_be_is_refused_before_ray_starts(
         courses(config_of(tmp_path, sample_tokenizer_dir, **options))
 
 
+def test_who_signals_twice_does_not_wait_for_the_upload(
+    tmp_path: Path, sample_tokenizer_dir: str, monkeypatch: pytest.MonkeyPatch
+):
+    found, _ = courses(config_of(tmp_path, sample_tokenizer_dir, upload_dir=str(tmp_path.with_suffix(".there"))))
+    waited: list[bool] = []
+    monkeypatch.setattr(Uploads, "close", lambda uploads, leaving: waited.append(leaving) or True)
+
+    def swept(error: BaseException) -> bool:
+        with suppress(KeyboardInterrupt), uploading(found) as news:
+            raise error
+        return news.all_there
+
+    first, second = KeyboardInterrupt(), KeyboardInterrupt()
+    assert swept(first)
+    second.__context__ = first
+    assert not swept(second)
+    assert waited == [True]
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"benchmark": []}, "name a benchmark"),
         ({"benchmark": ["rte", "rte"]}, "named twice"),
+        ({"tracking_uri": "none", "register_model": "m"}, "register_model m is for MLflow, which tracking_uri none"),
         ({"num_samples": 0}, "num_samples must be 1 or more"),
         ({"gpus_per_trial": 1.5}, "share of one GPU"),
         ({"num_workers": 2, "gpus_per_trial": 0.5}, "one GPU for each"),

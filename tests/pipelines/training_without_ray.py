@@ -13,8 +13,9 @@ import torch.multiprocessing
 from pipelines.pretrain import run as stage
 from pipelines.pretrain.config import PretrainConfig
 from pipelines.pretrain.loop import train
-from pipelines.pretrain.plan import WorkPlan, identity, plan_for
+from pipelines.pretrain.plan import WorkPlan, as_before, identity, plan_for
 from pipelines.pretrain.rundir import open_run
+from pipelines.pretrain.start import start_of
 from pipelines.team import Team
 from pipelines.tracking.journal import Journal
 from pmlm_core.corpus.manifest import Manifest
@@ -43,8 +44,9 @@ def plan_of(options: dict[str, Any], attempt: str = "test") -> WorkPlan:
     config = PretrainConfig(**options)
     config.validate()
     manifest = Manifest.load(config.data_dir)
-    run, _ = open_run(config, identity(manifest))
-    return plan_for(config, run, manifest, attempt=attempt, threads=1)
+    start = start_of(config)
+    run, _ = open_run(config, identity(manifest), start)
+    return as_before(plan_for(config, run, manifest, attempt=attempt, threads=1, start=start))
 
 
 def train_here(options: dict[str, Any], **team: Any) -> Path:
