@@ -72,7 +72,9 @@ def _cross_entropy(logits, labels, start, stop, classes, ignored, smoothing, los
             total += weight
             sum_of_logits += logit - top
         log_total = np.log(total)
-        losses[r] = log_total - (1 - smoothing) * (at_label - top) - even * sum_of_logits
+        losses[r] = log_total - (1 - smoothing) * (at_label - top)
+        if smoothing > zero:  # else a logit of -inf would make NaN of 0 * -inf
+            losses[r] -= even * sum_of_logits
         if at_label >= top:
             right[r] = 1
             for j in range(label):

@@ -237,6 +237,13 @@ def test_the_trial_passes_here_and_a_kernel_that_fails_it_is_not_used(monkeypatc
         assert not trial.passes.__wrapped__(device, torch.float32, 16)
 
 
+def test_products_are_computed_as_the_device_and_the_type_can(monkeypatch):
+    assert [launch._precision(dtype) for dtype in (torch.float16, torch.bfloat16)] == ["ieee"] * 2
+    assert launch._precision(torch.float32).startswith("tf32")
+    monkeypatch.setattr(torch.version, "hip", "6.4")
+    assert launch._precision(torch.float32) == "ieee"
+
+
 def test_heads_of_other_sizes_and_types_are_refused_in_a_sentence(monkeypatch):
     monkeypatch.setenv(choice.VARIABLE, "triton")
     assert choice.kernel_for(torch.zeros(1, device=DEVICE), torch.bfloat16, 64) == "triton"

@@ -43,6 +43,18 @@ def test_cross_entropy_sum_stands_large_logits():
     assert loss.item() == 2000.0
 
 
+def test_a_word_that_cannot_be_costs_the_others_nothing():
+    torch.manual_seed(0)
+    states, weight, bias = (torch.randn(size).requires_grad_() for size in ((5, 6), (13, 6), (13,)))
+    with torch.no_grad():
+        bias[4] = -torch.inf
+    labels = torch.tensor([1, 0, 12, 7, -100])
+    loss, _ = cross_entropy_sum(states, weight, bias, labels)
+    torch.testing.assert_close(loss, F.cross_entropy(F.linear(states, weight, bias), labels, reduction="sum"))
+    loss.backward()
+    assert states.grad.isfinite().all()
+
+
 def test_a_label_outside_the_vocabulary_is_refused():
     with pytest.raises(IndexError, match="label 13 is not in the vocabulary of 13"):
         cross_entropy_sum(torch.zeros(2, 6), torch.zeros(13, 6), torch.zeros(13), torch.tensor([1, 13]))

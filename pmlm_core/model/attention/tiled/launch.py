@@ -230,5 +230,7 @@ def _native() -> bool:
 
 
 def _precision(dtype: torch.dtype) -> str:
-    exact = dtype != torch.float32 or torch.get_float32_matmul_precision() == "highest"
-    return "tf32x3" if exact else "tf32"
+    """How products of float32 are computed: only NVIDIA's have TF32, and half types need no word of it."""
+    if dtype != torch.float32 or torch.version.hip is not None:
+        return "ieee"
+    return "tf32x3" if torch.get_float32_matmul_precision() == "highest" else "tf32"
