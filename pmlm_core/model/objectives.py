@@ -2,8 +2,6 @@
 
 from enum import StrEnum
 
-import numpy as np
-
 
 class Objective(StrEnum):
     """Which losses are summed.
@@ -32,17 +30,3 @@ class Objective(StrEnum):
     def one_token_per_step(self) -> bool:
         """AR is PAR whose steps hold one token each."""
         return self in (Objective.AR, Objective.AE_AR)
-
-    def rewrite_step_lengths(self, step_lengths: np.ndarray) -> np.ndarray:
-        """Lengths of the factorization steps under this objective, for one row.
-
-        The tokens keep their order (steps as drawn, a block from left to right); AR only cuts the blocks up.
-
-        >>> Objective.AR.rewrite_step_lengths(np.array([2, 1])).tolist()
-        [1, 1, 1]
-        >>> Objective.PAR.rewrite_step_lengths(np.array([2, 1])).tolist()
-        [2, 1]
-        """
-        if not self.one_token_per_step:
-            return step_lengths
-        return np.ones(int(step_lengths.sum()), dtype=step_lengths.dtype)

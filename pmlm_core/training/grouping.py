@@ -63,14 +63,3 @@ class GroupedBatches:
             batches += [rows[at : at + self.batch_size] for at in range(0, len(rows), self.batch_size)]
         shuffled = permute(np.arange(len(batches)), len(batches), key(self.seed, "batch order", epoch))
         return [batches[at] for at in shuffled]
-
-
-def padding_share(lengths: npt.ArrayLike, batches: list[npt.NDArray[np.int64]]) -> float:
-    """Share of a batch's slots that is padding, over all batches.
-
-    >>> round(padding_share([2, 4, 4], [np.array([0, 1]), np.array([2])]), 4)
-    0.1667
-    """
-    tokens = np.asarray(lengths, np.int64)
-    slots = sum(int(tokens[rows].max()) * len(rows) for rows in batches if len(rows))
-    return 1.0 - int(tokens[np.concatenate(batches)].sum()) / slots if slots else 0.0

@@ -21,9 +21,9 @@ def expected_row(rows, b, objective, n, k, pad):
     masked = slice(rows.masked_offsets[b], rows.masked_offsets[b + 1])
     positions, replacements = rows.positions[masked].tolist(), rows.replacement_ids[masked].tolist()
     lengths = rows.step_lengths[rows.step_offsets[b] : rows.step_offsets[b + 1]]
-    steps = [
-        i + 1 for i, length in enumerate(Objective(objective).rewrite_step_lengths(lengths)) for _ in range(length)
-    ]
+    if Objective(objective).one_token_per_step:
+        lengths = [1] * len(positions)
+    steps = [i + 1 for i, length in enumerate(lengths) for _ in range(length)]
     corrupted = list(ids)
     for position, replacement in zip(positions, replacements, strict=True):
         corrupted[position] = replacement
