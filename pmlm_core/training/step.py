@@ -96,7 +96,7 @@ def train_step(
         keep_gradients: zero gradients in place between updates instead of dropping them (`graphs.record`).
 
     Raises:
-        NotFinite: loss or gradient is not finite; no update has been made.
+        NotFinite: loss or gradient is not finite; whether this worker has made its update, `NotFinite` says.
         TrainingError: the global batch holds nothing to predict.
     """
     if counted is None:

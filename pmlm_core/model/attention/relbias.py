@@ -12,7 +12,7 @@ def bucket(distance: Tensor, bins: int, max_distance: int) -> Tensor:
     """T5's bidirectional bucket of each distance, key position minus query position; int64.
 
     Half of the bins are for keys to the right. Of each half, the first half hold one distance each, the others grow
-    logarithmically up to `max_distance`, from where all distances share the last.
+    logarithmically towards `max_distance`; the last begins before it and holds all larger ones (`first_of_last_bin`).
 
     Source: Raffel et al. 2020, as in the public T5 code; float32 like there, so that the edges fall alike.
 
