@@ -17,7 +17,8 @@ class PmlmConfig(PreTrainedConfig):
         hidden_size: D.
         num_attention_heads: H; must divide D.
         rel_pos_bins: buckets of the relative position bias; 0 switches the bias off (Table 6's second row).
-        max_rel_pos: distance from which all positions share the last bucket.
+        max_rel_pos: where the buckets' logarithmic growth would end; all distances share the last bucket from somewhat
+            nearer on, 91 with 32 bins and 128 (`attention.relbias.first_of_last_bin`).
         pseudo_token_id: the `[P]` of METHOD section 3; equal to `mask_token_id` for a published checkpoint.
         objective: what `PmlmForPreTraining` trains, a value of `Objective`.
 
@@ -78,12 +79,17 @@ class PmlmConfig(PreTrainedConfig):
         self.mask_token_id = mask_token_id
         self.pseudo_token_id = pseudo_token_id
         # Plain attributes in transformers 5.0, fields of the base class later: setting them works for both.
-        self.bos_token_id = kwargs.pop("bos_token_id", sos_token_id)
+        self.bos_token_id = sos_token_id
+        if kwargs.get("bos_token_id") not in (None, sos_token_id):
+            raise ConfigError(
+                f"bos_token_id is {kwargs['bos_token_id']} and sos_token_id {sos_token_id}; they are one token, [SOS], "
+                "so set sos_token_id."
+            )
         self.tie_word_embeddings = tie_word_embeddings
         kwargs.update(
             pad_token_id=pad_token_id,
             eos_token_id=eos_token_id,
-            bos_token_id=self.bos_token_id,
+            bos_token_id=sos_token_id,
             tie_word_embeddings=tie_word_embeddings,
         )
         super().__init__(**kwargs)

@@ -6,10 +6,12 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers.modeling_outputs import MaskedLMOutput
 
+from pmlm_core.model.base import PmlmPreTrainedModel
 from pmlm_core.model.config import PmlmConfig
 from pmlm_core.model.cross_entropy import IGNORED
 from pmlm_core.model.head import LanguageModelHead
-from pmlm_core.model.transformer import PmlmModel, PmlmPreTrainedModel
+from pmlm_core.model.inputs import refuse_unknown
+from pmlm_core.model.transformer import PmlmModel
 
 
 class PmlmForMaskedLM(PmlmPreTrainedModel):
@@ -28,9 +30,15 @@ class PmlmForMaskedLM(PmlmPreTrainedModel):
         token_type_ids: Tensor | None = None,
         position_ids: Tensor | None = None,
         labels: Tensor | None = None,
-        **_: Any,
+        **others: Any,
     ) -> MaskedLMOutput:
-        """Logits of every position, [B, N, V]; with labels [B, N] (-100 to leave out), the mean cross-entropy too."""
+        """Logits of every position, [B, N, V]; with labels [B, N] (-100 to leave out), the mean cross-entropy too.
+
+        Raises:
+            ValueError: inputs that `PmlmModel` refuses.
+            TypeError: an argument that there is not.
+        """
+        refuse_unknown(others, self.forward)
         states_BND = self.pmlm(input_ids, attention_mask, token_type_ids, position_ids).last_hidden_state
         logits_BNV = self.head(states_BND, self.pmlm.embeddings.word.weight)
         loss = None

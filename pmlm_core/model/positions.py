@@ -4,7 +4,8 @@ import torch
 from torch import nn
 
 from pmlm_core.errors import ConfigError
-from pmlm_core.model.transformer import PmlmModel, PmlmPreTrainedModel
+from pmlm_core.model.base import PmlmPreTrainedModel
+from pmlm_core.model.transformer import PmlmModel
 
 
 @torch.no_grad()

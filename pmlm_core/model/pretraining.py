@@ -7,12 +7,14 @@ import torch
 from torch import Tensor
 from transformers.modeling_outputs import ModelOutput
 
+from pmlm_core.model.base import PmlmPreTrainedModel
 from pmlm_core.model.config import PmlmConfig
 from pmlm_core.model.cross_entropy import IGNORED
 from pmlm_core.model.device import eager_on_cpu
 from pmlm_core.model.head import LanguageModelHead
+from pmlm_core.model.inputs import refuse_unknown
 from pmlm_core.model.objectives import Objective
-from pmlm_core.model.transformer import PmlmModel, PmlmPreTrainedModel
+from pmlm_core.model.transformer import PmlmModel
 
 
 @dataclass
@@ -66,7 +68,7 @@ class PmlmForPreTraining(PmlmPreTrainedModel):
         pseudo_position_ids: Tensor | None = None,
         pseudo_steps: Tensor | None = None,
         labels: Tensor | None = None,
-        **_: Any,
+        **others: Any,
     ) -> PmlmForPreTrainingOutput:
         """Losses with labels, else the logits of every context position, as of a plain masked language model.
 
@@ -75,9 +77,15 @@ class PmlmForPreTraining(PmlmPreTrainedModel):
             pseudo_position_ids: position of every predicted slot, [B, K].
             pseudo_steps: its factorization step 1, 2, …; 0 for padding, [B, K].
             labels: the true token of every slot; -100 for padding, [B, K].
+            others: what transformers gives to every model; without effect.
+
+        Raises:
+            ValueError: labels without a slot, or without their positions and steps; inputs that `PmlmModel` refuses.
+            TypeError: an argument that there is not.
 
         Source: METHOD sections 1 and 3.
         """
+        refuse_unknown(others, self.forward)
         embedding_VD = self.pmlm.embeddings.word.weight
         if labels is None:
             context_BND = self.pmlm(input_ids, attention_mask, token_type_ids).last_hidden_state
@@ -86,6 +94,8 @@ class PmlmForPreTraining(PmlmPreTrainedModel):
             raise ValueError(
                 "labels come with pseudo_position_ids and pseudo_steps, which say where and in which step."
             )
+        if labels.shape[1] == 0:
+            raise ValueError("labels have no slot; make it at least one a row, -100 where nothing is predicted.")
 
         if eager_on_cpu(labels):
             # Leave out the columns that are padding in every row.
@@ -112,12 +122,15 @@ class PmlmForPreTraining(PmlmPreTrainedModel):
             par=objective.has_par,
         )
         predictions = (labels != IGNORED).sum()
-        output = PmlmForPreTrainingOutput(num_predictions=predictions)
         states = [each for each in (ae_BKD, par_BKD) if each is not None]
         losses = self.head.losses(states, embedding_VD, labels)
-        if ae_BKD is not None:
-            output.ae_loss_sum, output.ae_correct = losses[0]
-        if par_BKD is not None:
-            output.par_loss_sum, output.par_correct = losses[-1]
-        output.loss = torch.stack([loss for loss, _ in losses]).sum() / predictions.clamp(min=1)
-        return output
+        ae_loss_sum, ae_correct = (None, None) if ae_BKD is None else losses[0]
+        par_loss_sum, par_correct = (None, None) if par_BKD is None else losses[-1]
+        return PmlmForPreTrainingOutput(
+            loss=torch.stack([loss for loss, _ in losses]).sum() / predictions.clamp(min=1),
+            ae_loss_sum=ae_loss_sum,
+            par_loss_sum=par_loss_sum,
+            ae_correct=ae_correct,
+            par_correct=par_correct,
+            num_predictions=predictions,
+        )

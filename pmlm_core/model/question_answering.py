@@ -9,7 +9,8 @@ from torch.nn import functional as F
 from transformers.modeling_outputs import ModelOutput
 
 from pmlm_core.model.config import PmlmConfig
-from pmlm_core.model.task_head import PmlmWithTaskHead, precisely
+from pmlm_core.model.inputs import refuse_unknown
+from pmlm_core.model.task_head import PmlmWithTaskHead, one_a_row, precisely
 
 
 @dataclass
@@ -17,16 +18,14 @@ class PmlmQuestionAnsweringOutput(ModelOutput):
     """Without positions, the logits alone.
 
     Attributes:
-        loss: mean over the rows.
+        loss: mean over the rows (windows of passages).
         loss_sum: mean of a row's two cross-entropies, start and end, summed over the rows.
-        num_examples: rows (windows of passages), an integer scalar.
         correct: rows whose start and end are both the likeliest.
         start_logits, end_logits: [B, N], fp32 or better; the lowest finite number at padding.
     """
 
     loss: Tensor | None = None
     loss_sum: Tensor | None = None
-    num_examples: Tensor | None = None
     correct: Tensor | None = None
     start_logits: Tensor | None = None
     end_logits: Tensor | None = None
@@ -53,29 +52,39 @@ class PmlmForQuestionAnswering(PmlmWithTaskHead):
         input_ids: Tensor,
         attention_mask: Tensor | None = None,
         token_type_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
         start_positions: Tensor | None = None,
         end_positions: Tensor | None = None,
-        **_: Any,
+        **others: Any,
     ) -> PmlmQuestionAnsweringOutput:
-        """Args:
-        input_ids: padded on the right, [B, N].
-        attention_mask, token_type_ids: [B, N].
-        start_positions, end_positions: first and last token of each row's answer, [B]; 0 for none in this window.
+        """Logits; with start and end, their loss too.
+
+        Args:
+            input_ids: padded on the right, [B, N].
+            attention_mask, token_type_ids, position_ids: [B, N].
+            start_positions, end_positions: first and last token of each row's answer, [B]; 0 for none in this window.
+            others: what transformers gives to every model; without effect.
+
+        Raises:
+            ValueError: starts and ends are not one a row, or inputs that `PmlmModel` refuses.
+            TypeError: an argument that there is not.
         """
-        states_BND = self.pmlm(input_ids, attention_mask, token_type_ids).last_hidden_state
+        refuse_unknown(others, self.forward)
+        states_BND = self.pmlm(input_ids, attention_mask, token_type_ids, position_ids).last_hidden_state
         logits_BN2 = precisely(self.qa_outputs, states_BND)
         if attention_mask is not None:
             # Neither loss nor prediction of a row may depend on the others' lengths.
             hidden_BN1 = (attention_mask == 0)[:, :, None]
             logits_BN2 = logits_BN2.masked_fill(hidden_BN1, torch.finfo(logits_BN2.dtype).min)
         start_BN, end_BN = logits_BN2.unbind(-1)
-        output = PmlmQuestionAnsweringOutput(start_logits=start_BN, end_logits=end_BN)
         if start_positions is None or end_positions is None:
-            return output
-        start_loss = F.cross_entropy(start_BN, start_positions, reduction="sum")
-        output.loss_sum = (start_loss + F.cross_entropy(end_BN, end_positions, reduction="sum")) / 2
-        both_B = (start_BN.argmax(-1) == start_positions) & (end_BN.argmax(-1) == end_positions)
-        output.correct = both_B.sum()
-        output.num_examples = torch.tensor(len(start_positions), device=start_positions.device)
-        output.loss = output.loss_sum / len(start_positions)
-        return output
+            return PmlmQuestionAnsweringOutput(start_logits=start_BN, end_logits=end_BN)
+        rows = len(start_BN)
+        starts_B = one_a_row(start_positions, rows, "start_positions")
+        ends_B = one_a_row(end_positions, rows, "end_positions")
+        start_loss = F.cross_entropy(start_BN, starts_B, reduction="sum")
+        loss_sum = (start_loss + F.cross_entropy(end_BN, ends_B, reduction="sum")) / 2
+        both_B = (start_BN.argmax(-1) == starts_B) & (end_BN.argmax(-1) == ends_B)
+        return PmlmQuestionAnsweringOutput(
+            loss=loss_sum / rows, loss_sum=loss_sum, correct=both_B.sum(), start_logits=start_BN, end_logits=end_BN
+        )

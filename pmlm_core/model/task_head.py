@@ -7,8 +7,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pmlm_core.model.base import PmlmPreTrainedModel
 from pmlm_core.model.config import PmlmConfig
-from pmlm_core.model.transformer import PmlmModel, PmlmPreTrainedModel
+from pmlm_core.model.transformer import PmlmModel
 from pmlm_core.randomness import key
 
 
@@ -26,6 +27,21 @@ def precisely(layer: nn.Linear, states: Tensor) -> Tensor:
     bias = None if layer.bias is None else layer.bias.to(dtype)
     with torch.autocast(states.device.type, enabled=False):
         return F.linear(states.to(dtype), layer.weight.to(dtype), bias)
+
+
+def one_a_row(labels: Tensor, rows: int, name: str) -> Tensor:
+    """Labels of any shape, one for each row, as [B].
+
+    >>> one_a_row(torch.tensor([[1], [0]]), 2, "labels")
+    tensor([1, 0])
+
+    Raises:
+        ValueError: they are more or fewer.
+    """
+    labels_B = labels.reshape(-1)
+    if len(labels_B) != rows:
+        raise ValueError(f"{name} has the shape {tuple(labels.shape)}, and the batch {rows} rows; give one for each.")
+    return labels_B
 
 
 class PmlmWithTaskHead(PmlmPreTrainedModel):
@@ -49,14 +65,16 @@ class PmlmWithTaskHead(PmlmPreTrainedModel):
             self._keys_to_ignore_on_load_missing = {r"^(?!pmlm\.)"}
 
     @classmethod
-    def from_pretrained(cls, path: str | Path, *args: Any, head_seed: int = 0, **kwargs: Any) -> Self:  # type: ignore[override]
+    def from_pretrained(  # type: ignore[override]
+        cls, pretrained_model_name_or_path: str | Path, *args: Any, head_seed: int = 0, **kwargs: Any
+    ) -> Self:
         """As of every transformers model, and:
 
         Args:
-            path: a checkpoint of pre-training, or a fine-tuned one.
+            pretrained_model_name_or_path: a checkpoint of pre-training, or a fine-tuned one.
             head_seed: what a new head is drawn from; without effect on a head that the checkpoint brings. Equal seeds
                 give equal heads, whatever has been drawn before.
         """
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(key(head_seed, "new head") >> 1)
-            return super().from_pretrained(path, *args, **kwargs)
+            return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)

@@ -1,80 +1,21 @@
-"""The encoder over a pseudo-mask layout (METHOD sections 3 and 4) and the base class of all models here."""
+"""The encoder over a pseudo-mask layout (METHOD sections 3 and 4)."""
 
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
-from transformers import initialization as init
 from transformers.modeling_outputs import ModelOutput
 
 from pmlm_core.model.attention.choice import kernel_for
 from pmlm_core.model.attention.plan import Plan, make_plan
 from pmlm_core.model.attention.relbias import RelativeBias
+from pmlm_core.model.base import PmlmPreTrainedModel
 from pmlm_core.model.config import PmlmConfig
 from pmlm_core.model.device import eager_on_cpu, product_dtype
-from pmlm_core.model.head import LanguageModelHead
-from pmlm_core.model.inputs import as_ids
+from pmlm_core.model.inputs import as_ids, refuse_unknown
 from pmlm_core.model.layer import Embeddings, Layer
 from pmlm_core.model.pseudo import lay_out
-from pmlm_core.model.weights import INDEX, files_in
-
-
-class PmlmPreTrainedModel(PreTrainedModel):
-    """What all heads share: the configuration class, the initialisation, saving and loading."""
-
-    config_class = PmlmConfig
-    base_model_prefix = "pmlm"
-    supports_gradient_checkpointing = True
-    _no_split_modules = ["Layer"]  # noqa: RUF012 - read by transformers as a class attribute
-
-    @classmethod
-    def from_pretrained(  # type: ignore[override]
-        cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any
-    ) -> Self:
-        """As of every transformers model, but weights are taken from safetensors files, never from a pickle.
-
-        Raises:
-            CheckpointError: an index of weights names files elsewhere.
-        """
-        if (index := Path(pretrained_model_name_or_path) / INDEX).is_file():
-            files_in(index)
-        return super().from_pretrained(pretrained_model_name_or_path, *args, **{**kwargs, "use_safetensors": True})
-
-    def _set_gradient_checkpointing(self, *args: Any, **kwargs: Any) -> None:
-        """Where every way to recomputation of the layers leads through.
-
-        Raises:
-            ValueError: it is asked for with `use_reentrant=True`.
-        """
-        for given in (*args, *kwargs.values()):
-            if getattr(given, "keywords", {}).get("use_reentrant"):
-                raise ValueError(
-                    "use_reentrant=True runs a backward pass of its own for each layer, and all layers share the "
-                    'relative bias; enable gradient checkpointing with {"use_reentrant": False}.'
-                )
-        super()._set_gradient_checkpointing(*args, **kwargs)
-
-    @torch.no_grad()
-    def _init_weights(self, module: nn.Module) -> None:
-        """N(0, initializer_range) for weights, the relative bias included; zero biases; LayerNorm the identity."""
-        # transformers' `init` functions leave alone what a checkpoint has already filled.
-        std = self.config.initializer_range
-        if isinstance(module, nn.Linear | nn.Embedding | RelativeBias):
-            init.normal_(module.weight, mean=0.0, std=std)
-            if isinstance(module, nn.Linear) and module.bias is not None:
-                init.zeros_(module.bias)
-        elif isinstance(module, nn.LayerNorm):
-            init.ones_(module.weight)
-            init.zeros_(module.bias)
-        elif isinstance(module, Layer):
-            init.normal_(module.qkv_weight, mean=0.0, std=std)
-            init.zeros_(module.q_bias)
-            init.zeros_(module.v_bias)
-        elif isinstance(module, LanguageModelHead):
-            init.zeros_(module.bias)
 
 
 @dataclass
@@ -122,7 +63,7 @@ class PmlmModel(PmlmPreTrainedModel):
         pseudo_steps: Tensor | None = None,
         true_ids: Tensor | None = None,
         pseudo_token_type_ids: Tensor | None = None,
-        **_: Any,
+        **others: Any,
     ) -> PmlmModelOutput:
         """All states of the last layer.
 
@@ -131,15 +72,27 @@ class PmlmModel(PmlmPreTrainedModel):
             attention_mask: 0 where the context is padding, [B, N]; None for no padding.
             token_type_ids: segments, [B, N]; None for all 0.
             position_ids: [B, N]; None for 0, 1, 2, ….
-            pseudo_position_ids: position of each predicted token, [B, K]; with it comes the appended part. It may lie
-                beyond the context, as the target's positions do in generation.
+            pseudo_position_ids: position of each predicted token, [B, K]. With it, `pseudo_steps` and `true_ids` comes
+                the appended part. It may lie beyond the context, as the target's positions do in generation, if
+                `pseudo_token_type_ids` are given.
             pseudo_steps: its factorization step 1, 2, …; 0 for padding, [B, K].
             true_ids: the tokens themselves, [B, K]; anything at padding.
             pseudo_token_type_ids: their segments, [B, K]; None to take those of the context at the same positions.
+            others: what transformers gives to every model; without effect.
+
+        Raises:
+            ValueError: the input is longer than the model's positions, the mask, segments or positions have not its
+                shape, or a part of the appended part is missing.
+            TypeError: an argument that there is not.
         """
+        refuse_unknown(others, self.forward)
         appended = None
         if pseudo_position_ids is not None and pseudo_steps is not None and true_ids is not None:
             appended = Appended(pseudo_position_ids, pseudo_steps, true_ids, pseudo_token_type_ids)
+        elif any(x is not None for x in (pseudo_position_ids, pseudo_steps, true_ids, pseudo_token_type_ids)):
+            raise ValueError(
+                "The appended part takes pseudo_position_ids, pseudo_steps and true_ids; give all of them, or none."
+            )
         hidden_BTD, plan = self._begin(
             input_ids,
             attention_mask,

@@ -12,7 +12,7 @@ _PER_EXAMPLE = ("start_positions", "labels")
 
 
 def finetuning_task(kind: str, label_smoothing: float = 0.0) -> Task:
-    """Sum of losses over examples (rows), or over target tokens where text is generated.
+    """Sum of losses over examples (rows) that have a label, or over target tokens where text is generated.
 
     Args:
         kind: of `pmlm_core.tasks.base.Task`.
@@ -25,7 +25,7 @@ def finetuning_task(kind: str, label_smoothing: float = 0.0) -> Task:
     def count(batch: Batch) -> int:
         if BLANK in batch:
             return 0
-        if generates:
+        if kind in ("generation", "classification"):
             return int((batch["labels"] != IGNORED).sum())
         return len(next(batch[name] for name in _PER_EXAMPLE if name in batch))
 

@@ -172,6 +172,12 @@ def test_without_labels_it_gives_the_logits_of_the_whole_context(make_model, mak
         torch.testing.assert_close(logits[1, :17].log_softmax(-1), oracle.log_probabilities(model, states))
 
 
+def test_a_batch_without_slots_is_refused(make_model, make_batch):
+    batch = {name: x[:, :0] if x.shape[1] != 24 else x for name, x in make_batch().items()}
+    with pytest.raises(ValueError, match="labels have no slot"):
+        make_model()(**batch)
+
+
 def test_it_learns_one_batch_by_heart(make_model, make_batch):
     model, batch = make_model(initializer_range=0.1).float(), make_batch()
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
@@ -191,5 +197,8 @@ def test_contradictory_configurations_are_refused():
         PmlmConfig(objective="MLM")
     with pytest.raises(ConfigError, match="hidden_act"):
         PmlmConfig(hidden_act="swish")
+    with pytest.raises(ConfigError, match=r"bos_token_id is 101 and sos_token_id 0.*set sos_token_id"):
+        PmlmConfig(bos_token_id=101)
+    assert PmlmConfig(sos_token_id=101).bos_token_id == PmlmConfig(bos_token_id=101, sos_token_id=101).sos_token_id
     with pytest.raises(ConfigError, match="max_rel_pos"):
         PmlmConfig(rel_pos_bins=32, max_rel_pos=8)

@@ -47,6 +47,23 @@ def test_output_layer_follows_the_token_embedding(make_model, make_batch):
     assert not torch.allclose(before[..., 59], after[..., 59])
 
 
+@pytest.mark.parametrize("size", [75, 50])
+def test_the_output_layer_follows_a_resized_vocabulary_through_a_checkpoint(size, make_model, make_batch, tmp_path):
+    model, ids = make_model().float(), make_batch()["input_ids"] % 50
+    torch.nn.init.normal_(model.head.bias)
+    before, kept = model(ids).logits, min(size, 60)
+    model.resize_token_embeddings(size)
+    after = model(ids).logits
+    assert after.shape == (*ids.shape, size)
+    torch.testing.assert_close(after[..., :kept], before[..., :kept])
+    model.save_pretrained(tmp_path)
+    again = PmlmForPreTraining.from_pretrained(tmp_path).eval()
+    assert again.config.vocab_size == size
+    assert torch.equal(again(ids).logits, after)
+    again(ids, labels=ids[:, :1], pseudo_position_ids=ids[:, :1] * 0, pseudo_steps=ids[:, :1] * 0 + 1).loss.backward()
+    assert again.head.bias.grad.shape == (size,)
+
+
 @pytest.mark.parametrize(
     ("auto", "cls"),
     [(AutoModel, PmlmModel), (AutoModelForMaskedLM, PmlmForMaskedLM), (AutoModelForPreTraining, PmlmForPreTraining)],

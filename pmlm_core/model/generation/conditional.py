@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from transformers import GenerationMixin
 from transformers.modeling_outputs import ModelOutput
 
+from pmlm_core.model.base import PmlmPreTrainedModel
 from pmlm_core.model.config import PmlmConfig
 from pmlm_core.model.cross_entropy import IGNORED
 from pmlm_core.model.device import eager_on_cpu
@@ -17,7 +18,8 @@ from pmlm_core.model.generation.length_penalty import LengthPenalty
 from pmlm_core.model.generation.source import Source, SourceEncoder, SourceOutput, align, source_type, target_type
 from pmlm_core.model.generation.step import pseudo_state
 from pmlm_core.model.head import LanguageModelHead
-from pmlm_core.model.transformer import PmlmModel, PmlmPreTrainedModel
+from pmlm_core.model.inputs import refuse_unknown
+from pmlm_core.model.transformer import PmlmModel
 
 
 @dataclass
@@ -83,7 +85,7 @@ class PmlmForConditionalGeneration(PmlmPreTrainedModel, LengthPenalty, Generatio
         past_key_values: TargetCache | None = None,
         use_cache: bool | None = None,
         label_smoothing: float = 0.0,
-        **_: Any,
+        **others: Any,
     ) -> PmlmForConditionalGenerationOutput:
         """Loss with labels; logits of all target positions without; logits of the next one with `encoder_outputs`.
 
@@ -95,15 +97,24 @@ class PmlmForConditionalGeneration(PmlmPreTrainedModel, LengthPenalty, Generatio
                 None takes the labels themselves; word-drop puts [MASK] for some.
             labels: the target with its closing [EOS], [B, T]; -100 for padding, and with `decoder_input_ids` for any
                 token that is not to be learned.
-            encoder_outputs: from `get_encoder()`; with it a decoding step is made, without gradient, whose rows may be
-                several to a source.
+            encoder_outputs: from `get_encoder()`; with it and `decoder_input_ids` a decoding step is made, without
+                gradient, whose rows may be several to a source.
             past_key_values: from the step before; only the tokens after it are computed.
             label_smoothing: see `pmlm_core.model.cross_entropy.cross_entropy_sum`.
+            others: what transformers gives to every model; without effect.
 
         Raises:
-            ValueError: source and target need more positions than the model has, or an input is missing.
+            ValueError: source and target need more positions than the model has; an input is missing, or says what
+                another says too; a -100 inside the target without `decoder_input_ids`.
+            TypeError: an argument that there is not.
         """
-        if encoder_outputs is not None and decoder_input_ids is not None:
+        refuse_unknown(others, self.forward)
+        if encoder_outputs is not None:
+            if labels is not None or decoder_input_ids is None:
+                raise ValueError(
+                    "encoder_outputs and decoder_input_ids make one step of decoding; for a loss give input_ids and "
+                    "labels instead."
+                )
             return self._next(encoder_outputs, decoder_input_ids, past_key_values, use_cache is not False)
         if input_ids is None or (labels is None and decoder_input_ids is None):
             raise ValueError("Give input_ids, and labels or decoder_input_ids; to make up a target, call generate.")

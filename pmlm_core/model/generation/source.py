@@ -15,7 +15,7 @@ from pmlm_core.model.attention.choice import kernel_for
 from pmlm_core.model.attention.interface import attend
 from pmlm_core.model.attention.plan import make_plan
 from pmlm_core.model.device import product_dtype
-from pmlm_core.model.inputs import as_ids
+from pmlm_core.model.inputs import as_ids, refuse_unknown
 from pmlm_core.model.layer import Layer
 from pmlm_core.model.pseudo import lay_out
 from pmlm_core.model.transformer import PmlmModel
@@ -68,13 +68,19 @@ class SourceEncoder(nn.Module):
         self.model = model
 
     def forward(
-        self, input_ids: Tensor, attention_mask: Tensor | None = None, token_type_ids: Tensor | None = None, **_: Any
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        **others: Any,
     ) -> SourceOutput:
         """Args: `[SOS] SRC [EOS]` a row, padded on either side, [R, N]; without a mask, [PAD] counts as padding.
 
         Raises:
             ValueError: a source is longer than the model's positions.
+            TypeError: an argument that there is not.
         """
+        refuse_unknown(others, self.forward)
         config = self.model.config
         ids_RN, kept_RN, types_RN = align(
             input_ids,
