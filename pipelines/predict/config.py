@@ -54,8 +54,9 @@ class PredictConfig:
     """Tokens of the input, special tokens included; left out, as in fine-tuning."""
     doc_stride: int | None = None
     """Questions: tokens by which the windows of a long passage move on; left out, as in fine-tuning."""
-    null_threshold: float = 0.0
-    """Questions that may have no answer: none is given where the null score is above the best span's by more."""
+    null_threshold: float | None = None
+    """Questions that may have no answer: none is given where the null score is above the best span's by more; left out,
+    by anything (0)."""
     n_best: int = 0
     """Questions: so many answers are listed with their probabilities."""
     max_target_length: int | None = None
@@ -76,8 +77,8 @@ class PredictConfig:
     """Sampling: only the so many likeliest tokens; 0 for all."""
     top_p: float | None = None
     """Sampling: only the likeliest tokens that together have this probability."""
-    seed: int = 0
-    """Of sampling."""
+    seed: int | None = None
+    """Of sampling; left out, 0."""
 
     batch_size: int = 32
     """Rows of one forward pass."""
@@ -135,5 +136,6 @@ class PredictConfig:
         return {names.get(name, name): value for name in options if (value := getattr(self, name)) is not None}
 
     def deciding(self) -> dict[str, Any]:
-        """The options that decide what is written."""
-        return {each.name: getattr(self, each.name) for each in fields(self) if each.name not in _OPERATIONAL}
+        """The options that decide what is written; two that are left out as what they then are."""
+        given = {each.name: getattr(self, each.name) for each in fields(self) if each.name not in _OPERATIONAL}
+        return given | {"null_threshold": self.null_threshold or 0.0, "seed": self.seed or 0}

@@ -28,13 +28,15 @@ class Finetuned:
         task: kind, labels and name only; it reads and scores nothing.
         recipe: lengths as in fine-tuning, or as asked for.
         columns: names of columns in fine-tuning, where it was on data of one's own.
-        generation: the folder's generation config with what was asked for in its place.
+        search: what is asked of decoding in place of the folder's generation config.
+        generation: the two together.
     """
 
     source: Source
     task: Task
     recipe: Recipe
     columns: Mapping[str, str]
+    search: Mapping[str, Any]
     generation: Mapping[str, Any]
 
 
@@ -62,12 +64,16 @@ def open_finetuned(config: PredictConfig) -> Finetuned:
     recipe = replace(recipe, **given)
     options = told.get("task_options") or {}
     columns = {name: value for name, value in options.items() if name.endswith("_column") and value}
-    generation = _generation(folder) | config.search() if task.kind == "generation" else {}
+    search: dict[str, Any] = {}
+    generation: dict[str, Any] = {}
     if task.kind == "generation":
+        saved_search = _generation(folder)
+        search = _search(config, saved_search, recipe)
+        generation = saved_search | search
         recipe = replace(recipe, max_target_length=int(generation.get("max_new_tokens", recipe.max_target_length)))
         _check_search(config, generation)
     _check_lengths(config, source, recipe)
-    return Finetuned(source, task, recipe, columns, generation)
+    return Finetuned(source, task, recipe, columns, search, generation)
 
 
 def described_task(told: Mapping[str, Any]) -> Task:
@@ -120,6 +126,16 @@ def _generation(folder: Path) -> dict[str, Any]:
         raise ConfigError(f"{path} cannot be read: {error}") from None
 
 
+def _search(config: PredictConfig, saved: Mapping[str, Any], recipe: Recipe) -> dict[str, Any]:
+    """What is asked of decoding; for beams that the folder says nothing of, with the recipe's length penalty: a folder
+    that was trained to decode without beams cannot hold one, and transformers' own is another."""
+    search = config.search()
+    together = {**saved, **search}
+    if int(together.get("num_beams") or 1) > 1 and together.get("length_penalty") is None:
+        search["length_penalty"] = recipe.length_penalty
+    return search
+
+
 def _check_options(config: PredictConfig, task: Task) -> None:
     kind = task.kind if task.kind in _ONLY else "text"
     others = [name for other, names in _ONLY.items() if other != kind for name in names]
@@ -130,19 +146,24 @@ def _check_options(config: PredictConfig, task: Task) -> None:
         raise ConfigError(
             f"{given[0]} has no meaning for a model of {task.kind} ('{task.name}'); leave it out, or see --model"
         )
+    if config.null_threshold is not None and not task.can_be_unanswerable:
+        raise ConfigError(
+            f"null_threshold is for questions that may have no answer, which the model of '{task.name}' knows nothing "
+            "of; leave it out, or see --model"
+        )
 
 
 _GENERATION = frozenset(
     {
         *("max_target_length", "min_target_length", "num_beams", "length_penalty", "no_repeat_ngram_size"),
-        *("do_sample", "temperature", "top_k", "top_p"),
+        *("do_sample", "temperature", "top_k", "top_p", "seed"),
     }
 )
 
 
 def _check_search(config: PredictConfig, generation: Mapping[str, Any]) -> None:
     if not generation.get("do_sample"):
-        given = [name for name in ("temperature", "top_k", "top_p") if getattr(config, name) is not None]
+        given = [name for name in ("temperature", "top_k", "top_p", "seed") if getattr(config, name) is not None]
         if given:
             raise ConfigError(f"{given[0]} is for sampling; give --do_sample with it")
     if config.length_penalty is not None and int(generation.get("num_beams") or 1) == 1:

@@ -119,7 +119,7 @@ def _lines(
 
     def flush() -> Iterator[str]:
         nonlocal chunk, characters, chunks
-        stream = key(config.seed, "predict", piece.number, chunks)
+        stream = key(config.seed or 0, "predict", piece.number, chunks)
         found = predict([example for _, example in chunk], stream) if chunk else []
         for (file, example), fields in zip(chunk, found, strict=True):
             yield json.dumps({"id": example.id, "row": example.row, "file": file, **fields}, ensure_ascii=False)

@@ -89,7 +89,7 @@ class Predictor:
         self._family: Family = family_of(task, finetuned.recipe, self._tokenizer)
         if task.kind == "generation":
             self._family = Searching(task, finetuned.recipe, self._tokenizer)
-            self._family.search = config.search()
+            self._family.search = finetuned.search
 
     def under(self, config: PredictConfig, finetuned: Finetuned) -> "Predictor":
         """The same model, which is not loaded again, under other options."""
@@ -157,7 +157,7 @@ class Predictor:
         )
         found = []
         for best in answers:
-            answer = with_threshold(best, config.null_threshold)
+            answer = with_threshold(best, config.null_threshold or 0.0)
             null = None if answer.null_score is None else round(answer.null_score, _DIGITS)
             fields: dict[str, Any] = {
                 "answer": answer.text,

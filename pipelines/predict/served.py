@@ -93,14 +93,16 @@ def options_of(finetuned: Finetuned) -> dict[str, int | float]:
     """Options of a prediction that a caller may set, with the values that the model takes by itself."""
     own: dict[str, int | float] = {"batch_size": PredictConfig.batch_size}
     if finetuned.task.kind == "question_answering":
-        own |= {"n_best": PredictConfig.n_best, "null_threshold": PredictConfig.null_threshold}
+        own["n_best"] = PredictConfig.n_best
+        if finetuned.task.can_be_unanswerable:
+            own["null_threshold"] = 0.0
     elif finetuned.task.kind == "generation":
         told = {name: value for name, value in finetuned.generation.items() if value is not None}
         own |= {
             "num_beams": int(told.get("num_beams", 1)),
             "max_target_length": finetuned.recipe.max_target_length,
             "min_target_length": int(told.get("min_new_tokens", 0)),
-            "length_penalty": float(told.get("length_penalty", 1.0)),
+            "length_penalty": float(told.get("length_penalty", finetuned.recipe.length_penalty)),
             "no_repeat_ngram_size": int(told.get("no_repeat_ngram_size", 0)),
         }
     return own

@@ -14,7 +14,9 @@ from predicting_data import LABELS, files, make_finetuned, predict, records, wri
 
 from pipelines.predict import piece as piece_module
 from pipelines.predict.config import PredictConfig
+from pipelines.predict.finetuned import open_finetuned
 from pipelines.predict.run import dry_run
+from pipelines.predict.served import Served, options_of
 from pmlm_core.corpus.tokenizer import TextTokenizer
 from pmlm_core.errors import CheckpointError, ConfigError, DataError
 from pmlm_core.model import PmlmForConditionalGeneration, PmlmForQuestionAnswering, PmlmForSequenceClassification
@@ -167,6 +169,56 @@ def test_generation_as_the_folder_says_and_as_asked(
     assert drawn[0] != drawn[2]
 
 
+def changed_task(folder: Path, **told: Any) -> None:
+    path = folder / "pmlm_task.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **told}))
+
+
+def test_beams_for_a_model_trained_without_have_its_recipe_s_length_penalty(
+    tmp_path: Path, models: dict[str, str], monkeypatch: pytest.MonkeyPatch
+):
+    """Its generation config cannot hold one; transformers' own, 1, would be another search than the recipe's."""
+    folder = Path(shutil.copytree(models["generation"], tmp_path / "model"))
+    saved = json.loads((folder / "generation_config.json").read_text())
+    lacking = {name: value for name, value in saved.items() if name not in ("num_beams", "length_penalty")}
+    (folder / "generation_config.json").write_text(json.dumps(lacking))
+    recipe = json.loads((folder / "pmlm_task.json").read_text())["recipe"]
+    changed_task(folder, recipe={**recipe, "length_penalty": 0.6})
+    path = tmp_path / "in.jsonl"
+    path.write_text(json.dumps({"src": "a man"}) + "\n")
+    really, searches = PmlmForConditionalGeneration.generate, []
+
+    def spied(self: Any, *arguments: Any, **search: Any) -> Any:
+        searches.append(search.get("length_penalty"))
+        return really(self, *arguments, **search)
+
+    monkeypatch.setattr(PmlmForConditionalGeneration, "generate", spied)
+    served = Served(str(folder))
+    for number, asked in enumerate(({}, {"num_beams": 3}, {"num_beams": 3, "length_penalty": 1.0})):
+        predict(str(folder), [path], tmp_path / f"{number}", **asked)
+        served.predict([{"source": "a man"}], asked)
+    assert searches == [None, None, 0.6, 0.6, 1.0, 1.0]
+
+
+def test_a_threshold_is_for_questions_that_may_have_no_answer(tmp_path: Path, models: dict[str, str]):
+    """Given where it would be passed over, even as 0, it is refused; the registered model does not offer it either."""
+    folder = Path(shutil.copytree(models["question_answering"], tmp_path / "model"))
+    changed_task(folder, can_be_unanswerable=False)
+    path = write_texts(tmp_path / "in.jsonl", ["a man"])
+    for threshold in (0.0, -1.0):
+        with pytest.raises(ConfigError, match="null_threshold is for questions that may have no answer"):
+            predict(str(folder), [path], tmp_path / "out", null_threshold=threshold)
+    offered = [options_of(open_finetuned(PredictConfig(model=str(each)))) for each in (folder, *models.values())]
+    assert ["null_threshold" in each for each in offered] == [False, False, False, True, False]
+    assert offered[3]["null_threshold"] == 0.0
+
+
+def test_what_is_left_out_decides_as_it_did_when_it_had_a_value():
+    """A folder that was begun then goes on."""
+    deciding = PredictConfig().deciding()
+    assert (deciding["null_threshold"], deciding["seed"]) == (0.0, 0)
+
+
 def test_a_model_of_question_generation_takes_passages_and_answers(
     tmp_path: Path, sample_tokenizer_dir: str, sample_texts: list[str]
 ):
@@ -296,6 +348,9 @@ def test_folders_that_cannot_predict_are_refused(
         ("classification", {"question_column": "q"}, "question_column has no meaning"),
         ("generation", {"text_column": "text"}, "text_column has no meaning for a model of generation"),
         ("generation", {"top_k": 5}, "top_k is for sampling"),
+        ("generation", {"seed": 0}, "seed is for sampling"),
+        ("classification", {"seed": 1}, "seed has no meaning for a model of classification"),
+        ("regression", {"null_threshold": 0.5}, "null_threshold is for questions that may have no answer"),
         ("generation", {"num_beams": 1, "length_penalty": 1.0}, "length_penalty is for a search with beams"),
         ("generation", {"max_target_length": 30}, "need 70 positions and the model in .* has 64"),
         ("generation", {"min_target_length": 8}, "leaves no room"),
