@@ -4,8 +4,13 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-# A password may hold "/", "?" and "#" as it is, which databases' drivers take; but HOST:PORT/PATH@MORE has none.
-_USER = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*://)(?:[^/\s?#]*|[^/\s?#:@]*:(?!\d+(?:[/?#,;)]|$))[^\s@\"']*)@")
+# A password may hold "/", "?" and "#" as it is, which databases' drivers take, and "@", which they do not: what ends in
+# the last "@" is taken for one. Only of http there are addresses HOST:PORT/PATH@MORE, which have none.
+_USER = re.compile(
+    r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*://)"
+    r"(?:(?:(?<=http://)|(?<=https://))(?:[^/\s?#]*|[^/\s?#:@]*:(?!\d+(?:[/?#,;)]|$))[^\s@\"']*)"
+    r"|(?<!http://)(?<!https://)(?:[^/\s?#:@\"']*:[^\s\"']*|[^/\s?#]*))@"
+)
 _QUERY = re.compile(
     r"(?P<name>[?&][^=&\s]*(?:token|secret|password|passwd|pwd|signature|sig|key)[^=&\s]*=)[^&\s]+", re.I
 )
@@ -17,7 +22,7 @@ def redact(text: str) -> str:
 
     >>> redact("postgresql://me:hush@db.example:5432/mlflow")
     'postgresql://***@db.example:5432/mlflow'
-    >>> redact("mysql://me:hu/sh#1@db/mlflow"), redact("http://host:5000/model@2")
+    >>> redact("mysql://me:20/24#1@db/mlflow"), redact("http://host:5000/model@2")
     ('mysql://***@db/mlflow', 'http://host:5000/model@2')
     >>> redact("https://host/blocks?token=hush&part=3")
     'https://host/blocks?token=***&part=3'

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pytest
+
 from pipelines.tracking.redact import flatten, redact
 from pipelines.tracking.sink import MlflowSink
 
@@ -16,6 +18,19 @@ def test_secrets_never_reach_parameters() -> None:
         "tokenizer": "dir",
         "n": "None",
     }
+
+
+@pytest.mark.parametrize("password", ["hush", "2024/hush", "1234#5hush", "99?hush", "p@1/hush", "20/24,hush", "8080/"])
+@pytest.mark.parametrize("scheme", ["postgresql", "mysql+pymysql", "s3", "redis"])
+def test_no_part_of_a_password_is_left_whatever_it_begins_with(scheme: str, password: str) -> None:
+    assert (
+        redact(f"cannot reach {scheme}://me:{password}@db:5432/x?a=1") == f"cannot reach {scheme}://***@db:5432/x?a=1"
+    )
+
+
+def test_addresses_without_a_password_stay_as_they_are() -> None:
+    for address in ("http://host:5000/model@2", "s3://bucket/a@b", "postgresql://db:5432/x", "sqlite:////a:b@c.db"):
+        assert redact(address) == address
 
 
 def test_the_record_on_disk_holds_no_password(tmp_path: Path) -> None:
