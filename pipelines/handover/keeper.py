@@ -25,7 +25,8 @@ LEASE_S = 60.0
 SUPERSEDED = -1
 """In place of an error number: another process holds the folder now."""
 _DRAFT = ".kept"
-_LEFT = (".writing-", ".pruned-")  # as pmlm_core.training.checkpoint names what is half there and half gone
+_REPLACED = ".replaced-"
+_LEFT = (".writing-", ".pruned-", _REPLACED)  # as pmlm_core.training.checkpoint names what is half there and half gone
 _REMEMBERED = 1000
 Answer = tuple[Any, tuple[int, str] | None]
 
@@ -133,15 +134,18 @@ class Keeper:
         with self._changing:
             if call in self._appended:
                 return
-            self._appended[call] = None
+            handle = os.open(self._allowed(path, self._writes), os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
+            try:
+                size = os.fstat(handle).st_size
+                if size and os.pread(handle, 1, size - 1) != b"\n":  # half a line, of when the disk was full
+                    data = b"\n" + data
+                if os.write(handle, data) < len(data):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            finally:
+                os.close(handle)
+            self._appended[call] = None  # not before: a call that failed is made again
             if len(self._appended) > _REMEMBERED:
                 del self._appended[next(iter(self._appended))]
-        handle = os.open(self._allowed(path, self._writes), os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-        try:
-            if os.write(handle, data) < len(data):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        finally:
-            os.close(handle)
 
     @_told
     def create(self, path: str, data: bytes) -> None:
@@ -151,13 +155,15 @@ class Keeper:
 
     @_told
     def extend(self, path: str, size: int, data: bytes, holder: str) -> bool:
-        """Add to a file that one process writes; False if it has not `size` bytes, as the writer believes."""
+        """Add to a file that one process writes, forced to disk; False if it has not `size` bytes, as that believes."""
         target = self._writable(path, holder)
         have = target.stat().st_size if target.exists() else 0
         if have != size:
             return False
         with target.open("ab") as file:
             file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
         return True
 
     @_told
@@ -167,7 +173,12 @@ class Keeper:
         if target.exists():
             if not source.exists():
                 return
-            self._remove(target)
+            # Whoever comes after a kill between the two renames puts it back: `_tidy`, or `checkpoint.sweep`.
+            retired = target.with_name(f"{_REPLACED}{target.name}-{time.monotonic_ns()}")
+            target.rename(retired)
+            source.rename(target)
+            shutil.rmtree(retired, ignore_errors=True)
+            return
         source.rename(target)
 
     @_told
@@ -251,7 +262,11 @@ def _draft_of(target: Path, draft: str) -> Path:
 
 
 def _tidy(folder: Path) -> None:
-    """Remove what a holder before, who was killed, had half written or half removed."""
+    """Remove what a holder before, who was killed, had half written or half removed; put back what had made way."""
+    for path in list(folder.rglob(f"{_REPLACED}*")):
+        final = path.with_name(path.name.removeprefix(_REPLACED).rpartition("-")[0])
+        if not final.exists():
+            path.rename(final)
     for path in [*folder.rglob(f".*{_DRAFT}"), *(each for name in _LEFT for each in folder.rglob(f"{name}*"))]:
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)

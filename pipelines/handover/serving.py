@@ -14,6 +14,7 @@ from pmlm_core.addresses import is_remote
 KEEPER = "keeper"
 """Under this name workers are told of their keeper, or of none."""
 _NAME = "keeper-"
+_LEFT = (f".{_NAME}*", "leaving-*", "failure-*")  # marks of keepers, and what `RunDir` names for one attempt
 _AT_A_TIME = 16
 
 
@@ -46,20 +47,22 @@ _kept: dict[str, Any] = {}
 def kept_folders(writes: Sequence[Path], reads: Sequence[str], *, wanted: bool) -> Iterator[str | None]:
     """A keeper for the time of the block, where work may run on other machines; None where it cannot.
 
+    What commands that were killed have left in the folders, of which this command is the only one to use them, goes.
+
     Args:
         wanted: whether it may.
         writes: folders that processes there may write to.
         reads: what they may be sent besides, with what links in it lead to; addresses of stores among it are for
             themselves to ask.
     """
+    for left in (left for path in writes for name in _LEFT for left in path.glob(name)):
+        left.unlink(missing_ok=True)
     if not wanted:
         yield None
         return
     written, read = [str(path) for path in writes], [path for path in reads if not is_remote(path)]
     keeper = start_keeper(written, [*read, *led_to(read, but_in=written)])
     marks = [_mark(path, keeper) for path in writes]
-    for left in (left for path in writes for left in path.glob(f".{_NAME}*")):  # of a command that was killed
-        left.unlink(missing_ok=True)
     for mark in marks:
         with suppress(OSError):  # a full disk: processes of this machine then ask the keeper as well
             mark.touch()

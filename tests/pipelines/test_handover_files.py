@@ -1,5 +1,6 @@
 """The driver's files under addresses: read as they were written, nothing else is shown, one process changes them."""
 
+import errno
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,7 @@ from pipelines.handover.standin import standin
 from pmlm_core import storage
 from pmlm_core.errors import DataError
 from pmlm_core.stores import StoreError
+from pmlm_core.training.checkpoint import sweep
 
 
 @pytest.fixture(scope="module")
@@ -219,6 +221,70 @@ def test_what_a_killed_holder_left_half_done_goes_with_the_next(place: tuple[str
     (folder / ".mlflow.json.77.0123.tmp").touch()  # the driver's own, which may be at it now
     assert kept(address(name, "next", folder)).hold(str(folder), at_once=True)
     assert {path.name for path in folder.rglob("*")} == {"checkpoints", "step-00000005", ".mlflow.json.77.0123.tmp"}
+
+
+def test_what_made_way_for_a_folder_that_then_did_not_come_is_put_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    class Killed(BaseException):
+        pass
+
+    root = tmp_path / "run" / "checkpoints"
+    final, again = root / "step-00000010", root / ".writing-step-00000010-7"
+    for tidied in (lambda: Keeper([str(tmp_path)]).hold(str(tmp_path / "run"), "next", True), lambda: sweep(root)):
+        for folder in (final, again):
+            folder.mkdir(parents=True)
+            (folder / "file").write_text(folder.name)
+        really, renamed = Path.rename, list[str]()
+
+        def rename(path: Path, target: Path, really: Any = really, renamed: list[str] = renamed) -> Path:
+            renamed.append(path.name)
+            if len(renamed) == 2:
+                raise Killed
+            return really(path, target)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "rename", rename)
+            with pytest.raises(Killed):
+                Keeper([str(tmp_path)]).rename(str(again), str(final), "me")
+        assert not final.exists()
+        tidied()
+        assert [path.name for path in root.iterdir()] == [final.name]
+        assert (final / "file").read_text() == final.name
+        again.mkdir()
+        assert Keeper([str(tmp_path)]).rename(str(again), str(final), "me") == (None, None)
+        assert not list(final.iterdir())
+        assert [path.name for path in root.iterdir()] == [final.name]
+        final.rmdir()
+
+
+def test_lines_that_could_not_be_added_are_added_when_they_come_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    asked, path, really = Keeper([str(tmp_path)]), tmp_path / "events", os.write
+
+    def half(handle: int, data: bytes) -> int:
+        return really(handle, data[: len(data) // 2])
+
+    def refuse(handle: int, data: bytes) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    for write in (refuse, half):
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "write", write)
+            assert asked.append(str(path), b"one line\n", "first")[1][0] == errno.ENOSPC
+    for _ in range(2):
+        assert asked.append(str(path), b"one line\n", "first") == (None, None)
+    assert asked.append(str(path), b"another\n", "second") == (None, None)
+    assert path.read_bytes() == b"one \none line\nanother\n"
+
+
+def test_figures_are_forced_to_disk_as_they_come(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    path, really, forced = tmp_path / "metrics.jsonl", os.fsync, list[int]()
+
+    def force(handle: int) -> None:
+        forced.append(os.fstat(handle).st_size)
+        really(handle)
+
+    monkeypatch.setattr(os, "fsync", force)
+    assert Keeper([str(tmp_path)]).extend(str(path), 0, b"one line\n", "me") == (True, None)
+    assert forced == [9]
 
 
 def test_a_keeper_that_dies_is_there_again(ray_session: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
