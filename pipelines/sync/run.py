@@ -1,7 +1,8 @@
 """`pmlm sync`: send what runs' journals hold and MLflow has not received: figures, tags, final status, files, models.
 
 A folder may be that of one run or hold many below it, as a sweep's does. A run that others are part of goes first: they
-are created with its id.
+are created with its id. Of a run that has not finished all figures go, those of steps that its command would do again,
+too: whoever goes on with it need not sync, and has the values of before in MLflow if he did.
 """
 
 import contextlib
@@ -19,7 +20,7 @@ from pipelines.tracking.delivery import Delivery
 from pipelines.tracking.record import FILE_NAME, Record
 from pipelines.tracking.redact import redact
 from pipelines.tracking.sink import EVERYTHING
-from pipelines.tracking.store import resolve, sqlite_file
+from pipelines.tracking.store import Deleted, resolve, sqlite_file
 from pmlm_core.errors import ConfigError, DataError, PmlmError
 
 
@@ -38,7 +39,7 @@ def run(config: SyncConfig) -> None:
 
     Raises:
         DataError: a run's record is damaged; nothing has been sent then.
-        PmlmError: the store did not take a run within `timeout` seconds.
+        PmlmError: the store did not take a run within `timeout` seconds, or the run was deleted there.
         ConfigError: the folder holds no run, or one that is being trained, which sends its figures by itself.
     """
     top = Path(folder_of(config.run_dir)).absolute()
@@ -104,6 +105,8 @@ def _deliver(config: SyncConfig, folder: Path) -> tuple[Record, int]:
     while True:
         try:
             return record, delivery.deliver(EVERYTHING)
+        except Deleted:  # asked again, it still would be
+            raise
         except Exception as error:
             complaint = f"{type(error).__name__}: {redact(' '.join(str(error).split()))[:300]}"
             delivery.forget_connection()

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.tracking import journal
-from pipelines.tracking.record import Record, seen_from
+from pipelines.tracking.record import FILE_NAME, Record, seen_from
 from pipelines.tracking.redact import redact
-from pipelines.tracking.store import open_store
+from pipelines.tracking.store import Deleted, is_deleted, open_store
 
 _METRICS_A_CALL = 900  # MLflow takes 1000 a call
 _PARAMS_A_CALL = 90  # and 100 parameters or tags
@@ -75,7 +75,16 @@ class Delivery:
 
         Raises:
             WaitsForParent: the run that this one is part of has to be sent before.
+            Deleted: the run or its experiment was, in MLflow.
         """
+        try:
+            return self._deliver(up_to_step)
+        except Exception as error:
+            if getattr(error, "error_code", "") == "INVALID_PARAMETER_VALUE":  # so MLflow says that a run was deleted
+                self._connect()
+            raise
+
+    def _deliver(self, up_to_step: int) -> int:
         if self._client is None:
             self._connect()
         self._send_tags()
@@ -123,7 +132,7 @@ class Delivery:
 
         if self.record.run_id:
             try:
-                return client.get_run(self.record.run_id)
+                return self._not_deleted(client.get_run(self.record.run_id))
             except MlflowException as error:
                 if error.error_code != "RESOURCE_DOES_NOT_EXIST":
                     raise
@@ -131,6 +140,15 @@ class Delivery:
         # A creation whose answer was lost left a run behind: take that one.
         found = client.search_runs([experiment], f"tags.`{RUN_KEY_TAG}` = '{self.record.run_key}'", max_results=1)
         return self._adopt(found[0]) if found else None
+
+    def _not_deleted(self, run: Any) -> Any:
+        if is_deleted(run.info):
+            raise Deleted(
+                f"run {run.info.run_id} was deleted in MLflow; to have it back: mlflow runs restore --run-id "
+                f"{run.info.run_id}. To have it sent as a new one where its command still has steps to do, remove "
+                f"{self._run_dir / FILE_NAME} before you give that again"
+            )
+        return run
 
     def _create_run(self, client: Any, experiment: str) -> Any:
         tags = {RUN_KEY_TAG: self.record.run_key, **_clean(self.record.tags | self._own_tags)}

@@ -10,15 +10,18 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from pipelines.console import say
 from pipelines.console import warn as console_warn
+from pipelines.run_folder import CHECKPOINTS
+from pipelines.tracking import journal
 from pipelines.tracking.delivery import Delivery, WaitsForParent
 from pipelines.tracking.ray_job import job_tags
 from pipelines.tracking.record import Record
 from pipelines.tracking.redact import flatten, in_brief, redact
-from pipelines.tracking.store import NONE, resolve
+from pipelines.tracking.store import NONE, Deleted, resolve
 
 _FIRST_WAIT, _LONGEST_WAIT = 2.0, 60.0
 EVERYTHING = sys.maxsize
@@ -52,6 +55,7 @@ class MlflowSink:
         self._condition = threading.Condition()
         self._goal, self._reached = -1, -2  # steps; the first delivery, of step -1, creates the run
         self._hurry, self._closed = False, False
+        self._deleted: Deleted | None = None
         self._thread: threading.Thread | None = None
         if uri == NONE:
             return
@@ -112,13 +116,22 @@ class MlflowSink:
             return self._reached >= self._goal if self._thread is not None else not self._warned
 
     def finish(self, status: str = "FINISHED", timeout: float = 60.0) -> bool:
-        """Send everything left and end the run as FINISHED, FAILED or KILLED; whether that arrived in time."""
+        """Send what is left and end the run as FINISHED, FAILED or KILLED; whether that arrived in time.
+
+        Of a run that has not finished, figures go up to its newest checkpoint. The same command goes on from there and
+        computes those after it anew, on other workers with other last digits, and MLflow takes back none. They stay in
+        the journal, and whoever does not go on sends them by `pmlm sync`. A part of another run, a sweep's trial, is
+        not tried again once it has FAILED: of that everything goes, as of a finished one.
+        """
         if self._thread is None:
             return not self._warned
         with self._condition:
-            self._delivery.record.status = status
-            self._goal = EVERYTHING
-        if self._warned:
+            record = self._delivery.record
+            record.status = status
+            ended = status == "FINISHED" or (status == "FAILED" and record.parent is not None)
+            goal = self._goal = EVERYTHING if ended else max(self._goal, _newest_checkpoint(self._run_dir))
+            self._reached = min(self._reached, goal - 1)  # the status has to go in any case
+        if self._warned and self._deleted is None:
             self._warn(f"waiting up to {timeout:.0f} s for MLflow, which did not answer before")
         arrived = self.flush(timeout)
         with self._condition:
@@ -131,12 +144,23 @@ class MlflowSink:
             self._delivery.record.save(self._run_dir)
         except Exception as error:
             self._complain(error)
-        if not arrived:
-            self._warn(
-                f"MLflow has not received all figures of this run; they are kept in {self._run_dir}. "
-                f"When the server is back: pmlm sync --run_dir {self._run_dir}"
-            )
+        self._tell_what_is_left(arrived, goal)
         return arrived
+
+    def _tell_what_is_left(self, arrived: bool, goal: int) -> None:
+        sync = f"pmlm sync --run_dir {self._run_dir}"
+        if not arrived:
+            then = f"When the server is back{', and the run is not to go on' if goal < EVERYTHING else ''}: {sync}"
+            if self._deleted is not None:
+                then = f"{self._deleted}. When it is back: {sync}"
+            self._warn(f"MLflow has not received all figures of this run; they are kept in {self._run_dir}. {then}")
+            return
+        with contextlib.suppress(Exception):  # a file system that is away, a closed terminal
+            if any(entry.step > goal for entry, _ in journal.read(Path(self._run_dir) / journal.FILE_NAME)):
+                say(
+                    f"figures after step {max(goal, 0)} are not sent to MLflow, for the same command does these steps "
+                    f"again; if the run is not to go on: {sync}"
+                )
 
     def _open_record(self, fresh: Record) -> Record:
         """Save `fresh` with what the folder's record knows of this run's life before."""
@@ -160,13 +184,18 @@ class MlflowSink:
                 self._condition.wait_for(lambda: self._reached < self._goal or self._closed)
                 if self._closed:
                     return
-                goal, tags = self._goal, self._delivery.tags
+                goal, asked = self._goal, self._asked()
             try:
                 sent = self._delivery.deliver(goal)
             except WaitsForParent:  # which is on its way, or has complained by itself
                 self._delivery.forget_connection()
                 wait = _FIRST_WAIT
                 continue
+            except Deleted as error:
+                self._deleted = error
+                with contextlib.suppress(Exception):
+                    self._warn(f"{error}. Training goes on, figures are kept in {self._run_dir}")
+                return
             except Exception as error:
                 self._complain(error)
                 self._delivery.forget_connection()
@@ -178,9 +207,13 @@ class MlflowSink:
                     say(f"MLflow is back: {sent} figures sent")
             wait = 0.0
             with self._condition:
-                if self._delivery.tags == tags:  # else there is a new one, which may have come too late for this call
+                if self._asked() == asked:  # else there is a new one, which may have come too late for this call
                     self._reached = max(self._reached, goal)
                 self._condition.notify_all()
+
+    def _asked(self) -> tuple[dict[str, str], str]:
+        """What is to be sent besides figures."""
+        return self._delivery.tags, self._delivery.record.status
 
     def _pause(self, wait: float) -> None:
         """Wait before the next attempt; with someone waiting in `flush`, never longer than the first wait."""
@@ -198,3 +231,13 @@ class MlflowSink:
                 f"MLflow cannot be reached ({type(error).__name__}: {in_brief(error)}); training goes on, the figures "
                 f"wait in {self._run_dir} and are sent when it answers"
             )
+
+
+def _newest_checkpoint(run_dir: str | os.PathLike[str]) -> int:
+    """The step that a resumed run goes on from, -1 without one or where that cannot be seen."""
+    from pmlm_core.training.checkpoint import all_steps, step_of
+
+    try:
+        return max((step_of(folder.name) or 0 for folder in all_steps(Path(run_dir) / CHECKPOINTS)), default=-1)
+    except OSError:
+        return -1

@@ -9,12 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.tracking.redact import redact
-from pmlm_core.errors import ConfigError
+from pmlm_core.errors import ConfigError, PmlmError
 
 NONE = "none"
 _DEFAULT = "sqlite:///mlflow.db"
 _SCHEMES = ("sqlite", "http", "https", "postgresql", "mysql", "mssql", "databricks")
 _SQLITE = "sqlite:///"
+
+
+class Deleted(PmlmError):
+    """What is to be sent was deleted in MLflow: for whoever did that to undo, so it is not tried again."""
 
 
 def resolve(tracking_uri: str | None) -> str:
@@ -61,6 +65,9 @@ def open_store(uri: str, experiment: str) -> tuple[Any, str]:
     """Connect to a store, making it and the experiment where they are missing: (client, id of the experiment).
 
     One process at a time for a SQLite file: of several that open a fresh one at the same moment, most would fail.
+
+    Raises:
+        Deleted: the experiment was.
     """
     set_client_defaults()
     from mlflow import MlflowClient
@@ -73,7 +80,7 @@ def open_store(uri: str, experiment: str) -> tuple[Any, str]:
 def _ensure_experiment(client: Any, uri: str, name: str) -> str:
     found = client.get_experiment_by_name(name)
     if found is not None:
-        return str(found.experiment_id)
+        return _id_of(found)
     database = sqlite_file(uri)
     # Beside the database: MLflow's own default is a folder in whatever directory the process runs in.
     location = (database.parent / "mlruns" / name.replace("/", "_")).as_uri() if database else None
@@ -83,7 +90,21 @@ def _ensure_experiment(client: Any, uri: str, name: str) -> str:
         found = client.get_experiment_by_name(name)
         if found is None:
             raise
-        return str(found.experiment_id)
+        return _id_of(found)
+
+
+def is_deleted(entity: Any) -> bool:
+    """Whether a run's `info`, or an experiment, was deleted in MLflow, which still tells of it."""
+    return bool(entity.lifecycle_stage == "deleted")
+
+
+def _id_of(experiment: Any) -> str:
+    if is_deleted(experiment):
+        raise Deleted(
+            f"experiment {experiment.name} was deleted in MLflow; to have it back, with its runs: mlflow experiments "
+            f"restore --experiment-id {experiment.experiment_id}"
+        )
+    return str(experiment.experiment_id)
 
 
 @contextmanager
