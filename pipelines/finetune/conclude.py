@@ -80,6 +80,7 @@ def conclude(job: Job, team: Team, precision: Precision, journal: Journal, event
         # On a second conclusion (killed in the middle of the first) the figures are there already.
         if not any(name.startswith("final/") for entry in journal.entries() for name in entry.metrics):
             journal.append(step, figures_of(splits))
+            journal.sync()
         _save(job, folder, splits, history)
     team.agree(None)
 

@@ -150,6 +150,7 @@ def _train(
             leave = notices.agreed(result.shared) and not finished
             if ends_epoch or (config.save_steps and done % config.save_steps == 0) or leave:
                 if team.leads:
+                    journal.sync()
                     writer.save(trained.model, _contents(job, team, trained, value, finished, precision))
                 figures = {"step": done, "epoch": done / per_epoch}
                 team.report(finite({**figures, **({} if metric is None else {task.metric: metric})}))

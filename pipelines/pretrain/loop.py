@@ -149,6 +149,7 @@ def train(plan: WorkPlan, team: Team) -> None:
             leave = notices.agreed(result.shared[2:]) and not last
             save = done % config.save_steps == 0 or last or result.shared[1] > 0 or leave
             if save:
+                journal.sync()
                 writer.save(trained.model, _contents(plan, team, trained, scores, precision, rows))
                 saved_at = time.monotonic()
             if save or scores:

@@ -1,8 +1,8 @@
 """The journal of a run: every figure, one JSON line a step, on disk before anything else hears of it.
 
 Training writes here and never waits for a server. What was written survives `kill -9`; a line torn by the kill is
-dropped when the journal is next opened. On resume the steps after the checkpoint are cut away, so that a step is in
-the journal once.
+dropped when the journal is next opened. Before a checkpoint it is forced to disk: who goes on from there computes none
+of its steps again. On resume the steps after the checkpoint are cut away, so that a step is in the journal once.
 """
 
 import contextlib
@@ -56,8 +56,16 @@ class Journal:
         figures = {name: _to_json(float(value)) for name, value in metrics.items()}
         moment = round(time.time() if at is None else at, 3)
         line = json.dumps({"step": int(step), "time": moment, "metrics": figures}, allow_nan=False) + "\n"
+        self._guarded(lambda: self._write(line.encode()))
+
+    def sync(self) -> None:
+        """Force what was appended to disk, for a checkpoint after which nobody computes it again."""
+        if (descriptor := self._descriptor) is not None:
+            self._guarded(lambda: self._force(descriptor))
+
+    def _guarded(self, work: Callable[[], None]) -> None:
         try:
-            self._write(line.encode())
+            work()
         except OSError as error:
             with contextlib.suppress(OSError):
                 self.close()
@@ -68,6 +76,14 @@ class Journal:
                 self._say(f"{self.path} cannot be written ({error.strerror}): training goes on, figures are lost")
         else:
             self._said = False
+
+    def _force(self, descriptor: int) -> None:
+        os.fsync(descriptor)
+        folder = os.open(self.path.parent, os.O_RDONLY)  # in which the file may be new
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
 
     def _write(self, line: bytes) -> None:
         if self._descriptor is None:

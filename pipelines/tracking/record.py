@@ -60,12 +60,15 @@ class Record:
             ) from None
 
     def save(self, run_dir: str | os.PathLike[str]) -> None:
-        """Write the record whole or not at all."""
+        """Write the record whole or not at all, forced to disk: a lost power supply leaves no empty one."""
         path = Path(run_dir) / FILE_NAME
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f"{FILE_NAME}.{uuid.uuid4().hex}.new")  # threads of one process must not share it
         try:
-            temporary.write_text(json.dumps(dataclasses.asdict(self), indent=1) + "\n", encoding="utf-8")
+            with temporary.open("w", encoding="utf-8") as file:
+                file.write(json.dumps(dataclasses.asdict(self), indent=1) + "\n")
+                file.flush()
+                os.fsync(file.fileno())
             os.replace(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)

@@ -3,14 +3,25 @@
 import errno
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+from finetuning_data import make_checkpoint, options_for, write_reviews
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from test_finetune_parts import job_for
 from tracking_data import write_steps
 
-from pipelines.tracking.journal import Entry, Journal
+from pipelines.finetune import conclude
+from pipelines.finetune.loop import finetune
+from pipelines.team import Team
+from pipelines.tracking.journal import Entry, Journal, read
+from pipelines.tracking.record import Record
+from pmlm_core.training import checkpoint
+from tests.pipelines.test_pretrain_loop import OPTIONS
+from tests.pipelines.training_without_ray import config_for, train_here
 
 
 def test_a_line_torn_by_a_kill_is_dropped_and_the_next_one_stands_alone(tmp_path: Path) -> None:
@@ -109,3 +120,91 @@ def test_a_full_disk_loses_figures_but_neither_training_nor_later_lines(
     assert len(journal.path.read_text().splitlines()) == 2
     assert len(said) == 1
     assert "No space left on device" in said[0]
+
+
+class Disk:
+    """What would be left of files after a lost power supply: how many bytes of each were forced to disk."""
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        self._forced: dict[int, int] = {}
+        self._really = os.fsync
+        patch.setattr(os, "fsync", self._force)
+
+    def _force(self, handle: int) -> None:
+        size = os.fstat(handle).st_size
+        self._really(handle)
+        self._forced[os.fstat(handle).st_ino] = size
+
+    def forced(self, path: Path) -> int:
+        return self._forced.get(path.stat().st_ino, 0)
+
+    def lost(self, path: Path, step: int) -> list[int]:
+        """Steps up to `step` in the journal that would be gone."""
+        return [entry.step for entry, _ in read(path, self.forced(path)) if entry.step <= step]
+
+
+def test_what_was_appended_is_forced_to_disk_when_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    disk, journal = Disk(monkeypatch), Journal(tmp_path)
+    journal.sync()  # nothing yet
+    write_steps(journal, range(3))
+    assert disk.lost(journal.path, 3) == [0, 1, 2]
+    journal.sync()
+    assert disk.lost(journal.path, 3) == []
+    assert disk.forced(tmp_path)  # a new file is lost with its name
+
+
+def test_a_disk_that_cannot_be_forced_is_told_of_and_training_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    journal = Journal(tmp_path, say=said.append)
+    write_steps(journal, range(3))
+
+    def fail(handle: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", fail)
+        journal.sync()
+    write_steps(journal, range(3, 5))
+    assert [entry.step for entry in journal.entries()] == [0, 1, 2, 3, 4]
+    assert "Input/output error" in said[0]
+
+
+def test_figures_are_on_disk_before_the_checkpoint_that_makes_them_unrepeatable(
+    tmp_path: Path, blocks: str, sample_tokenizer_dir: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, data = make_checkpoint(tmp_path / "model", sample_tokenizer_dir), write_reviews(tmp_path / "data")
+    job = job_for(options_for("classification", model, data, tmp_path / "finetune"))
+    disk, lost = Disk(monkeypatch), dict[str, list[int]]()
+
+    def looking(really: Callable[..., Any], of: Callable[..., tuple[Path, int]]) -> Callable[..., Any]:
+        def work(*given: Any) -> Any:
+            run, step = of(*given)
+            lost[f"{run} {really.__name__} {step}"] = disk.lost(run / "metrics.jsonl", step)
+            return really(*given)
+
+        return work
+
+    monkeypatch.setattr(
+        checkpoint, "write", looking(checkpoint.write, lambda root, contents, _: (root.parent, contents.step))
+    )
+    monkeypatch.setattr(conclude, "_save", looking(conclude._save, lambda job, *_: (job.run.path, 10**9)))
+    train_here(config_for(blocks, tmp_path / "pretrain", **OPTIONS))
+    finetune(job, Team())
+    assert len(lost) > 7
+    assert not any(lost.values()), lost
+
+
+def test_a_record_is_on_disk_before_it_takes_the_place_of_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk, really, lost = Disk(monkeypatch), os.replace, list[int]()
+
+    def replace(source: Path, target: Path) -> None:
+        lost.append(source.stat().st_size - disk.forced(source))
+        really(source, target)
+
+    monkeypatch.setattr(os, "replace", replace)
+    Record("sqlite:///x.db", "e", "r").save(tmp_path)
+    assert lost == [0]
