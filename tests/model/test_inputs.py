@@ -14,6 +14,7 @@ from pmlm_core.model import (
     PmlmForSequenceClassification,
     PmlmModel,
 )
+from pmlm_core.training.finetuning import finetuning_task
 
 IDS = pad(SOURCES)
 SLOTS = {"pseudo_position_ids": torch.tensor([[1]] * 3), "pseudo_steps": torch.ones(3, 1, dtype=torch.int64)}
@@ -27,8 +28,9 @@ LABELS = {
 SMALL = {"vocab_size": 60, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
 
 
-def make(cls: type) -> nn.Module:
-    return cls(PmlmConfig(**SMALL)).eval()
+def make(cls: type, **options: object) -> nn.Module:
+    torch.manual_seed(0)
+    return cls(PmlmConfig(**SMALL, **options)).eval()
 
 
 @pytest.mark.parametrize("cls", [PmlmModel, *LABELS])
@@ -73,3 +75,37 @@ def test_a_step_of_decoding_has_no_loss():
     for given in (target, {"input_ids": IDS, **target}, {"decoder_input_ids": IDS, **target}, {}):
         with pytest.raises(ValueError, match="make one step of decoding"):
             model(encoder_outputs=source, **given)
+
+
+def test_labels_may_be_a_column_and_are_one_a_row():
+    for number, labels in ((1, torch.tensor([0.5, 4.75, 2.0])), (3, torch.tensor([2, 0, 1]))):
+        model = make(PmlmForSequenceClassification, num_labels=number)
+        expected = model(IDS, labels=labels)
+        assert torch.equal(model(IDS, labels=labels[:, None]).loss, expected.loss)
+        with pytest.raises(ValueError, match=r"labels has the shape \(1,\), and the batch 3 rows"):
+            model(IDS, labels=labels[:1])
+    model, answers = make(PmlmForQuestionAnswering), torch.tensor([3, 0, 1])
+    expected = model(IDS, start_positions=answers, end_positions=answers)
+    got = model(IDS, start_positions=answers[:, None], end_positions=answers[:, None])
+    assert torch.equal(got.loss, expected.loss)
+    assert got.correct.item() == expected.correct.item()
+
+
+def test_a_row_without_a_label_does_not_count():
+    model = make(PmlmForSequenceClassification, num_labels=3)
+    output = model(IDS, labels=torch.tensor([2, -100, 1]))
+    two = model(IDS[::2], labels=torch.tensor([2, 1]))
+    torch.testing.assert_close(output.loss, two.loss)
+    assert output.correct.item() == two.correct.item()
+    assert finetuning_task("classification").count({"labels": torch.tensor([2, -100, 1])}) == 2
+    assert finetuning_task("regression").count({"labels": torch.tensor([2.0, -100.0, 1.0])}) == 3
+    assert model(IDS, labels=torch.full((3,), -100)).loss.item() == 0
+
+
+@pytest.mark.parametrize("cls", [PmlmForSequenceClassification, PmlmForQuestionAnswering])
+def test_positions_are_heeded(cls):
+    model = make(cls, initializer_range=0.4)
+    usual = torch.arange(IDS.shape[1])[None]
+    default, given, other = (torch.stack(model(IDS, position_ids=at).to_tuple()) for at in (None, usual, usual.flip(1)))
+    torch.testing.assert_close(given, default)
+    assert not torch.allclose(other, default)

@@ -17,7 +17,6 @@ from pmlm_core.model import (
     PmlmForSequenceClassification,
 )
 from pmlm_core.model.task_head import precisely
-from pmlm_core.training.finetuning import finetuning_task
 from pmlm_core.training.step import Precision, Task, train_step
 
 SMALL = {
@@ -124,40 +123,6 @@ def test_question_answering_loss_is_the_mean_of_start_and_end():
     best = {"start_positions": output.start_logits.argmax(-1), "end_positions": output.end_logits.argmax(-1)}
     assert model(**batch, **best).correct.item() == 2
     assert model(**batch, **best | {"end_positions": (best["end_positions"] + 1) % 8}).correct.item() == 0
-
-
-def test_labels_may_be_a_column_and_are_one_a_row():
-    batch = rows([9, 5, 7])
-    for number, labels in ((1, torch.tensor([0.5, 4.75, 2.0])), (3, torch.tensor([2, 0, 1]))):
-        model = make(PmlmForSequenceClassification, num_labels=number)
-        expected = model(**batch, labels=labels)
-        assert torch.equal(model(**batch, labels=labels[:, None]).loss, expected.loss)
-        with pytest.raises(ValueError, match=r"labels has the shape \(1,\), and the batch 3 rows"):
-            model(**batch, labels=labels[:1])
-    model, answers = make(PmlmForQuestionAnswering), torch.tensor([3, 0, 1])
-    expected = model(**batch, start_positions=answers, end_positions=answers)
-    got = model(**batch, start_positions=answers[:, None], end_positions=answers[:, None])
-    assert torch.equal(got.loss, expected.loss)
-    assert got.correct.item() == expected.correct.item()
-
-
-def test_a_row_without_a_label_does_not_count():
-    model, batch = make(PmlmForSequenceClassification, num_labels=3), rows([9, 5, 7])
-    output = model(**batch, labels=torch.tensor([2, -100, 1]))
-    two = model(**{name: x[::2] for name, x in batch.items()}, labels=torch.tensor([2, 1]))
-    torch.testing.assert_close(output.loss, two.loss)
-    assert output.correct.item() == two.correct.item()
-    assert finetuning_task("classification").count({**batch, "labels": torch.tensor([2, -100, 1])}) == 2
-    assert finetuning_task("regression").count({**batch, "labels": torch.tensor([2.0, -100.0, 1.0])}) == 3
-    assert model(**batch, labels=torch.full((3,), -100)).loss.item() == 0
-
-
-@both
-def test_positions_are_heeded(cls):
-    model, batch = make(cls), rows([9, 9])
-    positions = torch.arange(9).expand(2, 9)
-    torch.testing.assert_close(logits(model(**batch, position_ids=positions)), logits(model(**batch)))
-    assert not torch.allclose(logits(model(**batch, position_ids=positions.flip(1))), logits(model(**batch)))
 
 
 def test_the_callers_configuration_stays_as_it_is():
