@@ -22,7 +22,6 @@ from pipelines.finetune.run import dry_run, run
 from pipelines.finetune.rundir import open_run
 from pipelines.leaving import Left, Terminated, heed_sigterm
 from pipelines.team import Team
-from pipelines.upload.background import Uploads
 from pmlm_core.errors import ConfigError, DataError
 from pmlm_core.training import checkpoint
 
@@ -174,32 +173,6 @@ def test_a_seed_that_goes_on_keeps_its_micro_batches(
         with pytest.raises(Pulled) as met:
             finetuned({**options, "num_workers": 2, "micro_batch_size": asked})
         assert met.value.args == (rows,)
-
-
-def test_a_signal_while_the_store_is_waited_for_still_ends_the_seed_in_mlflow(
-    tmp_path: Path, model: str, reviews: str, monkeypatch: pytest.MonkeyPatch
-):
-    from mlflow import MlflowClient
-
-    waited = []
-
-    def interrupted(*told: Any, **more: Any) -> Any:
-        raise KeyboardInterrupt
-
-    def close(uploads: Uploads, leaving: bool = False) -> bool:
-        waited.append(leaving)
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(stage, "_fit", interrupted)
-    monkeypatch.setattr(Uploads, "close", close)
-    options = options_for("classification", model, reviews, tmp_path, upload_dir=str(tmp_path.with_suffix(".there")))
-    store = f"sqlite:///{tmp_path / 'mlflow.db'}"
-    with pytest.raises(KeyboardInterrupt):
-        finetuned({**options, "tracking_uri": store})
-    client = MlflowClient(store)
-    (tracked,) = client.search_runs([client.get_experiment_by_name("pmlm-finetune").experiment_id])
-    assert tracked.info.status == "KILLED"
-    assert waited == [True], "after the second signal the run's own upload is not waited for"
 
 
 def test_a_finished_run_says_so_and_does_nothing(in_peace: Path, model: str, reviews: str, capsys: Any):

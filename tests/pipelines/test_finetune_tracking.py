@@ -8,11 +8,13 @@ from typing import Any
 import pytest
 from finetuning_data import make_checkpoint, options_for, write_reviews
 
+from pipelines.finetune import run as stage
 from pipelines.finetune.config import FinetuneConfig
 from pipelines.finetune.run import run
 from pipelines.sync.config import SyncConfig
 from pipelines.sync.run import run as sync
 from pipelines.tracking.record import Record
+from pipelines.upload.background import Uploads
 from pmlm_core.tasks.scores.paired import figure
 
 
@@ -50,6 +52,31 @@ def test_a_run_and_its_files_arrive(tmp_path: Path, options: dict[str, Any]):
     (table,) = [file.path for file in client.list_artifacts(found.info.run_id, "predictions") if "test" in file.path]
     sent = Path(client.download_artifacts(found.info.run_id, table, str(tmp_path))).read_text()
     assert sent == (tmp_path / "out" / "run" / "seed-0" / table).read_text()
+
+
+def test_a_signal_while_the_store_is_waited_for_still_ends_the_seed_in_mlflow(
+    tmp_path: Path, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+):
+    from mlflow import MlflowClient
+
+    waited = []
+
+    def interrupted(*told: Any, **more: Any) -> Any:
+        raise KeyboardInterrupt
+
+    def close(uploads: Uploads, leaving: bool = False) -> bool:
+        waited.append(leaving)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(stage, "_fit", interrupted)
+    monkeypatch.setattr(Uploads, "close", close)
+    store = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    with pytest.raises(KeyboardInterrupt):
+        run(FinetuneConfig(**{**options, "tracking_uri": store, "upload_dir": str(tmp_path / "there")}))
+    client = MlflowClient(store)
+    (tracked,) = client.search_runs([client.get_experiment_by_name("pmlm-finetune").experiment_id])
+    assert tracked.info.status == "KILLED"
+    assert waited == [True], "after the second signal the run's own upload is not waited for"
 
 
 def test_a_server_that_is_away_stops_nothing_and_gets_the_files_later(
