@@ -19,7 +19,7 @@ from pipelines.finetune.job import Job, Part
 from pipelines.finetune.predict import outputs_of, scores_of
 from pipelines.finetune.rundir import MODEL, PREDICTIONS, SCORES, TASK_FILE, write_json
 from pipelines.finetune.source import model_class
-from pipelines.finetune.splits import read_chosen
+from pipelines.finetune.splits import predictions_name, read_chosen
 from pipelines.finetune.trainee import job_family
 from pipelines.handover.checkpoints import present
 from pipelines.run_folder import Events, RunDir
@@ -110,7 +110,8 @@ def predict_part(job: Job, part: Part, family: Family, model: nn.Module, precisi
     examples = list(read_chosen(job.task, job.config.data_dir, part.split))
     predictions = family.predictions(examples, features, outputs)
     name = part.split.name
-    written = job.task.write_predictions(str(job.run.path / PREDICTIONS), name, examples, predictions)
+    named = predictions_name(job.task, part.split)
+    written = job.task.write_predictions(str(job.run.path / PREDICTIONS), named, examples, predictions)
     scores = scores_of(job.task, examples, predictions)
     if scores:
         digest = hashlib.sha256(part.split.identity().encode()).hexdigest()

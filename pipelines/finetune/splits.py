@@ -24,6 +24,7 @@ class Split:
         used: how many of them are taken; a subset is drawn by a fixed key, the same for every seed.
         characters: of all texts of the good examples.
         fingerprint: SHA-256 (hex) of the content of all good examples, in order.
+        bad: rows that no example could be made of.
     """
 
     name: str
@@ -31,6 +32,12 @@ class Split:
     used: int
     characters: int
     fingerprint: str
+    bad: int = 0
+
+    @property
+    def missing(self) -> int:
+        """Rows in the files that are not taken."""
+        return self.examples + self.bad - self.used
 
     def chosen(self) -> np.ndarray | None:
         """Places of the examples that are taken, ascending, or None for all."""
@@ -70,12 +77,13 @@ def survey(task: Task, data_dir: str, split: str, limit: int | None, rejects: Re
         DataError: no file, a missing column, no good example, or, if `strict`, a bad row.
     """
     digest = hashlib.sha256()
-    examples = characters = 0
+    examples = characters = bad = 0
     for found in task.read(data_dir, split):
         if isinstance(found, BadRow):
             if strict:
                 raise DataError(f"{found.detail}; mend it, or leave out --strict to go on without it")
             rejects.rows.append((split, found))
+            bad += 1
             continue
         examples += 1
         values = vars(found)
@@ -90,7 +98,15 @@ def survey(task: Task, data_dir: str, split: str, limit: int | None, rejects: Re
             + (f"; left out: {counts}, the first: {rejects.first(split)}" if counts else "")
         )
     used = examples if limit is None else min(limit, examples)
-    return Split(split, examples, used, characters, digest.hexdigest())
+    return Split(split, examples, used, characters, digest.hexdigest(), bad)
+
+
+def predictions_name(task: Task, split: Split) -> str:
+    """What files of a split's predictions are named by: the split, unless they could be handed in and rows are missing.
+
+    An official name would let a benchmark's server, or its user, take a part for the whole.
+    """
+    return f"part-of-{split.name}" if split.missing and split.name not in task.labelled else split.name
 
 
 def read_chosen(task: Task, data_dir: str, split: Split, first: int = 0, stop: int | None = None) -> Iterator[Example]:

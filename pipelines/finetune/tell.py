@@ -1,9 +1,9 @@
 """What a run says before it trains: subsets, bad rows, size."""
 
-from pipelines.console import say, warn
+from pipelines.console import counted, say, warn
 from pipelines.finetune.job import Job, Part
 from pipelines.finetune.rundir import REJECTS
-from pipelines.finetune.splits import Rejects
+from pipelines.finetune.splits import Rejects, predictions_name
 from pipelines.run_place import named
 
 
@@ -13,8 +13,8 @@ def tell_rows(job: Job, rejects: Rejects, *, written: bool) -> None:
     Args:
         written: the bad rows will be found in the run's folder; otherwise the first of each split is shown.
     """
-    counted: dict[str, Part] = {part.split.name: part for part in (*job.final, job.train)}
-    for name, part in counted.items():
+    parts: dict[str, Part] = {part.split.name: part for part in (*job.final, job.train)}
+    for name, part in parts.items():
         split, left_out = part.split, rejects.of(name)
         if split.used < split.examples:
             warn(f"split '{name}': a subset of {split.used:,} of {split.examples:,} examples is used")
@@ -22,6 +22,10 @@ def tell_rows(job: Job, rejects: Rejects, *, written: bool) -> None:
             reasons = ", ".join(f"{reason} {count:,}" for reason, count in left_out.most_common())
             where = f"see {job.run.path / REJECTS}" if written else f"the first: {rejects.first(name)}"
             warn(f"split '{name}': {left_out.total():,} bad rows are left out ({reasons}); {where}")
+    for split in (part.split for part in job.final):
+        if (name := predictions_name(job.task, split)) != split.name:
+            lacking = counted(split.missing, "row")
+            warn(f"split '{split.name}': predictions will lack {lacking}, so '{name}' is no submission")
     if job.choose is None:
         warn("there is no labelled development split to choose epochs by: the last one is taken")
     elif job.choose.split.used < job.choose.split.examples:

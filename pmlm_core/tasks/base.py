@@ -141,7 +141,8 @@ class Task:
         labelled: the splits that come with labels.
         read: (data_dir, split) -> examples in the order of the file, bad rows among them.
         score: (examples, predictions by id) -> figures, the metric's among them.
-        write_predictions: (folder, split, examples, predictions by id) -> the files written, in the official form.
+        write_predictions: (folder, split, examples, predictions by id) -> the files written, in the official form. Only
+            for the name of a whole test split have they the name of a submission.
         scorers: versions and options of whatever computes the scores; stored beside them.
         can_be_unanswerable: questions whose answer may be "none" (SQuAD v2.0).
         scored_by_source: examples of one source are scored as one (`scoring.by_source`).

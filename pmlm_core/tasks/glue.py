@@ -169,7 +169,8 @@ def _msr_part(file: str, split: str, rows: Iterator[Row | BadRow]) -> Iterator[R
 
 
 def _submission_name(name: str, split: str) -> str:
-    """The official file name for a test set; for other splits one that cannot be taken for it."""
+    """The official file name for a test set; for other splits and part of one ("part-of-test") one that cannot be
+    taken for it."""
     kind, _, end = split.partition("_")
     official = _MNLI_ENDS.get(end, SPECS[name].folder)
     return f"{official}.tsv" if kind == "test" else f"{official}.{kind}.tsv"

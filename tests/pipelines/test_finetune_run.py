@@ -235,6 +235,28 @@ def test_bad_rows_are_listed_counted_and_with_strict_refused(tmp_path: Path, mod
     assert json.loads(line)["row"] == 62
 
 
+@pytest.mark.parametrize(("whole", "options"), [(True, {}), (False, {}), (True, {"max_predict_rows": 3})])
+def test_a_test_set_without_all_its_rows_is_no_submission(
+    tmp_path: Path, model: str, whole: bool, options: dict[str, Any], capsys: Any
+):
+    data = tmp_path / "RTE"
+    data.mkdir()
+    rows = [f"{n}\tThe old man saw the ship.\tHe saw a ship." for n in range(4)]
+    for split in ("train", "dev"):
+        lines = [f"{row}\t{('entailment', 'not_entailment')[n % 2]}" for n, row in enumerate(rows * 2)]
+        (data / f"{split}.tsv").write_text("\n".join(["index\tsentence1\tsentence2\tlabel", *lines, ""]))
+    end = [] if whole else ["4\tone column is missing"]
+    (data / "test.tsv").write_text("\n".join(["index\tsentence1\tsentence2", *rows, *end, ""]))
+    folder = finetuned(options_for("rte", model, str(tmp_path), tmp_path / "out", num_train_epochs=1, **options))
+    official = whole and not options
+    name = "RTE.tsv" if official else "RTE.part-of-test.tsv"
+    predictions = json.loads((folder / "scores.json").read_text())["predictions"]
+    assert f"predictions/{name}" in predictions
+    assert ("predictions/RTE.tsv" in predictions) is official
+    said = "split 'test': predictions will lack 1 row, so 'part-of-test' is no submission"
+    assert (said in " ".join(capsys.readouterr().out.split())) is not official
+
+
 def test_questions(tmp_path: Path, model: str):
     folder = write_questions(tmp_path / "data")
     options = options_for("qa", model, folder, tmp_path, num_train_epochs=20, learning_rate=1e-2)

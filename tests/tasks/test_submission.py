@@ -43,6 +43,19 @@ def test_glue(tmp_path, name):
     assert lines == ["index\tprediction", *(f"{i}\t{label}" for i, label in enumerate(expected)), ""]
 
 
+@pytest.mark.parametrize(
+    ("name", "split", "named"),
+    [
+        ("rte", "part-of-test", "RTE.part-of-test.tsv"),
+        ("mnli", "part-of-test_mismatched", "MNLI-mm.part-of-test.tsv"),
+        ("mnli", "part-of-test_ax", "AX.part-of-test.tsv"),
+    ],
+)
+def test_part_of_a_test_set_has_no_official_name(tmp_path, name, split, named):
+    files = glue_task(name).write_predictions(str(tmp_path), split, TEXTS, dict.fromkeys("012", "entailment"))
+    assert files == [str(tmp_path / named)]
+
+
 def test_similarities_are_clipped(tmp_path):
     (file,) = glue_task("stsb").write_predictions(str(tmp_path), "test", TEXTS, {"0": -0.2, "1": 5.4, "2": 3.14159})
     assert [line.split("\t")[1] for line in content(file).splitlines()[1:]] == ["0.000", "5.000", "3.142"]
