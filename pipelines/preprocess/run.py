@@ -13,7 +13,6 @@ from pipelines.preprocess.config import PreprocessConfig
 from pipelines.preprocess.finish import finish, remove_leftovers, tell
 from pipelines.preprocess.job import TOKENIZER, Job, check_still_ours, prepare
 from pmlm_core import storage
-from pmlm_core.corpus.rejects import REASONS
 from pmlm_core.errors import DataError, UnknownFormError
 
 _WHOLE_FILE_WARNING = 2 << 30
@@ -84,7 +83,7 @@ def _refuse_known_rejects(job: Job) -> None:
     if job.skipped:
         first = job.skipped[0]
         wrong = UnknownFormError if first.reason == "unknown_form" else DataError
-        raise wrong(f"{first.uri}: {REASONS[first.reason]} ({first.detail}); without --strict it would be left out")
+        raise wrong(f"{first} (--strict): give --input_format, name other files, or leave out --strict")
     # What an earlier run without --strict left out: doing those pieces again finds the place and stops there.
     job.finished = {number: row for number, row in job.finished.items() if not row.rejects["counts"]}
 
