@@ -47,7 +47,7 @@ class Uploads:
         """
         self._mirror_all, self._home, self._tell, self._what = mirror, home, tell, what
         self._wanted, self._closing, self._leaving = threading.Event(), threading.Event(), False
-        self._given_up = threading.Event()
+        self._given_up, self._ended = threading.Event(), threading.Event()
         self._thread: threading.Thread | None = None
         self._starting = threading.Lock()
         self._away = False
@@ -72,12 +72,14 @@ class Uploads:
         self._closing.set()
         self.wake()
         assert self._thread is not None, "`wake` has started it"
-        try:
-            self._thread.join(_LEAVING_S if leaving else None)
-        finally:  # a signal ends the wait, too
-            if still_at_it := self._thread.is_alive():
+        try:  # not to join it: a thread whose `join` a signal has interrupted counts as ended, in Python 3.11
+            self._ended.wait(_LEAVING_S if leaving else None)
+        finally:
+            if still_at_it := not self._ended.is_set():
                 self._given_up.set()
-        if still_at_it:
+        if not still_at_it:
+            self._thread.join()
+        else:
             self._tell(
                 "warning",
                 f"{redact(self._home)} has not taken all {self._what} within {_LEAVING_S / 60:g} minutes; the same "
@@ -87,14 +89,16 @@ class Uploads:
 
     def _work(self) -> None:
         _given_up.set(self._given_up)
-        while True:
-            self._wanted.wait()
-            self._wanted.clear()
-            last = self._closing.is_set()
-            with storage.patient_for(_LEAVING_PATIENCE_S) if self._leaving else nullcontext():
-                self._mirror(last)
-            if last:
-                return
+        try:
+            last = False
+            while not last:
+                self._wanted.wait()
+                self._wanted.clear()
+                last = self._closing.is_set()
+                with storage.patient_for(_LEAVING_PATIENCE_S) if self._leaving else nullcontext():
+                    self._mirror(last)
+        finally:
+            self._ended.set()
 
     def _mirror(self, last: bool) -> None:
         try:

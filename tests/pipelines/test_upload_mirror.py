@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -107,6 +108,28 @@ def test_an_upload_that_is_given_up_changes_nothing_more(tmp_path: Path, monkeyp
     assert "has not taken all checkpoints within" in told[0]
     assert mirror(run, home) == ["step-00000010"]
     assert steps_in(home) == [10]
+
+
+def test_a_signal_while_it_is_waited_for_gives_it_up(tmp_path: Path):
+    goes_on, wanted = threading.Event(), list[bool]()
+
+    def slowly(warn: Any) -> list[str]:
+        goes_on.wait(30)
+        try:
+            check_wanted()
+        except GivenUp:
+            wanted.append(False)
+            raise
+        return []
+
+    uploads = Uploads(slowly, str(tmp_path), lambda kind, text: None)
+    main = threading.get_ident()
+    threading.Timer(0.5, signal.pthread_kill, (main, signal.SIGINT)).start()
+    with pytest.raises(KeyboardInterrupt):
+        uploads.close()
+    goes_on.set()
+    assert uploads._ended.wait(30)
+    assert wanted == [False]
 
 
 def test_neither_does_one_of_a_finished_folder(tmp_path: Path):
