@@ -1,5 +1,6 @@
 """The `pmlm` command. Everything heavy is imported only when a stage runs, so that help answers at once."""
 
+import errno
 import importlib
 import os
 import sys
@@ -62,7 +63,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
     except OSError as error:  # a full disk, a folder that may not be written to, a store that is away
-        print(f"error: {error}; what is finished is kept, the same command goes on from there", file=sys.stderr)
+        what = "the disk is full: " if error.errno == errno.ENOSPC else ""
+        print(
+            f"error: {what}{error}; mend that and give the same command again: it keeps what is finished",
+            file=sys.stderr,
+        )
         code = 1
     end(code)
 

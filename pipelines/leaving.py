@@ -49,10 +49,18 @@ def heed_sigterm() -> None:
 
 @contextlib.contextmanager
 def own_sigterm() -> Iterator[None]:
-    """Put this process's own handler of SIGTERM back at the end; starting Ray replaces it by one that just exits."""
+    """Put this process's own handler of SIGTERM back at the end; starting Ray replaces it by one that just exits.
+
+    Raises:
+        Terminated: SIGTERM came meanwhile.
+    """
     mine = signal.getsignal(signal.SIGTERM)
     try:
         yield
+    except SystemExit as ended:
+        if ended.code == signal.SIGTERM and callable(mine):
+            raise Terminated from None
+        raise
     finally:
         if callable(mine) and threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, mine)

@@ -4,7 +4,12 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 recipe=recipes/pretrain/demo.yaml
-step() { printf '\n\033[1m$ %s\033[0m\n' "$*"; "$@"; }
+step() { # shown so that it can be pasted
+  printf '\n\033[1m$'
+  for word in "$@"; do case $word in *[!A-Za-z0-9_./-]*) printf ' "%s"' "$word" ;; *) printf ' %s' "$word" ;; esac; done
+  printf '\033[0m\n'
+  "$@"
+}
 
 step pmlm tokenizer --config "$recipe"
 step pmlm preprocess --config "$recipe"

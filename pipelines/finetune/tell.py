@@ -13,6 +13,9 @@ def tell_rows(job: Job, rejects: Rejects, *, written: bool) -> None:
     Args:
         written: the bad rows will be found in the run's folder; otherwise the first of each split is shown.
     """
+    if job.task.name == "classification":
+        shown, more = ", ".join(job.task.labels[:20]), f", ... ({len(job.task.labels)})" * (len(job.task.labels) > 20)
+        say(f"labels: {shown}{more} (--labels names those that count; rows with others are then left out)")
     parts: dict[str, Part] = {part.split.name: part for part in (*job.final, job.train)}
     for name, part in parts.items():
         split, left_out = part.split, rejects.of(name)

@@ -12,13 +12,13 @@ from typing import Any
 
 from pmlm_core import storage
 from pmlm_core.corpus.formats import InputFormat, compression_of
-from pmlm_core.corpus.sources import list_sources
+from pmlm_core.corpus.rejects import REASONS
+from pmlm_core.corpus.sources import LeftOut, list_sources
 from pmlm_core.errors import UnknownFormError
 from pmlm_core.tasks.files import form
 
 SQUAD = "squad"
 TEXTS = (".jsonl", ".tsv", ".csv")
-_UNKNOWN_PACKING = (".bz2", ".lz4")
 
 
 @dataclass(frozen=True)
@@ -83,8 +83,8 @@ class Piece:
         return cls(number, raw[0], tuple(Part(*part) for part in raw[1]))
 
 
-def list_inputs(inputs: list[str], squad: bool) -> tuple[list[Input], list[str]]:
-    """The files that are meant, sorted, and those left out because their names tell no known form.
+def list_inputs(inputs: list[str], squad: bool) -> tuple[list[Input], list[LeftOut]]:
+    """The files that are meant, sorted, and those left out, with the reason of each.
 
     Args:
         squad: whether .json means SQuAD's form and not JSON lines.
@@ -94,20 +94,22 @@ def list_inputs(inputs: list[str], squad: bool) -> tuple[list[Input], list[str]]
         UnknownFormError: nothing of a known form, or a file that was named is of none.
     """
     # As plain text any name will do; which form it is, is decided below.
-    sources = list_sources(inputs, InputFormat("text_lines"))
-    found, unknown = [], []
+    found: list[Input] = []
+    left_out: list[LeftOut] = []
+    sources = list_sources(inputs, InputFormat("text_lines"), left_out.append)
     for source in sources:
         path = storage.split_query(source.uri)[0].lower()
         shape = {".ndjson": ".jsonl", ".json": SQUAD if squad else ".jsonl"}.get(form(path), form(path))
         known = shape in (*TEXTS, SQUAD) or (shape == ".parquet" and path.endswith(".parquet"))
-        if not known or path.endswith(_UNKNOWN_PACKING):
-            unknown.append(source.uri)
+        if not known:
+            left_out.append(LeftOut(source.uri, "unknown_form", REASONS["unknown_form"]))
             continue
         found.append(Input(source.uri, source.size, source.mtime_ns, shape, compression_of(path)))
     named = {storage.normalise(text) for text in inputs}
-    if not found or any(uri in named for uri in unknown):
+    unknown = [each.uri for each in left_out if each.reason == "unknown_form" and (each.uri in named or not found)]
+    if unknown or not found:
         raise UnknownFormError(
-            f"{unknown[0]}: its name tells no known form; give .jsonl, .tsv or .csv (plain, .gz or .zst), or .parquet"
+            f"{(unknown or inputs)[0]}: its name tells no known form; give .jsonl, .tsv or .csv (plain, .gz or .zst), or .parquet"
             + ", or SQuAD's .json" * squad
         )
-    return found, unknown
+    return found, left_out

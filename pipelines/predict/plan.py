@@ -98,14 +98,14 @@ def check_same(output_dir: str, before: Mapping[str, Any], now: Mapping[str, Any
     """
     if before == now:
         return
-    differences = [
+    other_model = before["model"] != now["model"]
+    differences = ["the model's weights or tokenizer are others"] * other_model
+    differences += [
         f"{name} was {before[group].get(name)!r} and is {now[group].get(name)!r}"
-        for group in ("options", "recipe", "generation")
+        for group in (["options"] if other_model else ["options", "recipe", "generation"])  # the others are the model's
         for name in sorted({*before[group], *now[group]})
         if before[group].get(name) != now[group].get(name)
     ]
-    if before["model"] != now["model"]:
-        differences.append("the model's weights or tokenizer are others")
     old, new = ({state[0]: state for state in each["inputs"]} for each in (before, now))
     for uri in sorted({*old, *new}):
         if old.get(uri) != new.get(uri):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pipelines import cluster
 from pipelines.console import counted, say, warn
+from pipelines.left_out import told_left_out
 from pipelines.lock import locked
 from pipelines.output_folder import check_output_dir
 from pipelines.piece_progress import PieceProgress
@@ -86,13 +87,12 @@ def _output_dir(config: PredictConfig) -> str:
 def _inputs(config: PredictConfig, finetuned: Finetuned, output_dir: str) -> list[Input]:
     task = finetuned.task
     squad = task.kind == "question_answering" or task.name in QUESTION_GENERATION
-    inputs, unknown = list_inputs(config.inputs, squad)
+    inputs, left_out = list_inputs(config.inputs, squad)
     inside = next((each.uri for each in inputs if each.uri.startswith(output_dir + "/")), None)
     if inside:
         raise ConfigError(f"the input {inside} lies inside output_dir {output_dir}; keep input and output apart")
-    if unknown:
-        names = ", ".join(unknown[:3]) + (" ..." if len(unknown) > 3 else "")
-        warn(f"left out, as their names tell no known form: {counted(len(unknown), 'file')} ({names})")
+    if left_out:
+        warn(told_left_out(left_out))
     return inputs
 
 

@@ -12,10 +12,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 
 from pmlm_core.corpus.tokenizer import CONFIG_FILE, TextTokenizer
-from pmlm_core.errors import CheckpointError, ConfigError, NotThereError
+from pmlm_core.errors import CheckpointError, ConfigError, NotThereError, PmlmError, in_a_line
 from pmlm_core.model.masked_lm import PmlmForMaskedLM
 from pmlm_core.model.objectives import Objective
 
@@ -58,7 +59,12 @@ class Filler:
     def __init__(self, folder: str, device: str = "cpu", warn: Callable[[str], None] = lambda text: None) -> None:
         _check_folder(Path(folder))
         self.tokenizer = TextTokenizer.load(folder)
-        self.model = PmlmForMaskedLM.from_pretrained(folder, local_files_only=True).eval().to(device)
+        try:
+            self.model = PmlmForMaskedLM.from_pretrained(folder, local_files_only=True).eval().to(device)
+        except (OSError, RuntimeError, ValueError, SafetensorError) as error:
+            if isinstance(error, PmlmError):
+                raise
+            raise CheckpointError(f"model {folder} cannot be read, it may be damaged: {in_a_line(error)}") from None
         self._device, self._warn = device, warn
         self._trained_length = _trained_length(Path(folder))
         config = self.model.config

@@ -63,6 +63,10 @@ def as_examples(rows: Iterable[Row | BadRow], make: Callable[[Row, int], E]) -> 
             yield bad_row(row.file, row.number, error)
 
 
+class MissingColumn(DataError):
+    """A file lacks a column that is needed of every row."""
+
+
 def read_rows(files: Sequence[str], required: Sequence[str], optional: Sequence[str] = ()) -> Iterator[Row | BadRow]:
     """Yield the rows of files of any of `TABLES`, one file after the other.
 
@@ -245,9 +249,10 @@ def table_row(file: str, number: int, names: Sequence[str], values: Sequence[str
 
 
 def _check_columns(file: str, required: Sequence[str], names: Sequence[str], kind: str = "column") -> None:
+    if missing := [name for name in dict.fromkeys(required) if name not in names]:
+        shown = ", ".join(repr(each) for each in names[:20]) or "none"
+        wanted = f"{kind}{'s' * (len(missing) > 1)} {', '.join(map(repr, missing))}"
+        raise MissingColumn(f"{file}: no {wanted}; {kind}s found: {shown}")
     for name in required:
-        if name not in names:
-            shown = ", ".join(repr(each) for each in names[:20]) or "none"
-            raise DataError(f"{file}: no {kind} '{name}'; {kind}s found: {shown}")
         if names.count(name) > 1:
             raise DataError(f"{file}: {kind} '{name}' is there {names.count(name)} times; rename all but one of them")

@@ -5,13 +5,13 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from pmlm_core import storage
-from pmlm_core.errors import ConfigError
+from pmlm_core.errors import ConfigError, DataError
 from pmlm_core.tasks import scoring, submission
 from pmlm_core.tasks.base import BadRow, Task, TextExample
 from pmlm_core.tasks.fields import checked, label_of, label_text, number_of, required, text_of
 from pmlm_core.tasks.files import find_files
 from pmlm_core.tasks.glue import RECIPE
-from pmlm_core.tasks.rows import Row, RowError, as_examples, read_rows
+from pmlm_core.tasks.rows import MissingColumn, Row, RowError, as_examples, read_rows
 
 _MAX_LABELS = 1000
 
@@ -99,7 +99,7 @@ def regression_task(patterns: Mapping[str, Sequence[str]], columns: Columns, sev
 def _labels_in(files: Sequence[str], column: str) -> list[str]:
     """Distinct labels of files, numbers in the order of numbers. Bad rows are passed over: reading reports them."""
     found: set[str] = set()
-    for row in read_rows(files, [column]):
+    for row in _named(read_rows(files, [column])):
         if isinstance(row, BadRow) or (value := row.fields.get(column)) is None or value == "":
             continue
         try:
@@ -117,6 +117,14 @@ def _labels_in(files: Sequence[str], column: str) -> list[str]:
         return sorted(found)
 
 
+def _named(rows: Iterator[Row | BadRow]) -> Iterator[Row | BadRow]:
+    """The rows; a column that is missing may have another name, which options tell."""
+    try:
+        yield from rows
+    except MissingColumn as error:
+        raise DataError(f"{error}; --text_column, --text_pair_column and --label_column name them") from None
+
+
 def _read(
     name: str,
     patterns: Mapping[str, Sequence[str]],
@@ -127,7 +135,7 @@ def _read(
     split: str,
 ) -> Iterator[TextExample | BadRow]:
     files = find_files(data_dir, patterns[split], what=f"split '{split}' of task '{name}'", several=several)
-    rows = read_rows(files, columns.needed(split != "test"), [columns.label])
+    rows = _named(read_rows(files, columns.needed(split != "test"), [columns.label]))
     return as_examples(rows, _Maker(columns, tuple(labels), split != "test"))
 
 

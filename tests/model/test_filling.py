@@ -199,3 +199,12 @@ def test_a_tokenizer_of_another_model_is_refused(tmp_path: Path, tokenizer: Text
     (folder / "vocab.txt").write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "old"]) + "\n")
     with pytest.raises(CheckpointError, match="not the one the model"):
         Filler(str(folder))
+
+
+def test_weights_that_were_cut_off_are_said_to_be_damaged(tokenizer: TextTokenizer, tmp_path: Path) -> None:
+    (tmp_path / "cut").mkdir()
+    cut = checkpoint(tmp_path / "cut", tokenizer)
+    weights = cut / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1000])
+    with pytest.raises(CheckpointError, match=r"cut cannot be read, it may be damaged: SafetensorError"):
+        Filler(str(cut))

@@ -317,7 +317,7 @@ def test_other_input_options_or_models_are_refused(
     other = PmlmForSequenceClassification.from_pretrained(model)
     torch.nn.init.normal_(other.classifier.weight)
     other.save_pretrained(model)
-    with pytest.raises(ConfigError, match="weights or tokenizer are others"):
+    with pytest.raises(ConfigError, match="otherwise: the model's weights or tokenizer are others"):
         predict(str(model), [path], out)
 
 

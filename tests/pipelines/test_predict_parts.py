@@ -172,7 +172,7 @@ def test_a_packed_file_that_ends_early_keeps_its_rows(tmp_path: Path):
         ("a.tsv", "\ufeffid\ttext\n1\tx\n".encode("utf-16-le"), "is UTF-16"),
         ("a.parquet", "no parquet", "cannot be read as Parquet"),
         ("a.txt", "hello\n", "its name tells no known form"),
-        ("a.jsonl.bz2", "hello\n", "its name tells no known form"),
+        ("a.jsonl.bz2", "hello\n", "files packed as .bz2 are not read; unpack it"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_used_is_named(tmp_path: Path, name: str, content: str | bytes, message: str):

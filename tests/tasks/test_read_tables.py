@@ -198,3 +198,10 @@ def test_csv_is_read_back_as_written(tmp_path_factory, records):
     for row in rows:
         assert row.number == lines
         lines += 1 + "".join(row.fields.values()).count("\n")
+
+
+def test_columns_that_are_missing_are_named_all_at_once_with_the_options_that_name_others(tmp_path):
+    write(tmp_path / "train.tsv", "review\tsentiment\nfine\tgood\n")
+    task = get_task("classification", labels=["good", "bad"])
+    with pytest.raises(DataError, match=r"no columns 'text', 'label'; columns found: .*--text_column.*--label_column"):
+        read(task, tmp_path, "train")
