@@ -109,7 +109,7 @@ def list_inputs(inputs: list[str], squad: bool) -> tuple[list[Input], list[LeftO
     unknown = [each.uri for each in left_out if each.reason == "unknown_form" and (each.uri in named or not found)]
     if unknown or not found:
         raise UnknownFormError(
-            f"{(unknown or inputs)[0]}: its name tells no known form; give .jsonl, .tsv or .csv (plain, .gz or .zst), or .parquet"
-            + ", or SQuAD's .json" * squad
+            f"{(unknown or inputs)[0]}: its name tells no known form; give .jsonl, .tsv or .csv (plain, .gz or .zst), "
+            "or .parquet" + ", or SQuAD's .json" * squad
         )
     return found, left_out

@@ -18,9 +18,14 @@ def _as_before():
 def test_sigterm_while_ray_has_its_own_handler_is_a_termination_and_ours_comes_back():
     heed_sigterm()
     ours = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(Terminated), own_sigterm():
-        signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(number))  # as `ray.init` does
-        signal.raise_signal(signal.SIGTERM)
+
+    def start() -> None:
+        with own_sigterm():
+            signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(number))  # as `ray.init` does
+            signal.raise_signal(signal.SIGTERM)
+
+    with pytest.raises(Terminated):
+        start()
     assert signal.getsignal(signal.SIGTERM) is ours
 
 
