@@ -15,6 +15,7 @@ _OF_TRANSFORMERS = ("return_dict", "use_cache", "num_items_in_batch")
 def as_ids(x_BN: Tensor, ids_BN: Tensor, name: str) -> Tensor:
     """Mask, segments or positions in the shape of the ids, [B, N]: a row for each of theirs, or one for all.
 
+    >>> import torch
     >>> as_ids(torch.tensor([[1, 0]]), torch.tensor([[7, 8], [9, 6]]), "attention_mask").tolist()
     [[1, 0], [1, 0]]
 
