@@ -113,7 +113,7 @@ def verdict(difference: Difference | None) -> str:
 
 
 def shown_p(difference: Difference) -> str:
-    """p, adjusted for the number of comparisons: "p = 0.11"."""
+    """p, adjusted for all pairs that might have been compared: "p = 0.11"."""
     p = difference.holm
     if p is None:
         return ""

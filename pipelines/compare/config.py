@@ -38,7 +38,8 @@ class CompareConfig:
     tested: int = 50
     """How many groups, from the best down, are tested against the best; the others are listed only."""
     resamples: int = 10_000
-    """Resamples of the bootstrap, and of the permutation test."""
+    """Resamples of the bootstrap, and of the permutation test; that takes more where it could tell nothing of so many
+    groups."""
     seed: int = 0
     """Of the resamples."""
     output_dir: str = "outputs/compare"

@@ -2,11 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import ceil
 from typing import Any, Literal
 
 from pipelines.compare.config import CompareConfig
 from pipelines.compare.groups import Group
-from pipelines.compare.resampling import affordable, bootstrap, interval, permutation_p
+from pipelines.compare.resampling import affordable, bootstrap, interval, permutation_p, within_reach
 from pipelines.compare.runs import Source
 from pipelines.compare.sections import Section
 from pipelines.compare.seeds_test import holm, over_seeds, welch
@@ -17,6 +18,8 @@ Test = Literal["paired", "welch", "none"]
 # Scores are rounded on the way through MLflow; more than this between a score and its examples is another run's file.
 _ROUNDING = 0.01
 ALPHA = 0.05
+_ENOUGH = 2  # times the resamples without which no p could be below ALPHA
+_FEW = 2  # resamples as large as what was observed: more may show that it is rarer than could be told
 
 
 @dataclass(frozen=True)
@@ -25,7 +28,7 @@ class Difference:
 
     Attributes:
         low, high: 95 % interval; None without a test.
-        p: two-sided; `holm` is adjusted for all comparisons of the section.
+        p: two-sided; `holm` is adjusted for `pairs`, of which any might have been tested, see `_pairs`.
         test: "paired" over examples, "welch" over seeds, "none" where neither can be done.
         note: why it is not the paired test; "" where it is.
         seeds_p: of a t test over seeds, beside the paired test, where there are several.
@@ -38,6 +41,7 @@ class Difference:
     high: float | None = None
     p: float | None = None
     holm: float | None = None
+    pairs: int | None = None
     note: str = ""
     seeds_p: float | None = None
     examples: int | None = None
@@ -69,11 +73,14 @@ def differences_of(
     tested = compared[: config.tested]
     systems = {place: _results(section, groups[place], source) for place in [0, *tested]} if tested else {}
     paired, why = _same_examples(systems, section.metric)
-    tests = _paired_tests(section.metric, paired, config)
+    welches = {place: welch(groups[0].best.scores, groups[place].best.scores) for place in compared}
+    could = [place for place in compared if place not in tested or place in paired or welches[place] is not None]
+    pairs = _pairs([groups[place] for place in (0, *could)])
+    tests = _paired_tests(section.metric, paired, config, pairs)
     for place in compared:
         points = means[0] - (means[place] or 0.0)
         scores = groups[0].best.scores, groups[place].best.scores
-        by_seeds = welch(*scores)
+        by_seeds = welches[place]
         if place not in tested:
             found[place] = Difference(points, note="not among the groups that are tested (--tested)")
         elif place in tests:
@@ -82,15 +89,34 @@ def differences_of(
             found[place] = Difference(points, "welch", by_seeds.low, by_seeds.high, by_seeds.p, note=why[place])
         else:
             found[place] = Difference(points, note=f"{why[place]}, and there are not several seeds of both")
-    return _adjusted(found)
+    return _adjusted(found, pairs)
 
 
-def _paired_tests(metric: str, paired: Mapping[int, list[Entry]], config: CompareConfig) -> dict[int, Difference]:
-    """Of each group against the first one."""
+def _pairs(groups: Sequence[Group]) -> int:
+    """Tests that the scores chose from when they named the best: those of every pair of K groups, K (K - 1) / 2.
+
+    A group's own best was named by them, too. Two groups of m and n configurations count as (m + n) / 2 pairs: either
+    may win, by any of its own over one of the other; that the other's best is taken makes winning only harder.
+    """
+    configurations = sum(
+        max(1, sum(each.outcome == "finished" and bool(each.scores) for each in group.configurations))
+        for group in groups
+    )
+    return ceil((len(groups) - 1) * configurations / 2)
+
+
+def _paired_tests(
+    metric: str, paired: Mapping[int, list[Entry]], config: CompareConfig, pairs: int
+) -> dict[int, Difference]:
+    """Of each group against the first one.
+
+    The smallest p of a permutation test is one in its resamples, and is multiplied by `pairs`: a difference that is
+    rare among the resamples asked for is drawn as many as could show it to be more than noise.
+    """
     if len(paired) < 2:
         return {}
     examples = len(next(value for part, value in paired[0][0].items() if part != "kind"))
-    resamples = affordable(config.resamples, examples)
+    resamples, needed = affordable(config.resamples, examples), ceil(_ENOUGH * pairs / ALPHA)
     places = list(paired)
     table = bootstrap(metric, [paired[place] for place in places], resamples, config.seed)
     found = {}
@@ -98,8 +124,15 @@ def _paired_tests(metric: str, paired: Mapping[int, list[Entry]], config: Compar
         if place == 0:
             continue
         low, high = interval(table[places.index(0)] - table[row])
-        p = permutation_p(metric, paired[0], paired[place], resamples, config.seed)
-        found[place] = Difference(0.0, "paired", low, high, p, examples=examples, resamples=resamples)
+        drawn, p = resamples, permutation_p(metric, paired[0], paired[place], resamples, config.seed)
+        if p * (1 + resamples) <= 1 + _FEW and resamples < needed:
+            if within_reach(needed, paired[0], paired[place]):
+                drawn, p = needed, permutation_p(metric, paired[0], paired[place], needed, config.seed)
+            elif pairs / (1 + resamples) >= ALPHA:
+                note = f"to tell among {pairs:,} pairs takes {needed:,} resamples, too many for {examples:,} examples"
+                found[place] = Difference(0.0, "none", low, high, note=f"{note}: compare fewer groups")
+                continue
+        found[place] = Difference(0.0, "paired", low, high, p, examples=examples, resamples=drawn)
     return found
 
 
@@ -150,10 +183,10 @@ def _identity(file: Mapping[str, Any]) -> tuple[Any, ...]:
     return file.get("examples"), tuple(file["ids"])
 
 
-def _adjusted(found: Sequence[Difference | None]) -> list[Difference | None]:
+def _adjusted(found: Sequence[Difference | None], pairs: int) -> list[Difference | None]:
     ps = [(place, each.p) for place, each in enumerate(found) if each is not None and each.p is not None]
-    adjusted = dict(zip((place for place, _ in ps), holm([p for _, p in ps]), strict=True))
+    adjusted = dict(zip((place for place, _ in ps), holm([p for _, p in ps], pairs), strict=True))
     return [
-        replace(each, holm=adjusted[place]) if each is not None and place in adjusted else each
+        replace(each, holm=adjusted[place], pairs=pairs) if each is not None and place in adjusted else each
         for place, each in enumerate(found)
     ]

@@ -17,6 +17,7 @@ Array = NDArray[np.float64]
 _AT_ONCE = 4_000_000  # places of examples in memory
 _ENOUGH = 4_000  # resamples of a large development set, where `_WORK` allows no more
 _WORK = 40_000_000
+_MOST_WORK = {True: 400_000_000, False: 80_000_000}  # of one pair of systems; by whether the figure is a mean
 _LEVEL = 0.95
 
 
@@ -27,6 +28,14 @@ def affordable(resamples: int, examples: int) -> int:
     (10000, 4000)
     """
     return min(resamples, max(_ENOUGH, _WORK // examples))
+
+
+def within_reach(resamples: int, first: Sequence[Entry], second: Sequence[Entry]) -> bool:
+    """Whether `permutation_p` takes seconds, at most a minute or two, with so many resamples."""
+    first, second = _compact(first), _compact(second)
+    if _are_means(first, second):
+        return resamples * len(_differing(first[0], second[0])[0]) <= _MOST_WORK[True]
+    return resamples * _size(first[0]) <= _MOST_WORK[False]
 
 
 def bootstrap(name: str, systems: Sequence[Sequence[Entry]], resamples: int, seed: int) -> Array:
@@ -62,6 +71,8 @@ def permutation_p(name: str, first: Sequence[Entry], second: Sequence[Entry], re
     The observed arrangement counts as one of the resamples, so p is never 0.
     """
     first, second = _compact(first), _compact(second)
+    if _are_means(first, second):
+        return _swapped_means_p(first[0], second[0], resamples, seed)
     common = lcm(len(first), len(second))
     pairs = zip(list(first) * (common // len(first)), list(second) * (common // len(second)), strict=True)
     joined = [_joined(one, other) for one, other in pairs]
@@ -76,6 +87,33 @@ def permutation_p(name: str, first: Sequence[Entry], second: Sequence[Entry], re
         # Rounding must not tell equal differences apart.
         as_large += int(np.count_nonzero(np.abs(difference) >= np.abs(observed) - 1e-7))
     return (1 + as_large) / (1 + resamples)
+
+
+def _swapped_means_p(first: Entry, second: Entry, resamples: int, seed: int) -> float:
+    """The same where the figure is a mean over examples: of those that differ by as much, so many change sign."""
+    sizes, counts = _differing(first, second)
+    observed = abs(np.subtract(first["values"], second["values"]).mean())
+    random = np.random.default_rng(seed)
+    as_large = 0
+    alone, together = sizes[counts == 1], sizes[counts > 1]
+    several = counts[counts > 1]
+    for rows, _ in _chunks(resamples, len(sizes)):
+        signs = 2.0 * random.integers(2, size=(rows, len(alone)), dtype=np.int8) - 1
+        sums = 2 * random.binomial(several, 0.5, (rows, len(several))) - several
+        swapped = signs @ alone + sums @ together
+        as_large += int(np.count_nonzero(np.abs(swapped) >= observed - 1e-7))
+    return (1 + as_large) / (1 + resamples)
+
+
+def _are_means(first: Sequence[Entry], second: Sequence[Entry]) -> bool:
+    return first[0]["kind"] == second[0]["kind"] == "mean"
+
+
+def _differing(first: Entry, second: Entry) -> tuple[Array, NDArray[np.int64]]:
+    """By how much examples make the means differ, and how many do by each; rounded, for seeds may add up otherwise."""
+    differences = np.abs(np.subtract(first["values"], second["values"])).round(9)
+    sizes, counts = np.unique(differences[differences > 0], return_counts=True)
+    return sizes / len(differences), counts
 
 
 def _mean(name: str, seeds: Sequence[Entry], places: NDArray[np.int64]) -> Array:
@@ -101,6 +139,6 @@ def _size(entry: Entry) -> int:
 
 def _chunks(resamples: int, examples: int) -> Iterator[tuple[int, int]]:
     """Shapes that make up (resamples, examples) and fit in memory."""
-    rows = max(1, _AT_ONCE // examples)
+    rows = max(1, _AT_ONCE // max(1, examples))
     for start in range(0, resamples, rows):
         yield min(rows, resamples - start), examples

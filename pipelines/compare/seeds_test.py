@@ -47,15 +47,22 @@ def over_seeds(first: Sequence[float], second: Sequence[float]) -> float | None:
     return float(ttest_ind(list(first), list(second)).pvalue)
 
 
-def holm(ps: Sequence[float]) -> list[float]:
+def holm(ps: Sequence[float], tests: int = 0) -> list[float]:
     """Holm's (1979) adjusted p of several tests: below 0.05, each holds with the chance of any error at most 5 %.
+
+    Args:
+        tests: of which these are the ones that were looked at, if there are more. None of them comes out lower than it
+            would among all, since there each has at least as many smaller ones before it.
 
     >>> [round(p, 6) for p in holm([0.01, 0.04, 0.03])]
     [0.03, 0.06, 0.06]
+    >>> [round(p, 6) for p in holm([0.01, 0.04], tests=3)]
+    [0.03, 0.08]
     """
+    tests = max(tests, len(ps))
     order = sorted(range(len(ps)), key=lambda place: ps[place])
     adjusted, largest = [0.0] * len(ps), 0.0
     for rank, place in enumerate(order):
-        largest = max(largest, min(1.0, (len(ps) - rank) * ps[place]))
+        largest = max(largest, min(1.0, (tests - rank) * ps[place]))
         adjusted[place] = largest
     return adjusted

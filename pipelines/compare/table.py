@@ -60,11 +60,11 @@ def tests_used(comparison: Comparison) -> list[str]:
             text = how(difference).partition("; t test")[0]
             said[text] = said.get(text, 0) + 1
     lines = [f"{text} ({count_of(count, 'comparison')})" for text, count in said.items()]
-    tested = sum(difference is not None and difference.p is not None for difference in comparison.differences)
-    if tested > 1:
+    pairs = max((each.pairs or 0 for each in comparison.differences if each is not None), default=0)
+    if pairs > 1:
         lines.append(
-            f"p is adjusted for {tested} comparisons (Holm), intervals are not: below 0.05 a difference is more "
-            "than noise"
+            f"p is adjusted (Holm) for the {pairs:,} pairs that might have been tested, since the same scores say "
+            "which is the best; intervals are not. Below 0.05 a difference is more than noise"
         )
     return lines
 

@@ -1,53 +1,14 @@
 """What is compared with what: configurations over seeds, groups of them, what did not finish, which test was used."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import pytest
+from comparing_shelf import SOME, Shelf, only, results, run
 
-from pipelines.compare.comparison import Comparison, compare, headline, how, single_seed_note
-from pipelines.compare.config import CompareConfig
-from pipelines.compare.runs import Curve, Run
+from pipelines.compare import table
+from pipelines.compare.comparison import compare, headline, how, single_seed_note
 from pmlm_core.errors import ConfigError
-
-SOME = CompareConfig(resamples=500)
-
-
-@dataclass
-class Shelf:
-    """Runs in memory."""
-
-    found: list[Run]
-    files: dict[str, Any] = field(default_factory=dict)
-
-    def runs(self) -> list[Run]:
-        return self.found
-
-    def history(self, run: Run, figure: str) -> Curve:
-        return run.history.get(figure, ())
-
-    def paired(self, run: Run, split: str) -> dict[str, Any] | None:
-        return self.files.get(run.id)
-
-
-def run(key: str, score: float | None, seed: int = 1, **more: Any) -> Run:
-    """A trial; `tags`, `options` and the fields of a run may be given."""
-    options = {"learning_rate": 1e-4, "batch_size": 32, "num_train_epochs": 3, **more.pop("options", {})}
-    tags = {"stage": "sweep-trial", "task": "rte", "benchmark": "rte", "sweep": "night", "strategy": "random"}
-    tags |= {"metric": "accuracy", "pretrained.sha256": "a" * 64, **more.pop("tags", {})}
-    params = {name: str(value) for name, value in options.items()} | {"seed": str(seed), "from_scratch": "False"}
-    metrics = {} if score is None else {"final/dev/accuracy": score}
-    return Run(key, key, params, tags, metrics | {"cost/seconds": 60.0}, more.pop("status", "FINISHED"), **more)
-
-
-def results(*right: int, examples: str = "dev") -> dict[str, Any]:
-    entry = {"kind": "mean", "values": [100.0 * value for value in right]}
-    return {"examples": examples, "ids": [str(i) for i in range(len(right))], "figures": {"accuracy": entry}}
-
-
-def only(shelf: Shelf, config: CompareConfig = SOME) -> Comparison:
-    (found,) = compare(shelf, config)
-    return found
 
 
 def test_seeds_of_one_configuration_are_one_group():
@@ -185,8 +146,10 @@ def test_several_comparisons_are_adjusted():
         each.id: results(*[1] * (30 if each.id == "a" else 18), *[0] * (10 if each.id == "a" else 22)) for each in runs
     }
     found = only(Shelf(runs, files))
-    ps = [(each.p, each.holm) for each in found.differences if each is not None]
-    assert all(holm == pytest.approx(3 * p) for p, holm in ps)
+    ps = [(each.p, each.holm, each.pairs) for each in found.differences if each is not None]
+    # Three are held against the best, but any of the six pairs might have been: the best is so by the same scores.
+    assert all(holm == pytest.approx(6 * p) and pairs == 6 for p, holm, pairs in ps)
+    assert "p is adjusted (Holm) for the 6 pairs" in " ".join(table.tests_used(found))
 
 
 def test_only_so_many_are_tested():
