@@ -12,7 +12,6 @@ import torch
 from torch import nn
 
 from pipelines.finetune.baseline import baseline_of
-from pipelines.finetune.epochs import best_epoch
 from pipelines.finetune.families import Family
 from pipelines.finetune.features import Features
 from pipelines.finetune.job import Job, Part
@@ -128,8 +127,9 @@ def paired_files(run: RunDir) -> list[str]:
 
 
 def _save(job: Job, best: Path, splits: Mapping[str, Scored], history: list[dict[str, Any]]) -> None:
-    task, place = job.task, best_epoch(history, job.task.metric)
-    epoch = history[-1 if place is None else place]
+    task, step = job.task, checkpoint.step_of(best.name)
+    # Not the best of the history: a member of a population has of what it took over the last epoch's model alone.
+    epoch = next((each for each in history if each["step"] == step), history[-1])
     result = {
         "task": task.name,
         "seed": job.seed,
