@@ -40,7 +40,7 @@ class Budget:
     Attributes:
         num_samples: trials of a search; a grid has as many as it has.
         finalists: best configurations that are trained again with every seed.
-        grace_epochs: epochs before a trial may be stopped as hopeless.
+        grace_epochs: epochs of the shortest trial before one may be stopped as hopeless; of longer ones the same share.
     """
 
     num_samples: int = 16

@@ -91,7 +91,8 @@ class BenchmarkSweep:
         cpus = config.cpus_per_trial * config.num_workers
         return Told(
             base, course.trials, course.metric, course.seeds[0], cpus, config.gpus_per_trial * config.num_workers,
-            copies=plan.copies, keeps_place=plan.keeps_place, wants_model=wants_model, keeper=self._keeper,
+            course.schedule, copies=plan.copies, keeps_place=plan.keeps_place, wants_model=wants_model,
+            keeper=self._keeper,
         )  # fmt: skip
 
     def _fit(self, phase: str, plan: Plan, told: Told, total: int, points: Sequence[Point] | None = None) -> None:

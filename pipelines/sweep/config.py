@@ -57,7 +57,8 @@ class SweepConfig:
 
     strategy: Strategy = "random"
     """paper_grid: the paper's whole grid with every seed. random: random search. optuna: TPE. optuna_pareto: score
-    against seconds. asha, hyperband: hopeless trials are stopped early. pbt: a population that copies its best."""
+    against seconds. asha, hyperband: hopeless trials are stopped early. pbt: a population that copies its best, all of
+    it with the most epochs of the space."""
     num_samples: int | None = None
     """Trials of the search (for pbt the size of the population); left out, the benchmark's. A grid has its own size."""
     space: dict[str, Any] | None = None
@@ -73,9 +74,11 @@ class SweepConfig:
     seeds: str | None = None
     """Seeds of finalists and grid, as 1,2,3,4,5; a search uses the first. Left out, the benchmark's."""
     grace_epochs: int | None = None
-    """asha, pbt, and the median of stop_hopeless: epochs before a trial may be stopped; left out, the benchmark's."""
+    """asha, hyperband, pbt, and the median of stop_hopeless: epochs of the shortest trial before one may be stopped, of
+    longer ones the same share, and never while any warms up; left out, the benchmark's."""
     stop_hopeless: bool = True
-    """random and optuna: stop a trial whose best so far is below the median of the others at the same epoch."""
+    """random and optuna: stop a trial whose best so far is below the median of the others at the same share of their
+    epochs."""
     seed: int = 0
     """Of the search itself."""
 

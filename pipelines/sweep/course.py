@@ -20,6 +20,7 @@ from pipelines.finetune.job import Job, settle
 from pipelines.finetune.splits import Rejects
 from pipelines.run_folder import RunDir
 from pipelines.sweep.config import SweepConfig
+from pipelines.sweep.schedule import Schedule
 from pmlm_core import storage
 from pmlm_core.errors import ConfigError, near
 from tune_spaces.base import Benchmark
@@ -85,7 +86,18 @@ class Course:
     @property
     def max_epochs(self) -> int:
         """The most epochs that a trial can have."""
-        return max(map(int, _values(self.searched.get("num_train_epochs", self.job.recipe.num_train_epochs))))
+        return int(max(self._possible("num_train_epochs")))
+
+    @property
+    def schedule(self) -> Schedule:
+        """The time by which its trials are compared."""
+        shortest, warmup = min(self._possible("num_train_epochs")), max(self._possible("warmup_ratio"))
+        return Schedule.of(int(shortest), self.grace_epochs, float(warmup))
+
+    def _possible(self, option: str) -> list[Any]:
+        """The least and the most, or all values, that an option of the recipe can have."""
+        recipe = getattr(self.job.recipe, option)
+        return _values(self.searched.get(option, recipe)) or [recipe]  # a function of the user's own has no ends
 
     @property
     def searched_with(self) -> tuple[int, ...]:
@@ -134,12 +146,15 @@ def _course(config: SweepConfig, name: str) -> tuple[Course, Rejects]:
             hint = "the sweep sets it itself" if option in _OURS else f"unknown{near(option, OPTIONS)}"
             raise ConfigError(f"options: '{option}' cannot be given to all trials: {hint}")
     grid = config.strategy == "paper_grid"
-    searched = settle_grid(benchmark, config.grid) if grid else settle_space(benchmark, config.space)
+    searched: dict[str, Any] = settle_grid(benchmark, config.grid) if grid else settle_space(benchmark, config.space)
     asked, overrides = config.options or {}, config.space or config.grid or {}
     if twice := [option for option in asked if overrides.get(option) is not None]:
         raise ConfigError(f"'{twice[0]}' is in the search and in options; keep one of them")
     # What the user says of an option goes before what the benchmark's file says, be it fixed or searched.
     searched = {option: value for option, value in searched.items() if option not in asked}
+    if config.strategy == "pbt" and (epochs := _values(searched.get("num_train_epochs", []))):
+        # Members take over each other's state in the middle of a schedule: that must be the same for all.
+        searched["num_train_epochs"] = int(max(epochs))
     options = {**{name: value for name, value in benchmark.options.items() if name not in searched}, **asked}
     base = trial_options(config, benchmark, options, config.folder_of(name))
     for option, domain in searched.items():

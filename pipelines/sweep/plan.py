@@ -30,7 +30,7 @@ def describe(all_courses: Sequence[Course]) -> Iterator[str]:
             yield f"  {name:<28} {in_plain(domain)}"
         yield (
             f"  a trial takes up to {course.max_epochs} epochs, about {duration(seconds)}; one after the other all "
-            f"{trials} take {duration(seconds * trials)}{_early(config)}"
+            f"{trials} take {duration(seconds * trials)}{_early(course)}"
         )
     mfu, kind = (GPU_MFU, "an H100's") if config.gpus_per_trial else (CPU_MFU, "this machine's")
     yield (
@@ -105,8 +105,15 @@ def _rate(course: Course) -> float:
     return cpu_peak(config.cpus_per_trial * config.num_workers, course.job.config.precision).rate * CPU_MFU
 
 
-def _early(config: SweepConfig) -> str:
+def _early(course: Course) -> str:
+    config, schedule = course.config, course.schedule
     may_stop = config.strategy in ("asha", "hyperband") or (
         config.strategy in ("random", "optuna") and config.stop_hopeless
     )
-    return ", less where hopeless ones are stopped" if may_stop else ""
+    if not may_stop:
+        return ""
+    if not schedule.can_stop:
+        shortest = counted(schedule.shortest, "epoch")
+        return f"; none is stopped early, for the shortest has {shortest}, all within grace_epochs or warm-up"
+    from_here = f"{schedule.grace / schedule.shortest:.0%}"
+    return f", less where hopeless ones are stopped, {from_here} into their epochs or later"

@@ -6,15 +6,13 @@ from functools import partial
 from typing import Any
 
 from pipelines.sweep.course import Course
-from pipelines.sweep.room import InOrder, Limited, at_a_time
-from pipelines.sweep.trial import EPOCH, SCORE
+from pipelines.sweep.room import InOrder
+from pipelines.sweep.trial import SCHEDULE, SCORE
 from pipelines.sweep.trials import Known
-from pmlm_core.randomness import key
 from tune_spaces.registry import ends
 
-_STUDY = "optuna"
-_STARTUP_SHARE = 3
-"""TPE draws one in so many trials at random before it models anything, and ten at the most."""
+_KEPT = {"asha": 4, "hyperband": 3}
+"""Of so many trials the best goes on at each rung, and the next rung lies so many times as far: Ray's own figures."""
 
 
 @dataclass(frozen=True)
@@ -48,9 +46,6 @@ def plan_of(course: Course, known: Sequence[Known] = ()) -> Plan:
     from ray import tune
 
     space, samples = dict(course.searched), course.num_samples
-    # An epoch is told when it has ended; one more is told when the trial's model is scored and saved, and before that
-    # no scheduler may end a trial for having come to its end.
-    limit = course.max_epochs + 1
     at_random = InOrder(course.config)
     match course.config.strategy:
         case "paper_grid":
@@ -59,82 +54,72 @@ def plan_of(course: Course, known: Sequence[Known] = ()) -> Plan:
         case "random":
             return Plan(space, samples, at_random, _median(course))
         case "optuna":
-            search = _optuna(course, SCORE, "max", known)
+            from pipelines.sweep.learner import learner
+
+            search = learner(course, SCORE, "max", known)
             return Plan(space, samples - _ended(known), search, _median(course), remembers=True)
         case "optuna_pareto":
-            search = _optuna(course, [SCORE, "seconds"], ["max", "min"], known)
+            from pipelines.sweep.learner import learner
+
+            search = learner(course, [SCORE, "seconds"], ["max", "min"], known)
             return Plan(space, samples - _ended(known), search, metric=None, remembers=True)
         case "asha":
-            from ray.tune.schedulers import AsyncHyperBandScheduler
-
-            stops = AsyncHyperBandScheduler(time_attr=EPOCH, max_t=limit, grace_period=min(course.grace_epochs, limit))
-            return Plan(space, samples, at_random, stops)
+            return Plan(space, samples, at_random, _asha(course))
         case "hyperband":
-            from ray.tune.schedulers import HyperBandScheduler
-
-            return Plan(space, samples, at_random, HyperBandScheduler(time_attr=EPOCH, max_t=limit), keeps_place=True)
+            return Plan(space, samples, at_random, _hyperband(course), keeps_place=True)
         case "pbt":
             return _population(course, at_random)
     raise AssertionError(course.config.strategy)
 
 
+def _asha(course: Course) -> Any:
+    from ray.tune.schedulers import AsyncHyperBandScheduler
+
+    factor = _KEPT["asha"]
+    rungs = course.schedule.rungs(factor)
+    if not rungs:
+        return None
+    # Ray has a rung at `max_t` itself, and ends trials there: a little less, and what was trained to its end is scored.
+    return AsyncHyperBandScheduler(
+        time_attr=SCHEDULE, max_t=factor**rungs - 0.5, grace_period=1, reduction_factor=factor, stop_last_trials=False
+    )  # type: ignore[arg-type]
+
+
+def _hyperband(course: Course) -> Any:
+    from ray.tune.schedulers import HyperBandScheduler
+
+    factor = _KEPT["hyperband"]
+    rungs = course.schedule.rungs(factor)
+    if not rungs:
+        return None
+    return HyperBandScheduler(time_attr=SCHEDULE, max_t=factor**rungs, reduction_factor=factor, stop_last_trials=False)
+
+
 def _median(course: Course) -> Any:
-    """Stops what is below the median of the others at the same epoch; None where that is not wanted."""
+    """Stops what is below the median of the others at the same time; None where that is not wanted."""
     from ray.tune.schedulers import MedianStoppingRule
 
-    if not course.config.stop_hopeless:
+    schedule = course.schedule
+    if not course.config.stop_hopeless or not schedule.can_stop:
         return None
 
     class Median(MedianStoppingRule):
         """Lets a trial go on where there are too few to compare it with; Tune's would pause it after every epoch."""
 
+        def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+            if result[SCHEDULE] < schedule.full:
+                return super().on_trial_result(tune_controller, trial, result)
+            self._results[trial].append(result)  # it was trained to its end: it is scored, and compared with
+            return self.CONTINUE
+
         def _on_insufficient_samples(self, tune_controller: Any, trial: Any, time: float) -> str:
             return self.CONTINUE
 
-    return Median(time_attr=EPOCH, grace_period=course.grace_epochs, min_samples_required=3)
+    return Median(time_attr=SCHEDULE, grace_period=1, min_samples_required=3)
 
 
 def _ended(known: Iterable[Known]) -> int:
     return sum(bool(each.outcome) for each in known)
-
-
-def _optuna(course: Course, metric: Any, mode: Any, known: Sequence[Known]) -> Any:
-    import optuna
-    from ray.tune.search.optuna import OptunaSearch
-
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    startup = max(2, min(10, course.num_samples // _STARTUP_SHARE))
-    # From the same seed a sampler that begins anew would propose again what is there already.
-    seed = key(course.config.seed, "gone on", len(known)) % 2**32 if known else course.config.seed
-    sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=startup)
-    memory = _remembered(course, mode, known) if known else None
-    search = OptunaSearch(metric=metric, mode=mode, sampler=sampler, study_name=_STUDY, storage=memory)
-    return Limited(search, course.config) if at_a_time(course.config) else search
-
-
-def _remembered(course: Course, mode: Any, known: Sequence[Known]) -> Any:
-    """What Optuna would remember: the outcomes of ended trials; those that had only begun are proposed first."""
-    import optuna
-    from ray.tune.search.optuna import OptunaSearch
-
-    modes = mode if isinstance(mode, list) else [mode]
-    directions: list[Any] = [{"max": "maximize", "min": "minimize"}[each] for each in modes]
-    memory = optuna.storages.InMemoryStorage()
-    study = optuna.create_study(storage=memory, study_name=_STUDY, directions=directions)
-    distributions = OptunaSearch.convert_search_space(dict(course.searched))
-    for each in known:
-        # An option with one value is none of its parameters.
-        params = {name: each.point.params[name] for name in distributions}
-        if not each.outcome:
-            study.enqueue_trial(params)
-            continue
-        failed = each.outcome == "failed" or each.score is None
-        state = optuna.trial.TrialState.FAIL if failed else optuna.trial.TrialState.COMPLETE
-        values: Any = None if failed else [each.score, each.seconds][: len(modes)]
-        study.add_trial(
-            optuna.trial.create_trial(state=state, values=values, params=params, distributions=distributions)
-        )
-    return memory
 
 
 def _population(course: Course, at_random: Any) -> Plan:
@@ -144,9 +129,9 @@ def _population(course: Course, at_random: Any) -> Plan:
         name: domain for name in course.benchmark.mutable if _is_open(domain := course.searched.get(name))
     }
     changes = PopulationBasedTraining(
-        time_attr=EPOCH,
-        perturbation_interval=1,
-        burn_in_period=course.grace_epochs,
+        time_attr=SCHEDULE,
+        perturbation_interval=course.schedule.time(0.5, course.max_epochs),  # at every epoch, however that is rounded
+        burn_in_period=1,
         hyperparam_mutations=mutable,
         custom_explore_fn=partial(_within, limits={name: ends(domain) for name, domain in mutable.items()}),
         quantile_fraction=0.25 if course.num_samples >= 4 else 0.5,

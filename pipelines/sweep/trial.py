@@ -20,6 +20,7 @@ from pipelines.finetune.rundir import write_json
 from pipelines.run_folder import RunDir, write_record
 from pipelines.sweep.elsewhere import Place, place_of
 from pipelines.sweep.population import ORIGIN, note_place, take_over
+from pipelines.sweep.schedule import Schedule
 from pipelines.sweep.trials import (
     FAILURE,
     Ended,
@@ -38,7 +39,7 @@ from pmlm_core.errors import ConfigError, TrainingError
 from pmlm_core.training.checkpoint import folder_of
 from pmlm_core.training.step import NotFinite
 
-SCORE, EPOCH, POINT_KEY = "score", "epoch", "point"
+SCORE, FINAL, EPOCH, SCHEDULE, POINT_KEY = "score", "final", "epoch", "schedule", "point"
 _NONE = float("-inf")
 
 
@@ -51,6 +52,7 @@ class Told:
         trials: folder of all trials.
         seed: of trials that name none.
         cpus, gpus: of a trial, for its cost.
+        schedule: the time that Tune compares trials by.
         copies: trials hand their state to others (population-based training), and are named by Tune's id.
         keeps_place: Tune may pause trials, so it is handed a token for each epoch.
         wants_model: names of trials whose model will be used: one that was cleared away to save space is trained again.
@@ -63,6 +65,7 @@ class Told:
     seed: int
     cpus: float
     gpus: float
+    schedule: Schedule
     copies: bool = False
     keeps_place: bool = False
     wants_model: frozenset[str] = frozenset()
@@ -89,7 +92,8 @@ def trial(config: dict[str, Any], told: Told) -> None:
     name = _tune_id() if told.copies else point.name
     with place_of(told.trials / name, told.keeper, keeps_state=told.copies or told.keeps_place) as place:
         told = replace(told, base=job_here(told.base, told.keeper))
-        _work(told, point, place, Reporter(told, place))
+        epochs = int(point.params.get("num_train_epochs", told.base.recipe.num_train_epochs))
+        _work(told, point, place, Reporter(told, place, epochs))
 
 
 def _work(told: Told, point: Point, place: Place, report: "Reporter") -> None:
@@ -174,10 +178,11 @@ def has_all(ended: Ended, told: Told) -> bool:
 
 
 class Reporter:
-    """Tells Tune of every epoch: its score, the best so far, and what it has cost."""
+    """Tells Tune of every epoch: its score, the best so far, the time by `Schedule`, and what it has cost."""
 
-    def __init__(self, told: Told, place: Place) -> None:
-        self._told, self._place, self._folder = told, place, place.folder
+    def __init__(self, told: Told, place: Place, epochs: int) -> None:
+        """`epochs`: of the trial's whole schedule."""
+        self._told, self._place, self._folder, self._epochs = told, place, place.folder, epochs
         self._began, self._before = time.monotonic(), read_cost(self._folder)
         # What an earlier attempt has reached counts; a member of a population may have got other weights since.
         self._best = max((each["scores"].get(told.metric, _NONE) for each in self.earlier()), default=_NONE)
@@ -194,9 +199,8 @@ class Reporter:
         metric = self._told.metric
         if metric not in figures:  # a checkpoint in the middle of an epoch
             return
-        best = figures[metric] if self._told.copies else max(self._best, figures[metric])
-        self._best = best
-        self._tell({SCORE: best, metric: figures[metric], EPOCH: float(figures["epoch"])}, int(figures["step"]))
+        self._best = figures[metric] if self._told.copies else max(self._best, figures[metric])
+        self._tell({metric: figures[metric], **self._at(figures["epoch"])}, int(figures["step"]))
 
     def again(self, epochs: Sequence[Mapping[str, Any]]) -> None:
         """Tell epochs of before, so that whoever compares trials knows them; that costs nothing."""
@@ -205,7 +209,7 @@ class Reporter:
             value = each["scores"].get(self._told.metric)
             if value is not None:
                 self._best = max(self._best, value)
-                self._tell({SCORE: self._best, self._told.metric: value, EPOCH: float(each["epoch"])}, None)
+                self._tell({self._told.metric: value, **self._at(each["epoch"])}, None)
 
     def from_journal(self, steps_per_epoch: int) -> None:
         """Tell what workers of other processes have written since the last call."""
@@ -215,9 +219,17 @@ class Reporter:
                 self({"step": each["step"], "epoch": each["step"] / steps_per_epoch, **each["scores"]})
 
     def end(self, ended: Ended) -> None:
-        """Tell the score of the finished trial, on the whole split with the recipe's decoding."""
-        after = float(ended.result["epochs"][-1]["epoch"] + 1)
-        self._tell({SCORE: ended.score, self._told.metric: ended.score, EPOCH: after, "ended": True}, None)
+        """Tell the score of the finished trial, on the whole split with the recipe's decoding.
+
+        It stands beside the score that trials are compared by: that one is of a part of the split, or decoded greedily.
+        """
+        schedule, after = self._told.schedule, float(ended.result["epochs"][-1]["epoch"] + 1)
+        best = ended.score if self._best == _NONE else self._best
+        time = {} if self._told.copies else {SCHEDULE: schedule.ended}  # what has ended takes over nobody's state
+        self._tell({SCORE: best, FINAL: ended.score, self._told.metric: ended.score, EPOCH: after, **time}, None)
+
+    def _at(self, epoch: float) -> dict[str, float]:
+        return {SCORE: self._best, EPOCH: float(epoch), SCHEDULE: self._told.schedule.time(epoch, self._epochs)}
 
     def spend(self) -> dict[str, float]:
         """Write down what the trial has cost so far."""

@@ -115,12 +115,14 @@ class Known:
         outcome: finished, stopped, failed, or "" for one that has not ended.
         score: the best so far on the split that is chosen by; None if no epoch of it ended.
         seconds: as it has taken.
+        epochs: that have ended.
     """
 
     point: Point
     outcome: str
     score: float | None
     seconds: float
+    epochs: int = 0
 
 
 def known_trials(trials: Path, metric: str, split: str) -> Iterator[Known]:
@@ -137,7 +139,7 @@ def known_trials(trials: Path, metric: str, split: str) -> Iterator[Known]:
             continue
         outcome = "stopped" if was_stopped(folder) else "failed" if read_failure(folder) else ""
         scores = [each["scores"][metric] for each in epochs_in(folder) if metric in each["scores"]]
-        yield Known(point, outcome, max(scores, default=None), read_cost(folder)["seconds"])
+        yield Known(point, outcome, max(scores, default=None), read_cost(folder)["seconds"], len(scores))
 
 
 def epochs_in(folder: Path) -> list[dict[str, Any]]:

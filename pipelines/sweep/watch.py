@@ -15,7 +15,7 @@ from pipelines.sweep.board import Board, Standing, in_words
 from pipelines.sweep.choose import leaders
 from pipelines.sweep.course import Course
 from pipelines.sweep.tracking import SweepTracking
-from pipelines.sweep.trial import EPOCH, POINT_KEY, SCORE
+from pipelines.sweep.trial import EPOCH, FINAL, POINT_KEY, SCORE
 from pipelines.sweep.trials import STOPPED, Ended, Point, ended_trials, point_of, read_failure
 from pipelines.train_group import release
 
@@ -70,8 +70,9 @@ class Watch:
 
     def reported(self, trial: Any, result: dict[str, Any]) -> None:
         self._tracking.ship(self._name(trial), int(result.get("step") or 0))
-        if SCORE in result:
-            self._lead(float(result[SCORE]), self._point(trial))
+        score = result.get(FINAL, result.get(SCORE))
+        if score is not None:
+            self._lead(float(score), self._point(trial))
         self._news()
 
     def ended(self, trial: Any, failed: bool) -> None:
