@@ -284,5 +284,9 @@ def _draft_of(uri: str) -> Iterator[Path]:
         finally:
             os.close(handle)
         os.replace(draft, target)
+    except OSError as error:
+        if error.filename is None and error.errno is not None:  # a write does not say where
+            raise OSError(error.errno, error.strerror, str(target)) from error
+        raise
     finally:
         draft.unlink(missing_ok=True)

@@ -3,6 +3,7 @@
 Token blocks never pass through the object store: moving them would cost more than making them.
 """
 
+import errno
 import pickle
 import platform
 import traceback
@@ -61,7 +62,8 @@ def do_piece(
         error, fatal = str(problem), strict
     except OSError as problem:
         files = ", ".join(span.source.uri for span in piece.spans[:3])
-        error = f"{files}: {type(problem).__name__}: {problem}"
+        full = f"; the disk of {output_dir} is full" * (problem.errno == errno.ENOSPC)
+        error = f"{files}: {type(problem).__name__}: {problem}{full}"
     except Exception:
         # A fault of ours: the trace is what a report of it needs.
         error, fatal = f"{piece.spans[0].source.uri}: {traceback.format_exc()}", True

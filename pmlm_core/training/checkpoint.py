@@ -20,6 +20,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -106,10 +107,11 @@ def write(root: Path, contents: Contents, write_model: Callable[[Path], None]) -
         _sync(root)
     except Exception as error:
         shutil.rmtree(partial, ignore_errors=True)
-        if not isinstance(error, OSError):
+        if not isinstance(error, OSError | SafetensorError):
             raise
+        why = getattr(error, "strerror", None) or error
         raise CheckpointError(
-            f"checkpoint {final} could not be written: {error.strerror or error}; the one before it is untouched"
+            f"checkpoint {final} could not be written: {why}; those before it are untouched"
         ) from error
     return final
 
