@@ -1,5 +1,7 @@
 """What a stage says to the person who started it: what it made, where it lies, and the command that comes next."""
 
+import shlex
+
 from rich.console import Console
 
 _console = Console(stderr=False, soft_wrap=True, highlight=False)
@@ -37,3 +39,8 @@ def made(what: str, path: str) -> None:
 def next_command(command: str) -> None:
     """Print the command that comes next."""
     _console.print(f"next: {command}", style="cyan", markup=False)
+
+
+def next_predict(model: str) -> None:
+    """Say how a fine-tuned model is used."""
+    next_command(f"pmlm predict --model {shlex.quote(model)} --inputs YOUR_FILES --output_dir outputs/predictions/NAME")

@@ -1,6 +1,5 @@
 """`pmlm compare`: read the runs, find out what won and whether that is more than noise, and say so in three forms."""
 
-import shlex
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -10,7 +9,7 @@ from pipelines.compare.config import CompareConfig
 from pipelines.compare.runs import Source
 from pipelines.compare.table import show
 from pipelines.compare.write import CSV, JSON, write
-from pipelines.console import made, next_command, say
+from pipelines.console import made, next_predict, say
 from pipelines.output_folder import check_output_dir
 from pmlm_core.errors import ConfigError
 
@@ -70,4 +69,4 @@ def _next(comparison: Comparison) -> None:
     ordered = sorted(best.best.scored, key=lambda trial: -comparison.section.sign * (trial.score or 0.0))
     place = next(filter(None, (trial.run.model for trial in ordered)), None)
     if place is not None:
-        next_command(f"pmlm predict --model {shlex.quote(place)} --inputs FILES --output_dir outputs/predictions")
+        next_predict(place)

@@ -1,6 +1,5 @@
 """`pmlm finetune`: settle what is to run, refuse what cannot, train every seed, say what came."""
 
-import shlex
 import shutil
 import uuid
 from contextlib import ExitStack
@@ -8,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from pipelines import cluster
-from pipelines.console import made, next_command, say, warn
+from pipelines.console import made, next_predict, say, warn
 from pipelines.finetune import upload
 from pipelines.finetune.config import FinetuneConfig
 from pipelines.finetune.elsewhere import read_by
@@ -185,4 +184,4 @@ def _conclude(job: Job, results: list[dict[str, Any]]) -> None:
     made("scores", named(job.config, job.run.path / SCORES))
     made("predictions", named(job.config, folder / PREDICTIONS))
     made("model" if len(results) == 1 else f"model of the best seed, {best['seed']}", model)
-    next_command(f"pmlm predict --model {shlex.quote(model)} --inputs FILES --output_dir outputs/predictions")
+    next_predict(model)

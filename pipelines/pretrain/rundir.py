@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.pretrain.config import DEFAULTS, PretrainConfig
-from pipelines.run_folder import RUN_FILE, RunDir, check_is_new, write_record
+from pipelines.run_folder import CHECKPOINTS, RUN_FILE, RunDir, check_is_new, write_record
 from pipelines.tracking.redact import redacted
 from pmlm_core.addresses import normalise
 from pmlm_core.errors import CheckpointError, ConfigError
+from pmlm_core.training import checkpoint
 
 
 @dataclass(frozen=True)
@@ -121,8 +122,15 @@ def refuse_other_run(
         raise ConfigError(
             f"run '{path.name}' in {path.parent} was started with other options: {'; '.join(changed)}. "
             "To resume it, give the same ones; for a new run, choose another run_name or leave run_name out"
+            + _from_its_weights(path)
         )
     refuse_other_blocks(blocks, data, f"run '{path.name}'", config.data_dir)
+
+
+def _from_its_weights(path: Path) -> str:
+    """How to train on with other options from what this run has learned."""
+    steps = checkpoint.all_steps(path / CHECKPOINTS)
+    return f", from its weights with --init_checkpoint {steps[-1]} (optimizer and schedule afresh)" if steps else ""
 
 
 def _path_of(config: PretrainConfig, data: DataIdentity, start: Start | None) -> Path:

@@ -54,7 +54,8 @@ def check_fits(config: SweepConfig) -> None:
     """
     from pipelines import cluster
 
-    cluster.require(config.num_workers, config.cpus_per_trial, use_gpu=False, named="cpus_per_trial")
+    gpus_by = "" if config.gpus_per_trial else "--gpus_per_trial 1"
+    cluster.require(config.num_workers, config.cpus_per_trial, False, named="cpus_per_trial", gpus_by=gpus_by)
     needed = config.num_workers * config.gpus_per_trial
     if not needed:
         return

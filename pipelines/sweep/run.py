@@ -1,7 +1,6 @@
 """`pmlm sweep`: settle every benchmark, encode once, search over Ray Tune, find the winners, register them."""
 
 import json
-import shlex
 import threading
 import time
 from collections.abc import Sequence
@@ -10,7 +9,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from pipelines import cluster
-from pipelines.console import console, made, next_command, say, warn
+from pipelines.console import console, made, next_command, next_predict, say, warn
 from pipelines.finetune.elsewhere import read_by
 from pipelines.finetune.encode import encode_all
 from pipelines.finetune.rundir import MODEL, REJECTS, check_same, open_record, write_json
@@ -223,6 +222,6 @@ def _conclude(all_courses: Sequence[Course], results: dict[str, dict[str, Any]],
         if (folder / MODEL).is_dir():
             model = named(config, folder / MODEL)
             made("winner's model", model)
-            next_command(f"pmlm predict --model {shlex.quote(model)} --inputs FILES --output_dir outputs/predictions")
+            next_predict(model)
     if all_courses:
         next_command(f"pmlm compare --sweep {all_courses[0].run.path.parent.name}")
