@@ -36,7 +36,7 @@ class PreprocessConfig:
     views: int = 4
     """Independent maskings of every window; epoch e of pre-training uses view e mod views."""
     mask_prob: float = 0.15
-    """Share of the maskable positions to mask (METHOD section 2)."""
+    """Share of the maskable positions to mask (docs/method.md, 2)."""
     block_prob: float = 0.4
     """Probability that a step masks a block of several tokens rather than one."""
     min_block: int = 2

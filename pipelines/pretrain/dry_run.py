@@ -41,7 +41,7 @@ class Blocks:
 
 
 ASSUMED = Blocks(rows=0, tokens=0, slots=78.0, vocab_size=30522, max_length=512, views=0)
-"""The paper's form of data, for a run whose blocks are not made yet (METHOD section 2 gives the 78)."""
+"""The paper's form of data, for a run whose blocks are not made yet (docs/method.md, 2 gives the 78)."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Blockwise masking (the paper's Algorithm 1, METHOD section 2): which positions are masked, in which steps, and what
+"""Blockwise masking (the paper's Algorithm 1, docs/method.md, 2): which positions are masked, in which steps, and what
 stands there in the corrupted input.
 
 Compiled loops over whole arrays of windows; every draw is a function of (stream key, view, row) and nothing else.
@@ -91,7 +91,7 @@ def mask_windows(
     Raises:
         ConfigError: an option out of range, or no ordinary ids.
 
-    Source: METHOD section 2; Bao et al. 2020, Algorithm 1.
+    Source: docs/method.md, 2; Bao et al. 2020, Algorithm 1.
 
     >>> row = Windows(np.array([0, 7, 8, 2, 9, 2], np.int32), np.array([0, 6]), np.array([4], np.int32))
     >>> ids = SpecialIds()

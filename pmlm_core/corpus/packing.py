@@ -1,4 +1,4 @@
-"""Packing: a stream of tokenized documents becomes windows `[SOS] S1 [EOS] S2 [EOS]` (METHOD section 4)."""
+"""Packing: a stream of tokenized documents becomes windows `[SOS] S1 [EOS] S2 [EOS]` (docs/method.md, 3)."""
 
 from dataclasses import dataclass
 

@@ -53,7 +53,7 @@ class ShardOptions:
         max_length: tokens of a window, specials included.
         documents_share_windows: whether a window may hold the end of one document and the start of the next.
         views: independent maskings of every window.
-        mask_prob, block_prob, min_block, max_block: of Algorithm 1 (METHOD section 2).
+        mask_prob, block_prob, min_block, max_block: of Algorithm 1 (docs/method.md, 2).
         validation_fraction: share of the text that is held out, decided by content (see `holdout`).
         seed: of every draw.
     """

@@ -10,7 +10,7 @@ class SpecialIds:
     """Ids of the special tokens. The defaults are those of every tokenizer that pmlm trains.
 
     A BERT WordPiece vocabulary keeps its own numbering (`[CLS]` serves as `[SOS]`, `[SEP]` as `[EOS]`), so that
-    published checkpoints fit; `pseudo` may equal `mask` there (METHOD section 3).
+    published checkpoints fit; `pseudo` may equal `mask` there (docs/method.md, 3).
     """
 
     sos: int = 0

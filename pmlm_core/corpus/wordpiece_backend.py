@@ -28,7 +28,7 @@ class WordPieceBackend:
     Args:
         vocabulary: the bytes of a `vocab.txt`, a token a line; the line number is the id.
         cased: whether the text keeps case and accents; None = cased if a token has a capital letter.
-        pseudo_token: `[PSEUDO]` (appended at the end if the vocabulary has none) or `[MASK]` (METHOD section 3).
+        pseudo_token: `[PSEUDO]` (appended at the end if the vocabulary has none) or `[MASK]` (docs/method.md, 3).
         origin: where the vocabulary comes from, for messages.
 
     Raises:

@@ -1,4 +1,4 @@
-"""`PmlmForSequenceClassification`: one label, or one number, for a text or a pair of texts (METHOD section 6)."""
+"""`PmlmForSequenceClassification`: one label, or one number, for a text or a pair of texts (docs/method.md, 6)."""
 
 import copy
 from dataclasses import dataclass

@@ -10,7 +10,7 @@ from pmlm_core.model.objectives import Objective
 
 
 class PmlmConfig(PreTrainedConfig):
-    """Configuration of a pseudo-masked language model (METHOD section 4).
+    """Configuration of a pseudo-masked language model (docs/method.md, 4).
 
     Args:
         vocab_size: V.
@@ -19,7 +19,7 @@ class PmlmConfig(PreTrainedConfig):
         rel_pos_bins: buckets of the relative position bias; 0 switches the bias off (Table 6's second row).
         max_rel_pos: where the buckets' logarithmic growth would end; all distances share the last bucket from somewhat
             nearer on, 91 with 32 bins and 128 (`attention.relbias.first_of_last_bin`).
-        pseudo_token_id: the `[P]` of METHOD section 3; equal to `mask_token_id` for a published checkpoint.
+        pseudo_token_id: the `[P]` of docs/method.md, 3; equal to `mask_token_id` for a published checkpoint.
         objective: what `PmlmForPreTraining` trains, a value of `Objective`.
 
     >>> PmlmConfig(vocab_size=1000, hidden_size=64, num_attention_heads=4, num_hidden_layers=1).head_size

@@ -27,7 +27,7 @@ class Size(Protocol):
 def max_predictions(max_length: int, mask_prob: float = 0.15, max_block: int = 6) -> int:
     """Slots K that a row of `max_length` tokens needs at most, rounded up to a multiple of 8.
 
-    Masking stops at the first block that brings the row to its budget (METHOD section 2), so it can overshoot by
+    Masking stops at the first block that brings the row to its budget (docs/method.md, 2), so it can overshoot by
     `max_block - 1`; three of the tokens are `[SOS]` and two `[EOS]`.
 
     >>> max_predictions(512), max_predictions(128)

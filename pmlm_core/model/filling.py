@@ -1,4 +1,4 @@
-"""Fill the `[MASK]`s of a text with a checkpoint, each mask independently of the others (METHOD section 1, AE).
+"""Fill the `[MASK]`s of a text with a checkpoint, each mask independently of the others (docs/method.md, 1, AE).
 
 A model whose objective has no AE is read where it was trained: at pseudo masks over the masks, all in one step.
 

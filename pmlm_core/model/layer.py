@@ -1,4 +1,4 @@
-"""The parts of the encoder: embeddings and one post-LayerNorm Transformer layer (METHOD section 4)."""
+"""The parts of the encoder: embeddings and one post-LayerNorm Transformer layer (docs/method.md, 4)."""
 
 import torch
 from torch import Tensor, nn

@@ -1,4 +1,4 @@
-"""The training objectives of METHOD section 1 and what each asks of the factorization order. No torch here."""
+"""The training objectives of docs/method.md, 1 and what each asks of the factorization order. No torch here."""
 
 from enum import StrEnum
 

@@ -1,4 +1,4 @@
-"""More positions than a checkpoint was trained with, as generation needs for long sources (METHOD section 6)."""
+"""More positions than a checkpoint was trained with, as generation needs for long sources (docs/method.md, 6)."""
 
 import torch
 from torch import nn

@@ -1,4 +1,4 @@
-"""Model sizes by name: the BERT miniatures, base and large (METHOD section 4). No torch: the command line reads it."""
+"""Model sizes by name: the BERT miniatures, base and large (docs/method.md, 4). No torch: the command line reads it."""
 
 from dataclasses import dataclass
 from types import MappingProxyType

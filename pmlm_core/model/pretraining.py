@@ -83,7 +83,7 @@ class PmlmForPreTraining(PmlmPreTrainedModel):
             ValueError: labels without a slot, or without their positions and steps; inputs that `PmlmModel` refuses.
             TypeError: an argument that there is not.
 
-        Source: METHOD sections 1 and 3.
+        Source: docs/method.md, 1 and 3.
         """
         refuse_unknown(others, self.forward)
         embedding_VD = self.pmlm.embeddings.word.weight

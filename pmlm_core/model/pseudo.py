@@ -1,4 +1,4 @@
-"""The pseudo-mask layout and its visibility rule (METHOD section 3): the whole of it, in this one file.
+"""The pseudo-mask layout and its visibility rule (docs/method.md, 3): the whole of it, in this one file.
 
 A sequence is its context of N tokens (conventional masks included) followed by an appended part of A = 2K: K pseudo
 masks `[P]`, then the K true tokens they stand for. Order in memory means nothing to the model, which knows a token

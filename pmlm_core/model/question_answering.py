@@ -1,4 +1,4 @@
-"""`PmlmForQuestionAnswering`: where the answer starts and ends in the passage (METHOD section 6)."""
+"""`PmlmForQuestionAnswering`: where the answer starts and ends in the passage (docs/method.md, 6)."""
 
 from dataclasses import dataclass
 from typing import Any

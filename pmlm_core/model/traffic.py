@@ -32,7 +32,7 @@ def mean_predictions(
 def view_bytes(slots: float, vocab_size: int, mean_block: float = 2.05) -> float:
     """Bytes of one masked view of one row in a shard: positions, replacements, step lengths, and three offsets.
 
-    `mean_block` is masked tokens a step (METHOD section 2: 78 in 38).
+    `mean_block` is masked tokens a step (docs/method.md, 2: 78 in 38).
     """
     return slots * (2 + token_bytes(vocab_size)) + slots / mean_block + 3 * 4
 

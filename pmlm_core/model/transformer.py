@@ -1,4 +1,4 @@
-"""The encoder over a pseudo-mask layout (METHOD sections 3 and 4)."""
+"""The encoder over a pseudo-mask layout (docs/method.md, 3 and 4)."""
 
 from dataclasses import dataclass
 from typing import Any

@@ -1,4 +1,4 @@
-"""Extractive question answering: examples to windows over their passages, windows to a batch (METHOD section 6)."""
+"""Extractive question answering: examples to windows over their passages, windows to a batch (docs/method.md, 6)."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Generation: sources and targets to features, features to a batch, ids back to text (METHOD section 6)."""
+"""Generation: sources and targets to features, features to a batch, ids back to text (docs/method.md, 6)."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

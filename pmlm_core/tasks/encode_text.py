@@ -1,4 +1,4 @@
-"""Classification and regression: examples to features, features to a batch (METHOD section 6)."""
+"""Classification and regression: examples to features, features to a batch (docs/method.md, 6)."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

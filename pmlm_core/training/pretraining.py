@@ -13,7 +13,7 @@ from pmlm_core.training.step import Batch, Precision, Task
 
 
 def pretraining_task(objective: Objective) -> Task:
-    """Losses of METHOD section 1: the sum of AE and PAR (or the one the objective has) over predicted tokens."""
+    """Losses of docs/method.md, 1: the sum of AE and PAR (or the one the objective has) over predicted tokens."""
     parts = [name for name, has in (("ae", objective.has_ae), ("par", objective.has_par)) if has]
 
     def losses(model: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:

@@ -9,7 +9,7 @@ def learning_rate(step: int, *, peak: float, kind: str, warmup_steps: int, max_s
     """Learning rate of the update that step `step` makes (counted from 0).
 
     It rises in equal parts to `peak` over `warmup_steps` updates, none of which is wasted on a rate of zero; then it
-    stays ("constant"), falls in equal parts ("linear", METHOD section 5) or along half a cosine, so that it would reach
+    stays ("constant"), falls in equal parts ("linear", the paper's) or along half a cosine, so that it would reach
     zero just after the last update.
 
     >>> [learning_rate(s, peak=1.0, kind="linear", warmup_steps=2, max_steps=6) for s in range(6)]

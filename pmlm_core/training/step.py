@@ -1,7 +1,7 @@
 """THE training step, for pre-training and fine-tuning alike.
 
 The loss is a sum over predicted tokens divided by their count in the whole global batch, so that neither the number of
-workers nor gradient accumulation moves it (METHOD section 1).
+workers nor gradient accumulation moves it (docs/method.md, 1).
 """
 
 import contextlib

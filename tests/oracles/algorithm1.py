@@ -1,4 +1,4 @@
-"""Algorithm 1 as METHOD section 2 words it: draw, accept or discard, until the budget is met. And its exact law."""
+"""Algorithm 1 as docs/method.md, 2 words it: draw, accept or discard, until the budget is met. And its exact law."""
 
 import math
 from random import Random

@@ -1,4 +1,4 @@
-"""Slow and obvious versions of METHOD section 6's generation: nothing cached, one row at a time, plain lists.
+"""Slow and obvious versions of docs/method.md, 6's generation: nothing cached, one row at a time, plain lists.
 
 `next_log_probabilities` encodes source, true target tokens and one `[P]` from scratch for every single token. On it
 stand `greedy`, `beam_search` and `best_of_all`, which tries every sequence there is.

@@ -1,4 +1,4 @@
-"""Slow and obvious versions of pseudo-masked language modelling, straight from METHOD sections 1 and 3.
+"""Slow and obvious versions of pseudo-masked language modelling, straight from docs/method.md, 1 and 3.
 
 `may_attend` is the visibility table, case by case. `encode` is a BERT encoder on a list of tokens, one number type, no
 tricks. `ae_loss` runs it once on the context; `par_loss` runs it once per factorization step, as one cloze test each.
@@ -23,7 +23,7 @@ class Token:
 
 
 def may_attend(query: Token, key: Token) -> bool:
-    """The table of METHOD section 3."""
+    """The table of docs/method.md, 3."""
     if query.kind == "context":
         return key.kind == "context"
     if query.kind == "pseudo":

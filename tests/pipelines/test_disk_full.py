@@ -74,7 +74,7 @@ def test_a_disk_full_to_the_end_is_said_and_the_same_command_goes_on_when_there_
     disk: Path, blocks: str, in_peace: Path
 ):
     options = config_for(blocks, disk, **OPTIONS)
-    with pytest.raises(CheckpointError, match="No space left on device.*; those before it are untouched"):
+    with pytest.raises(CheckpointError, match=r"No space left on device.*; those before it are untouched"):
         train_here(options, report=lambda figures: fill(disk, 5) if figures["step"] == 8 else None)
     (disk / "ballast").unlink()
     run = train_here(options)

@@ -42,7 +42,7 @@ def lines_of(config: PlanConfig) -> list[Line]:
 
 
 def test_the_papers_order_of_magnitude() -> None:
-    """64 V100 took 20 days, 30.7k GPU-hours (METHOD section 5): an MFU of a tenth of the fp16 peak."""
+    """64 V100 took 20 days, 30.7k GPU-hours (docs/method.md, 5): an MFU of a tenth of the fp16 peak."""
     (line,) = lines_of(replace(BASE, gpu="V100", gpus=[64], mfu=0.11, network_gbit=100))
     assert line.gpu_hours == pytest.approx(30_700, rel=0.2)
     h100 = lines_of(replace(BASE, gpus=[64]))[0]

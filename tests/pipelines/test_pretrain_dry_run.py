@@ -31,7 +31,7 @@ def write_blocks(folder: Path) -> Blocks:
 
 
 def test_the_paper_s_run() -> None:
-    """METHOD section 5: 7680 x 512 x 500k is 1.97e12 tokens; its 30.7k V100-hours mean an MFU of 11 %."""
+    """docs/method.md, 5: 7680 x 512 x 500k is 1.97e12 tokens; its 30.7k V100-hours mean an MFU of 11 %."""
     plan = make_plan(BASE, ASSUMED, 24, bf16=True)
     assert plan.tokens_seen == 7680 * 512 * 500_000
     assert plan.predictions == 7680 * 500_000 * 78 * 2

@@ -9,7 +9,7 @@ import pytest
 from pmlm_core.errors import ConfigError
 from pmlm_core.tasks.registry import TASKS, get_task
 
-# METHOD's table of fine-tuning: batch, learning rate, warm-up, decay, epochs, smoothing, lengths, beams, penalty.
+# The paper's table of fine-tuning: batch, learning rate, warm-up, decay, epochs, smoothing, lengths, beams, penalty.
 PAPER = {
     "squad1.1": (32, 2e-5, 0.1, 0.01, 4, 0.0, 384, 0, 1, 0.0),
     "squad2.0": (32, 2e-5, 0.1, 0.01, 4, 0.0, 384, 0, 1, 0.0),

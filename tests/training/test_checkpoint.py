@@ -192,7 +192,7 @@ def test_a_full_disk_is_a_sentence_and_leaves_nothing(tmp_path):
         (folder / "model.safetensors").write_text("half")
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    with pytest.raises(CheckpointError, match="No space left on device.*; those before it are untouched"):
+    with pytest.raises(CheckpointError, match=r"No space left on device.*; those before it are untouched"):
         checkpoint.write(tmp_path, Contents(20, {}, {}), full)
     assert list(tmp_path.iterdir()) == []
 

@@ -1,4 +1,4 @@
-"""The published figures are those of METHOD section 7, whose tables are typed in here row by row."""
+"""The published figures are those of docs/method.md, 7, whose tables are typed in here row by row."""
 
 import pytest
 

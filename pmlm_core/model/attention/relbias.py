@@ -1,4 +1,4 @@
-"""The relative position bias: one learned number per head and bucket of distance, shared by all layers (METHOD 4)."""
+"""The relative position bias: a learned number per head and bucket of distance, for all layers (docs/method.md, 4)."""
 
 import math
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""`PmlmForConditionalGeneration`: fine-tuned with one `[P]` per target token, decoded by `generate` (METHOD 6)."""
+"""`PmlmForConditionalGeneration`: fine-tuned, one `[P]` per target token; `generate` decodes (docs/method.md, 6)."""
 
 import copy
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Beam search with the length penalty ((5 + length) / 6) ^ a (METHOD section 6), in transformers' search.
+"""Beam search with the length penalty ((5 + length) / 6) ^ a (docs/method.md, 6), in transformers' search.
 
 transformers divides the score of a sequence by length ^ a, in two places. Here both get the score divided already and
 the exponent 0. `length` counts the generated tokens, the closing [EOS] too; `length_penalty` of the generation config

@@ -1,4 +1,4 @@
-"""One decoding step: the new true tokens and one `[P]` over the source and the target's past (METHOD section 6).
+"""One decoding step: the new true tokens and one `[P]` over the source and the target's past (docs/method.md, 6).
 
 The visibility rule of section 3 with one token a step, left to right, is plain causal attention when the `[P]` stands
 behind the true tokens: it sees all of them and itself, and none of them sees it.
