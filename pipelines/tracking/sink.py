@@ -150,17 +150,17 @@ class MlflowSink:
     def _tell_what_is_left(self, arrived: bool, goal: int) -> None:
         sync = f"pmlm sync --run_dir {self._run_dir}"
         if not arrived:
-            then = f"When the server is back{', and the run is not to go on' if goal < EVERYTHING else ''}: {sync}"
+            then = f"When the server is back{', if the run is not to go on' if goal < EVERYTHING else ''}: {sync}"
             if self._deleted is not None:
                 then = f"{self._deleted}. When it is back: {sync}"
             self._warn(f"MLflow has not received all figures of this run; they are kept in {self._run_dir}. {then}")
-            return
-        with contextlib.suppress(Exception):  # a file system that is away, a closed terminal
-            if any(entry.step > goal for entry, _ in journal.read(Path(self._run_dir) / journal.FILE_NAME)):
-                say(
-                    f"figures after step {max(goal, 0)} are not sent to MLflow, for the same command does these steps "
-                    f"again; if the run is not to go on: {sync}"
-                )
+        elif self._delivery.record.parent is None:  # of its trials a sweep tells
+            with contextlib.suppress(Exception):  # a file system that is away, a closed terminal
+                if any(entry.step > goal for entry, _ in journal.read(Path(self._run_dir) / journal.FILE_NAME)):
+                    say(
+                        f"figures after step {max(goal, 0)} are not sent to MLflow, for the same command does these "
+                        f"steps again; if the run is not to go on: {sync}"
+                    )
 
     def _open_record(self, fresh: Record) -> Record:
         """Save `fresh` with what the folder's record knows of this run's life before."""

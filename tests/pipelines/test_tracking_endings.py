@@ -71,12 +71,18 @@ def test_a_run_that_failed_before_its_first_checkpoint_and_is_given_up_is_sent_b
     assert run_of(sqlite_uri, tmp_path).info.status == "FAILED"
 
 
-def test_of_a_trial_that_failed_everything_is_sent(tmp_path: Path, sqlite_uri: str) -> None:
+def test_of_a_trial_that_failed_everything_is_sent_and_of_one_that_goes_on_what_is_safe(
+    tmp_path: Path, sqlite_uri: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert MlflowSink(tmp_path, sqlite_uri, "pmlm", "sweep").finish("FINISHED", 60)
-    sink = MlflowSink(tmp_path / "trial", sqlite_uri, "pmlm", "trial", parent=tmp_path)
-    write_steps(Journal(tmp_path / "trial"), range(1, 6))
-    assert sink.finish("FAILED", 60)
-    assert losses(sqlite_uri, tmp_path / "trial") == in_journal(tmp_path / "trial") != []
+    for status, safe in (("FAILED", 5), ("KILLED", 2)):
+        trial = tmp_path / status
+        sink = MlflowSink(trial, sqlite_uri, "pmlm", status, parent=tmp_path)
+        write_steps(Journal(trial), range(1, 6))
+        sink.ship(2)
+        assert sink.finish(status, 60)
+        assert losses(sqlite_uri, trial) == in_journal(trial)[:safe]
+    assert "pmlm sync" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("deleted", ["run", "experiment"])
