@@ -1,6 +1,6 @@
 """What several benchmarks share: the paper's grids and recipes, and spaces in which small models find their place too.
 
-The grids are docs/method.md, 6. The spaces go beyond them on both sides: the paper's learning rates, 5e-6 to 7e-5, are
+The grids are the paper's. The spaces go beyond them on both sides: the paper's learning rates, 5e-6 to 7e-5, are
 those of a base model, while a model of a few million weights wants 2e-4 to 1e-3 and hardly moves at the paper's.
 """
 

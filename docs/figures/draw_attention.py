@@ -2,7 +2,7 @@
 
     python docs/figures/draw_attention.py
 
-The example is docs/method.md, 3's: six tokens, factorization order (4, 5) then 2. Plain SVG, nothing but torch needed;
+The example is the paper's: six tokens, factorization order (4, 5) then 2. Plain SVG, nothing but torch needed;
 the picture has a card of its own and follows the reader's light or dark scheme.
 """
 

@@ -104,7 +104,7 @@ Prediction = str | float | Answer
 
 @dataclass(frozen=True)
 class Recipe:
-    """Defaults of fine-tuning, docs/method.md, 6. Lengths in tokens, special tokens included.
+    """Defaults of fine-tuning, the paper's for its tasks. Lengths in tokens, special tokens included.
 
     Attributes:
         max_length: of the whole input; of the source for a generation.
