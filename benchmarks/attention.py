@@ -17,6 +17,7 @@ import argparse
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from attention_problem import Attend, Problem, times, work
@@ -33,37 +34,39 @@ from pmlm_core.model.attention.interface import Call, Rule
 FORWARD, BACKWARD = 2, 5
 
 
-def flex(reach: int) -> Attend:
+def flex() -> Attend:
     """FlexAttention with the whole table by distance captured, in float32, and the mask by blocks."""
     from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 
     compiled = torch.compile(flex_attention, dynamic=False)
-    known: dict[int, tuple[Rule, dict[str, object]]] = {}
+    known: dict[int, tuple[Rule, dict[str, Any]]] = {}
 
-    def options_of(call: Call) -> dict[str, object]:
+    def options_of(call: Call, rule: Rule) -> dict[str, Any]:
         """Made once for each rule: what is another function, or another mask, is compiled anew."""
-        rule = call.rule
-        weight_HM = rule.bias.weight_HM
+        assert rule.bias is not None
+        weight_HM, middle = rule.bias.weight_HM, rule.bias.reach - 1
         table_HC = weight_HM[:, rule.bias.bin_C.long()]
         if weight_HM.is_leaf:
             # Timed again and again: the table has no graph behind it that a first backward would free.
             table_HC = table_HC.detach().requires_grad_()
         if rule.queries is None:
 
-            def biased(score, b, h, i, j):
-                return score + table_HC[h, j - i + (reach - 1)]
+            def biased(score: Tensor, b: Tensor, h: Tensor, i: Tensor, j: Tensor) -> Tensor:
+                return score + table_HC[h, j - i + middle]
 
             return {"score_mod": biased}
+        assert rule.keys is not None
+        assert rule.codes is not None
         query_at, key_at = rule.queries.at_BL, rule.keys.at_BL
         code, limit, own = rule.codes.key_BS, rule.codes.limit_BQ, rule.codes.own_BQ
 
-        def biased_by_row(score, b, h, i, j):
-            return score + table_HC[h, key_at[b, j] - query_at[b, i] + (reach - 1)]
+        def biased_by_row(score: Tensor, b: Tensor, h: Tensor, i: Tensor, j: Tensor) -> Tensor:
+            return score + table_HC[h, key_at[b, j] - query_at[b, i] + middle]
 
-        def seen(b, h, i, j):
+        def seen(b: Tensor, h: Tensor, i: Tensor, j: Tensor) -> Tensor:
             return ((code[b, j] % 2 == 0) & (code[b, j] <= limit[b, i])) | (code[b, j] == own[b, i])
 
-        mask = create_block_mask(seen, *code.shape[:1], None, call.stop - call.start, call.keys, device=code.device)
+        mask = create_block_mask(seen, len(code), None, call.stop - call.start, call.keys, device=code.device)
         return {"score_mod": biased_by_row, "block_mask": mask}
 
     def attend(q: Tensor, k: Tensor, v: Tensor, calls: Sequence[Call], dropout: float) -> Tensor:
@@ -71,25 +74,29 @@ def flex(reach: int) -> Attend:
             raise ValueError("FlexAttention knows no dropout")
         made = []
         for call in calls:
-            if id(call.rule) not in known:
-                known[id(call.rule)] = (call.rule, options_of(call))
-            parts = (q[:, call.start : call.stop], k[:, : call.keys], v[:, : call.keys])
-            made.append(compiled(*(x.transpose(1, 2) for x in parts), **known[id(call.rule)][1]).transpose(1, 2))
+            rule = call.rule
+            assert rule is not None
+            if id(rule) not in known:
+                known[id(rule)] = (rule, options_of(call, rule))
+            made.append(compiled(*heads_first(q, k, v, call), **known[id(rule)][1]).transpose(1, 2))
         return torch.cat(made, 1)
 
     return attend
 
 
+def heads_first(q: Tensor, k: Tensor, v: Tensor, call: Call) -> tuple[Tensor, Tensor, Tensor]:
+    """The call's queries, keys and values as torch's kernels want them."""
+    keys = slice(call.keys)
+    return q[:, call.start : call.stop].transpose(1, 2), k[:, keys].transpose(1, 2), v[:, keys].transpose(1, 2)
+
+
 def flash_without_bias(q: Tensor, k: Tensor, v: Tensor, calls: Sequence[Call], dropout: float) -> Tensor:
-    made = []
     with sdpa_kernel(SDPBackend.FLASH_ATTENTION):
-        for call in calls:
-            parts = (q[:, call.start : call.stop], k[:, : call.keys], v[:, : call.keys])
-            made.append(scaled_dot_product_attention(*(x.transpose(1, 2) for x in parts), dropout_p=dropout))
+        made = [scaled_dot_product_attention(*heads_first(q, k, v, call), dropout_p=dropout) for call in calls]
     return torch.cat(made, 2).transpose(1, 2)
 
 
-def contestants(device: torch.device, reach: int) -> dict[str, tuple[bool, Attend]]:
+def contestants(device: torch.device) -> dict[str, tuple[bool, Attend]]:
     """By name: whether its calls are structured, and the kernel."""
     if device.type == "cpu":
         return {"plain": (False, plain.attend), "sdpa": (False, sdpa.attend)}
@@ -98,7 +105,7 @@ def contestants(device: torch.device, reach: int) -> dict[str, tuple[bool, Atten
     return {
         "sdpa": (False, sdpa.attend),
         "triton": (True, tiled.attend),
-        "flex": (True, flex(reach)),
+        "flex": (True, flex()),
         "flash, no bias": (True, flash_without_bias),
     }
 
@@ -110,14 +117,14 @@ def error(problem: Problem, structured: bool, attend: Attend) -> float:
     for exact in (True, False):
         dtype = torch.float64 if exact else problem.dtype
         fused = small.fused.to(problem.dtype).to(dtype)
-        inputs = [x.detach().requires_grad_() for x in fused[:, :, :3].unbind(2)]
+        q, k, v = (x.detach().requires_grad_() for x in fused[:, :, :3].unbind(2))
         small.relative.weight.grad = None
         calls = small.calls(structured or exact, dtype)
         if exact:
             calls = [reference.dense(call, 2) for call in calls]
-        out = (reference.attend if exact else attend)(*inputs, calls, 0.0)
+        out = (reference.attend if exact else attend)(q, k, v, calls, 0.0)
         out.backward(fused[:, :, 3])
-        results.append([out, *(x.grad for x in inputs), small.relative.weight.grad])
+        results.append([out, q.grad, k.grad, v.grad, small.relative.weight.grad])
     pairs = zip(*results, strict=True)
     return max(float(((got.double() - want).abs().max() / want.abs().max()).detach()) for want, got in pairs)
 
@@ -137,7 +144,7 @@ def peak(run: Callable[[], object], device: torch.device) -> str:
 def compare(problem: Problem, args: argparse.Namespace, report: Report) -> None:
     running: dict[str, tuple[bool, Attend]] = {}
     errors: dict[str, str] = {}
-    for name, (structured, attend) in contestants(problem.device, problem.context).items():
+    for name, (structured, attend) in contestants(problem.device).items():
         try:
             if "no bias" in name:
                 errors[name] = "-"

@@ -64,15 +64,23 @@ class Problem:
         return products * 2 * scores * self.width * self.heads * self.rows
 
 
+def bias_of(call: Call) -> Tensor:
+    """What the gradient of a call's bias goes to."""
+    if call.rule is not None and call.rule.bias is not None:
+        return call.rule.bias.weight_HM
+    assert call.bias is not None
+    return call.bias
+
+
 def with_own_bias(calls: Sequence[Call]) -> list[Call]:
     """The same calls with biases that nothing was computed for: a step makes them once for all layers."""
     made = []
     for call in calls:
-        if call.rule is None:
-            made.append(replace(call, bias=call.bias.detach().requires_grad_()))
+        own = bias_of(call).detach().requires_grad_()
+        if call.rule is None or call.rule.bias is None:
+            made.append(replace(call, bias=own))
         else:
-            weight = call.rule.bias.weight_HM.detach().requires_grad_()
-            made.append(replace(call, rule=replace(call.rule, bias=replace(call.rule.bias, weight_HM=weight))))
+            made.append(replace(call, rule=replace(call.rule, bias=replace(call.rule.bias, weight_HM=own))))
     return made
 
 
@@ -90,8 +98,7 @@ def work(problem: Problem, structured: bool, attend: Attend, part: slice, backwa
         if backward:
             qkv.grad = None
             for call in calls:
-                bias = call.bias if call.rule is None else call.rule.bias.weight_HM
-                bias.grad = None
+                bias_of(call).grad = None
             out.backward(grad)
 
     return run

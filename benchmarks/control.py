@@ -10,6 +10,7 @@ query and so changes nothing. The script writes the folder and prints how far th
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file
@@ -46,9 +47,9 @@ def main() -> None:
 def converted(bert: BertModel, weights: dict[str, torch.Tensor], tokenizer: TextTokenizer) -> PmlmForPreTraining:
     """Our model with BERT's weights; its output head is fresh, since sentence models come without one."""
     old = bert.config
-    special = {f"{name}_token_id": token for name, token in tokenizer.special_ids.as_dict().items()}
+    special: dict[str, Any] = {f"{name}_token_id": token for name, token in tokenizer.special_ids.as_dict().items()}
     sizes = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "layer_norm_eps")
-    same = {name: getattr(old, name) for name in sizes}
+    same: dict[str, Any] = {name: getattr(old, name) for name in sizes}
     config = PmlmConfig(vocab_size=tokenizer.vocab_size, rel_pos_bins=0, **same, **special)
     model = PmlmForPreTraining(config).eval()
     state = model.pmlm.state_dict()

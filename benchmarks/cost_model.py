@@ -20,7 +20,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 from loading import IDS, VIEWS, write_blocks
-from pretrain_step import ADAM, batch_of
+from pretrain_step import ADAM, batch_of, dropouts
 from race import race
 from report import Report, options
 from torch.utils.flop_counter import FlopCounterMode
@@ -51,8 +51,7 @@ def row(what: str, predicted: float, measured: float, unit: str) -> Row:
 
 
 def model_of(name: str) -> PmlmForPreTraining:
-    quiet = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
-    return PmlmForPreTraining(PmlmConfig(vocab_size=VOCAB, **quiet, **vars(preset(name)))).train()
+    return PmlmForPreTraining(PmlmConfig(vocab_size=VOCAB, **dropouts(0.0), **vars(preset(name)))).train()
 
 
 def operations(name: str, rows: int) -> float:

@@ -57,12 +57,16 @@ class KeepsHiddenStates(PmlmForConditionalGeneration):
 
         return Encoder()
 
+    def bias(self, reach: int) -> Tensor:
+        assert self.pmlm.rel_pos_bias is not None
+        return self.pmlm.rel_pos_bias.square(reach)
+
     def source_states(self, input_ids: Tensor) -> Tensor:
         """Inputs of all layers, [layers, rows, n, D]."""
         n = input_ids.shape[1]
         positions = torch.arange(n, device=input_ids.device).expand_as(input_ids)
         hidden = self.pmlm.embeddings(input_ids, positions, torch.zeros_like(input_ids))
-        calls = (Call(0, n, n, self.pmlm.rel_pos_bias.square(n)[None]),)
+        calls = (Call(0, n, n, self.bias(n)[None]),)
         states = []
         for layer in self.pmlm.layers:
             states.append(hidden)
@@ -72,6 +76,7 @@ class KeepsHiddenStates(PmlmForConditionalGeneration):
     def _next(
         self, encoder_outputs: SourceOutput, decoder_input_ids: Tensor, past: Any, use_cache: bool
     ) -> PmlmForConditionalGenerationOutput:
+        assert encoder_outputs.source is not None
         source = encoder_outputs.source.bias_HC
         n, rows, t = source.shape[2], len(decoder_input_ids), decoder_input_ids.shape[1] - 1
         if not isinstance(past, Histories):
@@ -81,7 +86,7 @@ class KeepsHiddenStates(PmlmForConditionalGeneration):
         ids = torch.cat([decoder_input_ids[:, t:], pseudo], 1)[:, -2 if t else -1 :]
         positions = torch.arange(n + t + 1, device=ids.device)[-ids.shape[1] :].expand_as(ids)
         hidden = self.pmlm.embeddings(ids, positions, torch.ones_like(ids))
-        bias = self.pmlm.rel_pos_bias.square(n + t + 1)[:, -ids.shape[1] :].clone()
+        bias = self.bias(n + t + 1)[:, -ids.shape[1] :].clone()
         if t:
             bias[:, 0, -1] = torch.finfo(bias.dtype).min
         for index, layer in enumerate(self.pmlm.layers):

@@ -133,9 +133,10 @@ def main() -> None:
     given = parser.parse_args()
     chosen = [job for job in JOBS if not given.only or job.name in given.only]
     split_samples(given.data / "summarization", given.output_dir / "samples")
-    work = [(job, weights) for job in chosen for weights in WEIGHTS]
     with ThreadPoolExecutor(given.jobs) as pool:
-        list(pool.map(lambda one: finetune(*one, given), work))
+        work = [pool.submit(finetune, job, weights, given) for job in chosen for weights in WEIGHTS]
+    for each in work:
+        each.result()
     table(chosen, given)
 
 

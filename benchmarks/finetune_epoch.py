@@ -93,7 +93,7 @@ def main() -> None:
 def fresh_checkpoint(given: argparse.Namespace, folder: Path) -> str:
     """What `pmlm pretrain` would leave, untrained."""
     tokenizer = TextTokenizer.load(given.tokenizer)
-    ids = {f"{name}_token_id": token for name, token in tokenizer.special_ids.as_dict().items()}
+    ids: dict[str, Any] = {f"{name}_token_id": token for name, token in tokenizer.special_ids.as_dict().items()}
     config = PmlmConfig(vocab_size=tokenizer.vocab_size, **ids, **vars(preset(given.preset)))
     PmlmForPreTraining(config).save_pretrained(folder)
     tokenizer.save(str(folder))
@@ -118,7 +118,7 @@ def encoded(given: argparse.Namespace, task: str, folder: str, model: str, scrat
     )
     job = encode_all(settle(config)[0])
     longest = TrainingBatches(job, job_family(job)).longest
-    return replace(job, micro_batch_size=settled_micro_batch(job, longest))
+    return replace(job, micro_batch_size=settled_micro_batch(job.config, job.recipe, longest))
 
 
 def measure(report: Report, given: argparse.Namespace, job: Job, scratch: str) -> None:
@@ -155,7 +155,8 @@ def ours(job: Job, slots: Slots, steps: int | None = None) -> None:
     trained = trainee(job, precision, None)
     batches = TrainingBatches(job, job_family(job))
     work = finetuning_task(job.task.kind, recipe.label_smoothing)
-    for step, micro_batches in batches.loader(precision, 0, 1, 0, work.count):
+    loader = batches.loader(precision, 0, 1, 0, work.count)
+    for step, micro_batches in loader:
         if step == steps:
             break
         for _, batch in micro_batches:
@@ -173,6 +174,7 @@ def ours(job: Job, slots: Slots, steps: int | None = None) -> None:
             seed=job.seed,
             precision=precision,
             max_grad_norm=config.max_grad_norm,
+            counted=loader.measured[0],
         )
 
 
@@ -188,7 +190,8 @@ def trainer(
     """The same epoch by transformers."""
     import transformers as hf
 
-    config = hf.BertConfig(vocab_size=job.source.vocab_size, num_labels=2, **vars(preset(given.preset)))
+    shape = {**vars(preset(given.preset)), "num_labels": 2}
+    config = hf.BertConfig(vocab_size=job.source.vocab_size, **shape)
     head = "QuestionAnswering" if job.task.kind == "question_answering" else "SequenceClassification"
     pad = hf.DataCollatorWithPadding(hf.AutoTokenizer.from_pretrained(job.source.path))
     arguments = hf.TrainingArguments(

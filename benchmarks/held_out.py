@@ -49,7 +49,7 @@ def main() -> None:
 def _batches(held_out: BlockSet, count: int, size: int) -> list[Batch]:
     manifest = held_out.manifest
     slots = max_predictions(manifest.max_length, manifest.config["mask_prob"], manifest.config["max_block"])
-    batches = []
+    batches: list[Batch] = []
     for start in range(0, count, size):
         rows = held_out.rows(np.arange(start, min(start + size, count)), 0).all_shown_as(manifest.special_ids.mask)
         batches.append(

@@ -69,7 +69,8 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     device = torch.device(args.device)
-    model = PmlmForPreTraining(PmlmConfig(vocab_size=args.vocab, **vars(preset(args.preset)))).to(device).train()
+    config = PmlmConfig(vocab_size=args.vocab, **vars(preset(args.preset)))
+    model = PmlmForPreTraining(config).to(device).train()  # type: ignore[arg-type]
     optimizer = build_adamw(model, learning_rate=1e-4, betas=(0.9, 0.98), epsilon=1e-6, weight_decay=0.01)
     task, precision = pretraining_task(Objective.AE_PAR), Precision(device, args.precision)
     report = Report("loading", "Reading and collating beside the training step", (__doc__ or "").split("\n\n")[2])

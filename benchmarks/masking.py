@@ -23,8 +23,8 @@ from race import race
 from rich.console import Console
 from rich.table import Table
 
-from pmlm_core.corpus.blocks import BlockSet, Manifest, ShardWriter
-from pmlm_core.corpus.masking import mask_windows
+from pmlm_core.corpus.blocks import BlockSet, Manifest, ShardEntry, ShardWriter
+from pmlm_core.corpus.masking import MaskedView, mask_windows
 from pmlm_core.corpus.order import batch_rows
 from pmlm_core.corpus.packing import Packer
 from pmlm_core.corpus.special import SpecialIds
@@ -78,7 +78,7 @@ def main() -> None:
 
     windows = pack().flush()
 
-    def mask(view: int):  # type: ignore[no-untyped-def]
+    def mask(view: int) -> MaskedView:
         return mask_windows(windows, view=view, stream_key=1, first_row=0, special_ids=IDS, ordinary_ids=ordinary)
 
     views = [mask(view) for view in range(args.views)]
@@ -86,7 +86,7 @@ def main() -> None:
     random = Random(0)
     maskable = [[int(token) > 5 for token in windows.row(r)] for r in range(plain_rows)]
     with tempfile.TemporaryDirectory() as folder:
-        entries = []
+        entries: list[ShardEntry] = []
 
         def write() -> None:
             with ShardWriter(

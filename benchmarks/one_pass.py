@@ -12,9 +12,10 @@ biases.
 import argparse
 import os
 import time
+from collections.abc import Callable
 
 import torch
-from pretrain_step import batch_of
+from pretrain_step import batch_of, dropouts
 from race import Ratio, medians, race
 from report import Report, options
 from torch import Tensor
@@ -57,6 +58,7 @@ def cloze_pass(model: PmlmForPreTraining, batch: dict[str, Tensor], step: int) -
     all_steps = torch.cat([torch.zeros_like(positions[:, :n]), part(steps_BK)], 1)
 
     core = model.pmlm
+    assert core.rel_pos_bias is not None
     hidden = core.embeddings(torch.cat([rows["input_ids"], ids], 1), positions, types)
     square = core.rel_pos_bias.square(n).to(product_dtype(hidden))
     hidden_keys = ~visible(kinds[:, n:, None], all_steps[:, n:, None], kinds[:, None], all_steps[:, None])
@@ -104,19 +106,13 @@ def main() -> None:
     torch.set_num_threads(1)
     torch.manual_seed(0)
     batch = batch_of(args.rows, args.length, args.vocab, device)
-    model = PmlmForPreTraining(
-        PmlmConfig(
-            vocab_size=args.vocab,
-            hidden_dropout_prob=0.0,
-            attention_probs_dropout_prob=0.0,
-            **vars(preset(args.preset)),
-        )
-    ).to(device)
+    config = PmlmConfig(vocab_size=args.vocab, **dropouts(0.0), **vars(preset(args.preset)))
+    model = PmlmForPreTraining(config).to(device)  # type: ignore[arg-type]
     report = Report("one-pass", "PAR in one pass beside one cloze pass per step", (__doc__ or "").split("\n\n")[2])
     with torch.no_grad():
         losses = [way(model, batch, False) for way in (one_pass, by_cloze)]
 
-    def timed(way):  # type: ignore[no-untyped-def]
+    def timed(way: Callable[[PmlmForPreTraining, dict[str, Tensor], bool], float]) -> Callable[[], None]:
         def run() -> None:
             model.zero_grad()
             with torch.autocast(device.type, torch.bfloat16):

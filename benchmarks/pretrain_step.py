@@ -24,6 +24,7 @@ from functools import partial
 from itertools import product
 from pathlib import Path
 from sys import path
+from typing import Any
 
 import torch
 from kernels import by_kernel
@@ -49,7 +50,7 @@ from pmlm_core.training.step import Precision, train_step
 path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "model"))
 from model_makers import random_rows
 
-ADAM = {"learning_rate": 1e-4, "betas": (0.9, 0.98), "epsilon": 1e-6, "weight_decay": 0.01}
+ADAM: dict[str, Any] = {"learning_rate": 1e-4, "betas": (0.9, 0.98), "epsilon": 1e-6, "weight_decay": 0.01}
 Step = Callable[[], object]
 SIDE = 8192
 
@@ -67,7 +68,7 @@ def batch_of(rows: int, length: int, vocab: int, device: torch.device) -> dict[s
     return {name: tensor.to(device) for name, tensor in batch.items()}
 
 
-def dropouts(p: float) -> dict[str, float]:
+def dropouts(p: float) -> dict[str, Any]:
     return {"hidden_dropout_prob": p, "attention_probs_dropout_prob": p}
 
 
@@ -81,7 +82,7 @@ def ours(
 ) -> Step:
     """The product's step."""
     config = PmlmConfig(vocab_size=args.vocab, objective=objective, **dropouts(args.dropout), **vars(preset(name)))
-    model = PmlmForPreTraining(config).to(precision.device).train()
+    model = PmlmForPreTraining(config).to(precision.device).train()  # type: ignore[arg-type]
     optimizer = build_adamw(model, **ADAM)
     task, counted = pretraining_task(Objective(objective)), count_predictions(batch)
     if "compiled" in form:
@@ -96,8 +97,8 @@ def ours(
 def bert(name: str, args: argparse.Namespace, batch: dict[str, Tensor], precision: Precision, form: str) -> Step:
     """The peer's step."""
     vocab = -(-args.vocab // 64) * 64 if "padded" in form else args.vocab
-    config = BertConfig(vocab_size=vocab, attn_implementation="sdpa", **dropouts(args.dropout), **vars(preset(name)))
-    model = BertForMaskedLM(config).to(precision.device).train()
+    shape = {**vars(preset(name)), **dropouts(args.dropout), "attn_implementation": "sdpa"}
+    model = BertForMaskedLM(BertConfig(vocab_size=vocab, **shape)).to(precision.device).train()  # type: ignore[arg-type]
     optimizer = build_adamw(model, **ADAM)
     used = batch["labels"] != -100
     rows = torch.arange(len(used), device=used.device)[:, None].expand_as(used)[used]
@@ -208,7 +209,9 @@ def compare(report: Report, name: str, rows: int, args: argparse.Namespace, prec
     torch.manual_seed(0)
     on_gpu = precision.device.type == "cuda"
     batch = batch_of(rows, args.length, args.vocab, precision.device)
-    steps, work, memory = {}, {}, {}
+    steps: dict[str, Step] = {}
+    work: dict[str, int] = {}
+    memory: dict[str, str] = {}
     for contestant, make in contestants(name, args, batch, precision).items():
         if args.only and contestant not in args.only:
             continue

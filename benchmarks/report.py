@@ -89,9 +89,8 @@ def machine() -> str:
     cpuinfo = Path("/proc/cpuinfo")
     flags = ""
     if cpuinfo.exists():
-        fields = dict(
-            (part.strip() for part in line.split(":", 1)) for line in cpuinfo.read_text().splitlines() if ":" in line
-        )
+        lines = (line.partition(":") for line in cpuinfo.read_text().splitlines())
+        fields = {name.strip(): value.strip() for name, _, value in lines}
         model, flags = fields.get("model name", model), fields.get("flags", "")
     known = [
         label

@@ -14,6 +14,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from transformers.utils.logging import disable_progress_bar
+
 from pipelines import cluster
 from pipelines.finetune.encode import encode_all
 from pipelines.finetune.job import settled_micro_batch
@@ -37,9 +39,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", required=True)
     parser.add_argument("--trials", type=int, default=8)
+    parser.add_argument("--rows", type=int, default=600, help="of the pairs, that a trial trains on")
     parser.add_argument("--output_dir", type=Path, default=Path("outputs/sweep-overhead"))
     given = parser.parse_args()
+    if given.trials < 3:
+        parser.error("--trials must be 3 or more: what a trial takes is told by those beyond 2")
     shutil.rmtree(given.output_dir, ignore_errors=True)
+    disable_progress_bar()
     took: dict[tuple[str, int], float] = {}
     encode_all(course_of(given, 2, "none").job)
     for count in (2, given.trials):  # the bare loop's process has imported everything before it is timed, as a trial's
@@ -60,6 +66,7 @@ def course_of(given: argparse.Namespace, count: int, store: str) -> Course:
         run_name=f"{count}-{'tracked' if store != 'none' else 'untracked'}",
         strategy="paper_grid",
         grid={"learning_rate": RATES[:count]},
+        options={"max_train_rows": given.rows},
         seeds="1",
         max_concurrent_trials=1,
         register_model="none",
@@ -75,7 +82,7 @@ def bare(course: Course, count: int) -> float:
     began = time.perf_counter()
     for rate in RATES[:count]:
         job: Any = job_at(base, Point({"learning_rate": rate}, 1), course.run.path / "bare" / f"{rate:g}")
-        micro = settled_micro_batch(job, TrainingBatches(job, job_family(job)).longest)
+        micro = settled_micro_batch(job.config, job.recipe, TrainingBatches(job, job_family(job)).longest)
         write_record(job.run, {})
         finetune(replace(job, micro_batch_size=micro, threads=1), Team())
     took = time.perf_counter() - began
@@ -88,7 +95,7 @@ def swept(course: Course) -> float:
     course = replace(course, job=encode_all(course.job))
     began = time.perf_counter()
     tracking = SweepTracking(course)
-    BenchmarkSweep(course, Board([Standing(course.benchmark.name, course.metric)]), tracking).run()
+    BenchmarkSweep(course, Board([Standing(course.benchmark.name, course.metric)]), tracking, news=lambda: None).run()
     tracking.close("FINISHED", None)
     return time.perf_counter() - began
 
