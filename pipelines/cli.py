@@ -86,7 +86,7 @@ def _dispatch(arguments: list[str]) -> int:
     options = importlib.import_module("pipelines.options")
     config_class = getattr(importlib.import_module(f"pipelines.{name}.config"), command.config_class)
     if any(token in ("-h", "--help") for token in rest):
-        options.parser_for(name, config_class, command.summary).print_help()
+        options.print_help(name, config_class, command.summary)
         if more := getattr(config_class, "more_help", None):
             print(f"\n{importlib.import_module(more).text()}")
         return 0

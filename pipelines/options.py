@@ -8,7 +8,7 @@ import dataclasses
 import json
 import types
 import typing
-from argparse import RawDescriptionHelpFormatter
+from argparse import SUPPRESS, RawDescriptionHelpFormatter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -47,6 +47,20 @@ def parser_for(command: str, config_class: type, summary: str) -> ArgumentParser
     parser.formatter_class = _KeepEpilog
     parser.add_class_arguments(config_class, None, as_group=False)
     return parser
+
+
+def print_help(command: str, config_class: type, summary: str) -> None:
+    """Print the help of `pmlm <command>`: how values of lists are given, and which options there must be."""
+    parser, kinds = parser_for(command, config_class, summary), _field_types(config_class)
+    for action in parser._actions:
+        if action.dest not in kinds:
+            continue
+        action.option_strings = [name for name in action.option_strings if not name.endswith("+")]
+        if _is(kinds[action.dest], list):
+            action.metavar = "VALUE [VALUE ...]"
+        if action.dest in getattr(config_class, "needs", ()):
+            action.required, action.default = True, SUPPRESS
+    parser.print_help()
 
 
 def parse(command: str, config_class: type, summary: str, argv: Sequence[str], commands: Sequence[str]) -> Request:

@@ -1,7 +1,7 @@
 """Options of `pmlm convert`."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pmlm_core.errors import ConfigError
 
@@ -9,6 +9,8 @@ from pmlm_core.errors import ConfigError
 @dataclass(frozen=True)
 class ConvertConfig:
     """A checkpoint of UniLMv2 or BERT as a model folder: pmlm convert --weights unilm2-base-uncased.bin"""
+
+    needs: ClassVar[tuple[str, ...]] = ("weights", "output_dir")
 
     weights: str = ""
     """The checkpoint's weights (.bin or .safetensors), or the folder they lie in; local, s3:// or gs://."""

@@ -12,6 +12,7 @@ class FillConfig:
 
     positional: ClassVar[str] = "text"
     dry_run: ClassVar[bool] = False
+    needs: ClassVar[tuple[str, ...]] = ("model", "text")
 
     model: str = ""
     """Checkpoint folder, as pmlm pretrain writes it; at s3:// or gs:// too (fetched once)."""

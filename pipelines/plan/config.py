@@ -12,6 +12,7 @@ class PlanConfig:
     """What a recipe would take on clusters of several sizes: pmlm plan --recipe recipes/pretrain/base.yaml"""
 
     dry_run: ClassVar[bool] = False
+    needs: ClassVar[tuple[str, ...]] = ("recipe",)
 
     recipe: str = ""
     """Recipe with a section pretrain, such as recipes/pretrain/base.yaml; its sections preprocess and tokenizer are

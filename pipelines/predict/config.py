@@ -23,6 +23,7 @@ class PredictConfig:
     """Everything `pmlm predict` can be told. The same command again does only what is missing."""
 
     positional: ClassVar[str] = "inputs"
+    needs: ClassVar[tuple[str, ...]] = ("model", "inputs", "output_dir")
 
     model: str = ""
     """Fine-tuned folder, as pmlm finetune leaves it: RUN/seed-0/model."""

@@ -1,7 +1,7 @@
 """Options of `pmlm preprocess`. Only what decides the blocks enters their fingerprint; see `shard_options`."""
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pmlm_core.errors import ConfigError
 
@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class PreprocessConfig:
     """Everything `pmlm preprocess` can be told. The same command again does only what is missing."""
+
+    needs: ClassVar[tuple[str, ...]] = ("inputs", "tokenizer", "output_dir")
 
     inputs: list[str] = field(default_factory=list)
     """Files, folders or globs of text; local, s3:// or gs://; plain, .gz or .zst."""

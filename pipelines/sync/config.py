@@ -11,6 +11,7 @@ class SyncConfig:
     """Send what MLflow has not received yet of a run, or of all runs of a sweep."""
 
     dry_run: ClassVar[bool] = False
+    needs: ClassVar[tuple[str, ...]] = ("run_dir",)
 
     run_dir: str = ""
     """Folder of the run, the one with metrics.jsonl and mlflow.json in it; or a folder of many, such as a sweep's."""

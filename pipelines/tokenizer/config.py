@@ -1,7 +1,7 @@
 """Options of `pmlm tokenizer`."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pmlm_core.errors import ConfigError
 
@@ -9,6 +9,8 @@ from pmlm_core.errors import ConfigError
 @dataclass(frozen=True)
 class TokenizerConfig:
     """Everything `pmlm tokenizer` can be told. Equal input and options give the same model to the byte."""
+
+    needs: ClassVar[tuple[str, ...]] = ("inputs", "output_dir")
 
     inputs: list[str] = field(default_factory=list)
     """Files, folders or globs of text; local, s3:// or gs://; plain, .gz or .zst."""

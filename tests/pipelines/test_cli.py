@@ -1,5 +1,6 @@
 """The command itself: answers at once, knows every stage, ends with the right exit code."""
 
+import importlib
 import subprocess
 import sys
 
@@ -133,3 +134,21 @@ def test_help_of_finetune_shows_the_recipes_in_numbers(capsys):
     assert table["batch_size"] == ["32", "32", "64", "64", "48", "64"]
     assert table["learning_rate"][:2] == ["2e-05", "2e-05"]
     assert table["length_penalty"] == ["-", "-", "0.7", "0.6", "1.3", "0.7"]
+
+
+def test_help_says_how_lists_are_given_and_what_there_must_be(capsys):
+    assert run("tokenizer", "--help") == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "usage: pmlm tokenizer --inputs VALUE [VALUE ...] --output_dir OUTPUT_DIR [--input_format" in said
+    assert "plain, .gz or .zst. (required, type: list[str])" in said
+    assert "ITEM" not in said
+
+
+@pytest.mark.parametrize("name", [name for name in COMMANDS if name not in ("compare", "doctor", "submit")])
+def test_what_help_calls_required_is_refused_when_it_lacks(name, capsys):
+    config = getattr(importlib.import_module(f"pipelines.{name}.config"), COMMANDS[name].config_class)
+    assert run(name, "--help") == 0
+    assert "(required" in capsys.readouterr().out
+    assert run(name) == 2
+    said = capsys.readouterr().err
+    assert not hasattr(config, "needs") or any(f"--{each}" in said or each in said for each in config.needs)
