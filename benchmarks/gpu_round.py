@@ -47,9 +47,9 @@ def tasks(preset: str, rows: int) -> list[Task]:
     objectives = ("pmlm AE+PAR", "pmlm AE", "pmlm AE+PAR, compiled", "pmlm AE, compiled, graphs")
     return [
         Task("tests", 90, ("-m", "pytest", "-q", *kernels)),
-        benchmark("pretrain_step", 180, *size, *fastest, *objectives),
+        benchmark("pretrain_step", 300, *size, *fastest, *objectives),
         benchmark("attention", 60, "--rows", str(rows), "--dropout", "0.1"),
-        benchmark("pretrain_step", 90, *size, "--dropout", "0", *fastest, save="no-dropout"),
+        benchmark("pretrain_step", 200, *size, "--dropout", "0", *fastest, save="no-dropout"),
         benchmark("loading", 60, "--preset", preset, "--batch", str(rows), "--steps", "30", save="gpu"),
         benchmark("decoding", 120, "--preset", preset, save=preset),
         benchmark("one_pass", 60, "--preset", preset, save="gpu"),

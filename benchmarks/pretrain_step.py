@@ -38,7 +38,7 @@ from pmlm_core.corpus.special import SpecialIds
 from pmlm_core.model import PmlmConfig, PmlmForPreTraining
 from pmlm_core.model.collate import collate
 from pmlm_core.model.compiling import compile_parts
-from pmlm_core.model.cost import flops_per_step, max_predictions
+from pmlm_core.model.cost import flops_per_step, max_predictions, mean_predictions
 from pmlm_core.model.objectives import Objective
 from pmlm_core.model.presets import preset
 from pmlm_core.training.graphs import record
@@ -135,7 +135,10 @@ def operations(step: Step, contestant: str, name: str, args: argparse.Namespace,
     which tests hold against the counter.
     """
     if args.device == "cuda" and contestant.startswith("pmlm"):
-        rows, slots = batch["labels"].shape
+        rows, slots = (
+            len(batch["labels"]),
+            round(mean_predictions(args.length)),
+        )  # those that padding fills cost nothing
         aim = "AE+PAR" if "AE+PAR" in contestant else "AE"
         size = {"vocab_size": args.vocab, "rows": rows, "context": args.length, "slots": slots}
         return flops_per_step(preset(name), objective=aim, **size)
