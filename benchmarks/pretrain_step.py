@@ -135,10 +135,8 @@ def operations(step: Step, contestant: str, name: str, args: argparse.Namespace,
     which tests hold against the counter.
     """
     if args.device == "cuda" and contestant.startswith("pmlm"):
-        rows, slots = (
-            len(batch["labels"]),
-            round(mean_predictions(args.length)),
-        )  # those that padding fills cost nothing
+        # Slots that are padding are computed, and count for nothing.
+        rows, slots = len(batch["labels"]), round(mean_predictions(args.length))
         aim = "AE+PAR" if "AE+PAR" in contestant else "AE"
         size = {"vocab_size": args.vocab, "rows": rows, "context": args.length, "slots": slots}
         return flops_per_step(preset(name), objective=aim, **size)
