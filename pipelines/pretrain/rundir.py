@@ -13,7 +13,6 @@ from pipelines.run_folder import CHECKPOINTS, RUN_FILE, RunDir, check_is_new, wr
 from pipelines.tracking.redact import redacted
 from pmlm_core.addresses import normalise
 from pmlm_core.errors import CheckpointError, ConfigError
-from pmlm_core.training import checkpoint
 
 
 @dataclass(frozen=True)
@@ -129,6 +128,8 @@ def refuse_other_run(
 
 def _from_its_weights(path: Path) -> str:
     """How to train on with other options from what this run has learned."""
+    from pmlm_core.training import checkpoint  # brings torch, which the plan of a run does without
+
     steps = checkpoint.all_steps(path / CHECKPOINTS)
     return f", from its weights with --init_checkpoint {steps[-1]} (optimizer and schedule afresh)" if steps else ""
 

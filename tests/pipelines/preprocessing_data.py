@@ -34,6 +34,6 @@ def maker(corpus: Path, output: Path, tokenizer_dir: str) -> Callable[..., Prepr
 
 
 def files_of(folder: str) -> dict[str, bytes]:
-    """All files below a folder except the tokenizer's."""
-    root = Path(folder)
-    return {str(p.relative_to(root)): p.read_bytes() for p in sorted(root.rglob("*")) if p.is_file()}
+    """All files below a folder but the lock."""
+    paths = [path for path in sorted(Path(folder).rglob("*")) if path.is_file() and path.name != ".lock"]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in paths}

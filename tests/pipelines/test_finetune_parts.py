@@ -93,7 +93,7 @@ def test_what_is_missing_is_said_before_anything_heavy(tmp_path: Path, model: st
         settle(FinetuneConfig(**{**options, "doc_stride": 2}))
     with pytest.raises(DataError, match="no file for split 'train' of task 'rte'"):
         settle(FinetuneConfig(**{**options, "task": "rte", "data_dir": str(tmp_path)}))
-    with pytest.raises(DataError, match=r"train\.tsv: no column 'sentence1'"):
+    with pytest.raises(DataError, match=r"train\.tsv: no columns 'sentence1', 'sentence2'"):
         settle(FinetuneConfig(**{**options, "task": "rte"}))
     bare = tmp_path / "bare"
     bare.mkdir()

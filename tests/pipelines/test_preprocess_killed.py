@@ -48,6 +48,7 @@ def test_kill_9_of_everything_or_sigterm_and_the_same_command_again(how, tmp_pat
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    """Everything but what a killed worker left half-written under a temporary name."""
-    paths = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.suffix != ".tmp"]
+    """Everything but the lock and what a killed worker left half-written under a temporary name."""
+    paths = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != ".lock"]
+    paths = [path for path in paths if path.suffix != ".tmp"]
     return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
