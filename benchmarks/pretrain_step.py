@@ -38,9 +38,10 @@ from pmlm_core.corpus.special import SpecialIds
 from pmlm_core.model import PmlmConfig, PmlmForPreTraining
 from pmlm_core.model.collate import collate
 from pmlm_core.model.compiling import compile_parts
-from pmlm_core.model.cost import flops_per_step, max_predictions, mean_predictions
+from pmlm_core.model.cost import flops_per_step, max_predictions
 from pmlm_core.model.objectives import Objective
 from pmlm_core.model.presets import preset
+from pmlm_core.model.traffic import mean_predictions
 from pmlm_core.training.graphs import record
 from pmlm_core.training.optimizer import build_adamw
 from pmlm_core.training.peak import Peak, peak
