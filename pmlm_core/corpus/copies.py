@@ -5,11 +5,11 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from pmlm_core.corpus.pieces import add_ranges
 from pmlm_core.corpus.sources import LeftOut, Source
 from pmlm_core.storage import resolve
 
 _ENDS = 64 << 10
-_READ = 1 << 20
 
 Mapper = Callable[[Callable[[Source], str], Iterable[Source]], Iterable[str]]
 
@@ -56,11 +56,7 @@ def _digest(source: Source, ranges: list[tuple[int, int]]) -> str:
     file_system, path = resolve(source.uri)
     try:
         with file_system.open_input_file(path) as file:
-            for start, end in ranges:
-                file.seek(start)
-                while start < end and (chunk := file.read(min(_READ, end - start))):
-                    sha.update(chunk)
-                    start += len(chunk)
+            add_ranges(sha, file, ranges)
     except PermissionError:
         return ""
     return sha.hexdigest()

@@ -41,10 +41,8 @@ def matches(text: str) -> Iterator[Found]:
     Raises:
         DataError: it cannot be listed, or is no name or pattern at all.
     """
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise DataError(f"input '{_safe(text)}': the name is not UTF-8, and so cannot be read; rename it") from None
+    if not _is_utf8(text):
+        raise DataError(f"input '{_safe(text)}': the name is not UTF-8, and so cannot be read; rename it")
     try:
         yield from _stored(text) if is_remote(text) else _local(normalise(text))
     except OSError as error:

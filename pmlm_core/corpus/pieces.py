@@ -173,13 +173,17 @@ def _span_digest(span: Span) -> str:
         if span.source.kind == "parquet" and not (span.first and span.last):
             # The bytes of a column do not say which column it is.
             sha.update(str(pq.read_schema(file).remove_metadata()).encode())
-        for start, end in _byte_ranges(span, file):
-            file.seek(start)
-            left = end - start
-            while left and (chunk := file.read(min(_READ, left))):
-                sha.update(chunk)
-                left -= len(chunk)
+        add_ranges(sha, file, _byte_ranges(span, file))
     return sha.hexdigest()
+
+
+def add_ranges(sha: Any, file: Any, ranges: Iterable[tuple[int, int]]) -> None:
+    """Add the bytes `start..end` of an open file to a hash, each range after the one before it."""
+    for start, end in ranges:
+        file.seek(start)
+        while start < end and (chunk := file.read(min(_READ, end - start))):
+            sha.update(chunk)
+            start += len(chunk)
 
 
 def _byte_ranges(span: Span, file: Any) -> list[tuple[int, int]]:

@@ -127,9 +127,10 @@ def run_piece(
                 made[document.span, document.row] += len(ids)
                 splits[split_name].packer.add(ids)
             tokens += made.total()
-            for _, text, document in batch:
-                if not made[document.span, document.row]:
-                    leave_out(Reject(document.span, document.row, None, "empty_text", excerpt(text), _NO_TOKEN))
+            for place_of, number in made.items():  # a document may have several parts
+                if not number:
+                    document = next(each for _, _, each in batch if (each.span, each.row) == place_of)
+                    leave_out(Reject(*place_of, None, "empty_text", excerpt(document.text), _NO_TOKEN))
                     progress.take_back(document)
             for split in splits.values():
                 split.write()

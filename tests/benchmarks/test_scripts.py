@@ -17,9 +17,8 @@ import pytest
 import torch
 
 from pmlm_core.corpus.manifest import Manifest
-from pmlm_core.corpus.tokenizer import TextTokenizer
-from pmlm_core.model import PmlmConfig, PmlmForPreTraining
-from tests.pipelines.finetuning_data import write_questions
+from pmlm_core.model import PmlmForPreTraining
+from tests.pipelines.finetuning_data import make_checkpoint, write_questions
 from tests.pipelines.tiny_blocks import make_blocks
 
 ROOT = Path(__file__).parents[2]
@@ -97,7 +96,7 @@ def made(tmp_path_factory: pytest.TempPathFactory, sample_texts: list[str], samp
     make_blocks(folder / "blocks", sample_texts, sample_tokenizer_dir)
     masked = {"mask_prob": 0.15, "block_prob": 0.4, "min_block": 2, "max_block": 6}
     replace(Manifest.load(str(folder / "blocks")), config=masked).save(str(folder / "blocks"))
-    save_checkpoint(folder / "model", TextTokenizer.load(sample_tokenizer_dir))
+    make_checkpoint(folder / "model", sample_tokenizer_dir, max_position_embeddings=128)
     write_questions(folder / "squad", rows=8)
     (folder / "glue" / "RTE").mkdir(parents=True)
     for split in ("train", "dev"):
@@ -107,20 +106,6 @@ def made(tmp_path_factory: pytest.TempPathFactory, sample_texts: list[str], samp
             lines.append(f"The captain saw ship {number}.\tThere was {number * 'a very '}old ship.\t{label}")
         (folder / "glue" / "RTE" / f"{split}.tsv").write_text("\n".join(lines) + "\n")
     return folder
-
-
-def save_checkpoint(folder: Path, tokenizer: TextTokenizer) -> None:
-    config = PmlmConfig(
-        vocab_size=tokenizer.vocab_size,
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=64,
-        max_position_embeddings=128,
-        **{f"{name}_token_id": token for name, token in tokenizer.special_ids.as_dict().items()},
-    )
-    PmlmForPreTraining(config).save_pretrained(folder)
-    tokenizer.save(str(folder))
 
 
 @pytest.fixture

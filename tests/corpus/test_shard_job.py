@@ -335,3 +335,15 @@ def test_documents_of_which_the_tokenizer_makes_nothing_are_told_of(tmp_path, sa
     ]
     with pytest.raises(DataError, match=r"a\.jsonl, row 2: .*no token"):
         run_piece(piece, ShardOptions(), tokenizer, str(tmp_path / "strict"), strict=True)
+
+
+def test_such_a_document_is_told_of_once_however_many_parts_it_is_held_out_in(tmp_path, sample_texts, tokenizer):
+    options = ShardOptions(validation_fraction=0.5, seed=3)
+    # Sections that differ fall to both splits.
+    silent = "".join(part + " " * n for n, part in enumerate(["\u200b" * SECTION_CHARACTERS] * 12))
+    assert len(list(HeldOut(0.5, 3).parts(silent))) > 1
+    path = write(tmp_path / "a.jsonl", jsonl([silent, sample_texts[0]]))
+    ((piece,), _) = pieces_of(path)
+    row = run_piece(piece, options, tokenizer, str(tmp_path / "out"))
+    assert row.counts["documents"] == 1
+    assert row.rejects["counts"] == {"empty_text": 1}

@@ -10,7 +10,7 @@ from pmlm_core.corpus.tokenizer import TextTokenizer
 from pmlm_core.model import PmlmConfig, PmlmForPreTraining
 
 
-def make_checkpoint(folder: Path, tokenizer_dir: str) -> str:
+def make_checkpoint(folder: Path, tokenizer_dir: str, max_position_embeddings: int = 64) -> str:
     """An untrained model in the form in which pre-training leaves one."""
     tokenizer = TextTokenizer.load(tokenizer_dir)
     special = {f"{name}_token_id": token for name, token in tokenizer.special_ids.as_dict().items()}
@@ -21,7 +21,7 @@ def make_checkpoint(folder: Path, tokenizer_dir: str) -> str:
         num_hidden_layers=2,
         num_attention_heads=2,
         intermediate_size=64,
-        max_position_embeddings=64,
+        max_position_embeddings=max_position_embeddings,
         initializer_range=0.15,
         **special,
     )

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
+from finetuning_data import make_checkpoint
 from mlflow import MlflowClient
 
 from pipelines.sync.config import SyncConfig
@@ -16,9 +16,7 @@ from pipelines.tracking import models, store
 from pipelines.tracking.journal import Journal
 from pipelines.tracking.record import Record
 from pipelines.tracking.sink import MlflowSink
-from pmlm_core.corpus.tokenizer import TextTokenizer
 from pmlm_core.errors import CheckpointError, ConfigError, PmlmError
-from pmlm_core.model import PmlmConfig, PmlmForPreTraining
 from pmlm_core.model.filling import Filler
 
 TEXT = "The old [MASK] went into the [MASK]."
@@ -27,17 +25,7 @@ TEXT = "The old [MASK] went into the [MASK]."
 @pytest.fixture(scope="module")
 def checkpoint(sample_tokenizer_dir: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("checkpoint")
-    tokenizer = TextTokenizer.load(sample_tokenizer_dir)
-    torch.manual_seed(0)
-    config = PmlmConfig(
-        vocab_size=tokenizer.vocab_size,
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=64,
-    )
-    PmlmForPreTraining(config).save_pretrained(folder)
-    tokenizer.save(str(folder))
+    make_checkpoint(folder, sample_tokenizer_dir)
     (folder / "optimizer.safetensors").write_bytes(b"large")
     return folder
 
