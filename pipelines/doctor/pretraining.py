@@ -38,4 +38,4 @@ def weigh(config: PretrainConfig) -> Weight:
     bf16 = config.precision == "bf16" or (config.precision == "auto" and config.use_gpu)
     found = dry_run.make_plan(config, blocks, rows, bf16=bf16)
     # Those to keep, the best, and one that is being written while the oldest is still there.
-    return Weight(found.state_bytes + found.activation_bytes, found.checkpoint_bytes * (config.keep_checkpoints + 2))
+    return Weight(found.memory.total, found.checkpoint_bytes * (config.keep_checkpoints + 2))

@@ -9,8 +9,7 @@ from typing import Any
 
 from pipelines.doctor.pretraining import Weight
 from pipelines.finetune.config import RECIPE, FinetuneConfig
-from pipelines.finetune.job import settled_micro_batch
-from pipelines.finetune.plan import activation_bytes, shape_in
+from pipelines.finetune.plan import shape_in, worker_memory
 from pipelines.predict.config import PredictConfig
 from pipelines.predict.estimate import cost_of
 from pipelines.predict.finetuned import open_finetuned
@@ -45,10 +44,9 @@ def of_finetune(config: FinetuneConfig) -> Weight | None:
         rel_pos_bins=shape.rel_pos_bins,
     )
     longest = recipe.max_length + 2 * recipe.max_target_length
-    rows = settled_micro_batch(config, recipe, longest)
     # Three checkpoints while training, the weights of every seed at the end.
     disk = 3 * cost.checkpoint_bytes(count) + 4 * count * len(config.all_seeds())
-    return Weight(cost.state_bytes(count) + activation_bytes(shape, vocabulary, recipe, rows, longest), disk)
+    return Weight(worker_memory(config, recipe, shape, vocabulary, count, longest).total, disk)
 
 
 def of_sweep(config: SweepConfig) -> Weight | None:

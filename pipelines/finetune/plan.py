@@ -13,6 +13,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from pipelines import cluster
+from pipelines.finetune.config import FinetuneConfig
 from pipelines.finetune.families import family_of
 from pipelines.finetune.job import Job, settled_micro_batch
 from pipelines.finetune.speed import CPU_MFU, GPU_MFU, cpu_peak, gpu_peak
@@ -63,7 +64,7 @@ def describe(job: Job) -> list[str]:
     recipe, seeds = job.recipe, job.config.all_seeds()
     steps = -(-rows // recipe.batch_size)
     micro = settled_micro_batch(job.config, recipe, longest)
-    activations = activation_bytes(size, job.source.vocab_size, recipe, micro, longest)
+    memory = worker_memory(job.config, recipe, size, job.source.vocab_size, count, longest)
     tokens = rows * mean * recipe.num_train_epochs * len(seeds)
     others = ", ".join(f"{part.split.name} {part.split.used:,}" for part in job.final) or "none"
     return [
@@ -78,8 +79,8 @@ def describe(job: Job) -> list[str]:
         f"{tokens / 1e6:,.1f} M tokens",
         f"one step     {job.config.num_workers} worker(s), each in "
         f"{recipe.batch_size // job.config.num_workers // micro} forward pass(es) of {micro} rows",
-        f"memory       {(cost.state_bytes(count) + activations) / 1e9:.2f} GB a worker: weights, gradients and Adam "
-        f"{cost.state_bytes(count) / 1e9:.2f} GB, activations {activations / 1e9:.2f} GB; libraries come on top",
+        f"memory       {memory.total / 1e9:.2f} GB a worker: weights, gradients and Adam {memory.state / 1e9:.2f} GB, "
+        f"activations {memory.activations / 1e9:.2f} GB; libraries come on top",
         f"disk         {12 * count / 1e9:.2f} GB a checkpoint, up to 3 while training, {4 * count / 1e9:.2f} GB a seed "
         "at the end",
         *_time(job, found.flops_per_epoch * recipe.num_train_epochs * len(seeds), scored=others != "none"),
@@ -125,16 +126,25 @@ def flops_per_row(kind: str, shape: SimpleNamespace, vocab_size: int, tokens: in
     )
 
 
-def activation_bytes(shape: SimpleNamespace, vocab_size: int, recipe: Recipe, rows: int, longest: int) -> int:
-    """Of a forward pass of `rows`, kept for its backward pass; `longest`: tokens of a feature, a target twice."""
+def worker_memory(
+    config: FinetuneConfig, recipe: Recipe, shape: SimpleNamespace, vocab_size: int, parameters: int, longest: int
+) -> cost.Memory:
+    """What a worker needs; "auto" on a CPU may come out either way, so it is counted for the wider.
+
+    Args:
+        longest: tokens of a feature, a target twice.
+    """
     slots = recipe.max_target_length
-    return cost.activation_bytes(
+    return cost.worker_memory(
         shape,
-        rows=rows,
+        parameters,
+        rows=settled_micro_batch(config, recipe, longest),
         context=max(8, longest - 2 * slots),
         slots=slots,
         vocab_size=vocab_size,
         objective="PAR" if slots else "AE",
+        bf16=config.precision == "bf16" or (config.precision == "auto" and config.use_gpu),
+        on_gpu=config.use_gpu,
     )
 
 

@@ -67,25 +67,21 @@ class Planned:
         return self.pretrain.precision != "fp32"
 
     def memory(self, rows: int, gpus: int) -> float:
-        """Bytes each of `gpus` needs for micro-batches of `rows`: state, copies of the weights in bf16, activations.
-
-        The copies are whole, sharded or not: autograd keeps them from forward to backward.
-        """
-        activations = cost.activation_bytes(
+        """Bytes each of `gpus` needs for micro-batches of `rows`."""
+        return cost.worker_memory(
             self.size,
+            self.parameters,
             rows=rows,
             context=self.blocks.max_length,
             slots=self.blocks.most_slots,
             vocab_size=self.blocks.vocab_size,
             objective=self.pretrain.objective,
-            bytes_per_value=2 if self.bf16 else 4,
+            bf16=self.bf16,
+            on_gpu=True,
             recomputed=self.pretrain.gradient_checkpointing,
-        )
-        state = cost.state_bytes(self.parameters)
-        if self.sharded:
-            passes = max(1, self.pretrain.batch_size // gpus // rows)
-            state = cost.sharded_state_bytes(self.size, self.parameters, gpus, passes)
-        return state + 2 * self.parameters * self.bf16 + activations
+            sharers=gpus if self.sharded else 1,
+            passes=max(1, self.pretrain.batch_size // gpus // rows),
+        ).total
 
 
 def read_recipe(config: PlanConfig) -> Planned:

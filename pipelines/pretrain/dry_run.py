@@ -49,14 +49,12 @@ class Plan:
     """A run in figures. Bytes are those of one worker; FLOPs, a multiply-add as 2, those of the whole run."""
 
     parameters: int
-    rows_seen: int
     tokens_seen: int
     predictions: int
     epochs: float | None
     flops_per_step: int
     flops: int
-    state_bytes: int
-    activation_bytes: int
+    memory: cost.Memory
     checkpoint_bytes: int
     micro_batch: int
 
@@ -105,32 +103,30 @@ def make_plan(config: PretrainConfig, blocks: Blocks, micro_batch: int, *, bf16:
         slots=round(blocks.slots),
         objective=config.objective,
     )
-    activations = cost.activation_bytes(
+    memory = cost.worker_memory(
         size,
+        count,
         rows=micro_batch,
         context=blocks.max_length,
         slots=blocks.most_slots,
         vocab_size=blocks.vocab_size,
         objective=config.objective,
-        bytes_per_value=2 if bf16 else 4,
+        bf16=bf16,
+        on_gpu=config.use_gpu,
         recomputed=config.gradient_checkpointing,
+        sharers=config.num_workers if config.parallel == "fsdp" else 1,
+        passes=config.batch_size // config.num_workers // micro_batch,
     )
-    state = cost.state_bytes(count)
-    if config.parallel == "fsdp":
-        passes = config.batch_size // config.num_workers // micro_batch
-        state = cost.sharded_state_bytes(size, count, config.num_workers, passes)
     rows_seen = config.batch_size * config.max_steps
     aim = Objective(config.objective)
     return Plan(
         parameters=count,
-        rows_seen=rows_seen,
         tokens_seen=round(rows_seen * (blocks.tokens / blocks.rows if blocks.rows else blocks.max_length)),
         predictions=round(rows_seen * blocks.slots) * (aim.has_ae + aim.has_par),
         epochs=rows_seen / blocks.rows if blocks.rows else None,
         flops_per_step=per_step,
         flops=per_step * config.max_steps,
-        state_bytes=state,
-        activation_bytes=activations,
+        memory=memory,
         checkpoint_bytes=cost.checkpoint_bytes(count),
         micro_batch=micro_batch,
     )
@@ -156,9 +152,9 @@ def describe(config: PretrainConfig, micro_batch: int, *, bf16: bool) -> str:
         f"tokens, {count_text(plan.predictions)} predictions" + _epochs(plan, blocks),
         f"one step     {count_text(plan.flops_per_step)} FLOP over {config.num_workers} worker(s), each in "
         f"{config.batch_size // config.num_workers // plan.micro_batch} forward pass(es) of {plan.micro_batch} rows",
-        f"memory       {_bytes(plan.state_bytes + plan.activation_bytes)} a worker: "
-        f"{_bytes(plan.state_bytes)} weights, gradients and Adam{_sharded(config)}, "
-        f"{_bytes(plan.activation_bytes)} activations "
+        f"memory       {_bytes(plan.memory.total)} a worker: "
+        f"{_bytes(plan.memory.state)} weights, gradients and Adam{_sharded(config)}, "
+        f"{_bytes(plan.memory.activations)} activations "
         f"({'bf16' if bf16 else 'fp32'}); the libraries come on top (0.5 to 1 GB)",
         f"disk         {_bytes(plan.checkpoint_bytes)} a checkpoint, up to {config.keep_checkpoints + 1} kept",
         f"operations   {plan.flops:.2e} FLOP in all (matrix products, forward and backward)",

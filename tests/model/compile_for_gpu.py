@@ -1,6 +1,6 @@
-"""Compile the Triton kernels for an H100 on a machine without one: every kernel that two calls of a layer launch.
+"""Compile the Triton kernels for a GPU on a machine without one: every kernel that two calls of a layer launch.
 
-    python tests/model/compile_for_gpu.py [head size] [bfloat16|float16|float32]
+    python tests/model/compile_for_gpu.py [head size] [bfloat16|float16|float32] [compute capability: 90 is an H100's]
 
 Triton's interpreter is Python and lets pass what its compiler refuses, such as a variable that changes its type in a
 loop. Prints, for each kernel, registers, bytes of them spilled to memory, and bytes of shared memory.
@@ -29,6 +29,9 @@ BINARIES = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
 class NoGpu:
     """What the compiler asks a driver for."""
 
+    def __init__(self, capability: int) -> None:
+        self.capability = capability
+
     def get_current_device(self) -> int:
         return 0
 
@@ -36,7 +39,7 @@ class NoGpu:
         return 0
 
     def get_current_target(self) -> GPUTarget:
-        return GPUTarget("cuda", 90, 32)
+        return GPUTarget("cuda", self.capability, 32)
 
 
 def compile_only(self: Any, grid: Any) -> Any:
@@ -58,12 +61,12 @@ def compile_only(self: Any, grid: Any) -> Any:
     return launch
 
 
-def main(width: int, dtype: torch.dtype) -> None:
+def main(width: int, dtype: torch.dtype, capability: int) -> None:
     # Not before: whoever imports this file must not settle how the kernels are read.
     from pmlm_core.model import cross_entropy_tiled
     from pmlm_core.model.attention import tiled
 
-    driver.set_active(NoGpu())
+    driver.set_active(NoGpu(capability))
     JITFunction.__getitem__ = compile_only
     batch, heads, n, slots = 2, 4, 512, 80
     positions_BK = torch.stack([torch.randperm(n)[:slots] for _ in range(batch)])
@@ -88,5 +91,5 @@ def main(width: int, dtype: torch.dtype) -> None:
 
 
 if __name__ == "__main__":
-    width, dtype = [*sys.argv[1:], *("64", "bfloat16")[len(sys.argv) - 1 :]]
-    main(int(width), getattr(torch, dtype))
+    width, dtype, capability = [*sys.argv[1:], *("64", "bfloat16", "90")[len(sys.argv) - 1 :]]
+    main(int(width), getattr(torch, dtype), int(capability))

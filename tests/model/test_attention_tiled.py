@@ -1,6 +1,7 @@
 """The Triton kernels against the reference: on a GPU if there is one, else in Triton's interpreter."""
 
 import os
+import re
 import subprocess
 import sys
 from importlib.metadata import version
@@ -253,9 +254,14 @@ def test_heads_of_other_sizes_and_types_are_refused_in_a_sentence(monkeypatch):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="Triton's compiler comes for Linux")
-def test_the_kernels_compile_for_a_gpu(tmp_path):
-    """Triton's interpreter lets pass what its compiler refuses."""
-    command = [sys.executable, str(Path(__file__).with_name("compile_for_gpu.py"))]
+@pytest.mark.parametrize(
+    ("width", "capability"),
+    [pytest.param(64, 90, id="H100"), pytest.param(128, 80, id="A100, wide heads", marks=pytest.mark.slow)],
+)
+def test_the_kernels_compile_for_a_gpu(width, capability, tmp_path):
+    """Triton's interpreter lets pass what its compiler refuses, and does not tell when registers run out."""
+    script = Path(__file__).with_name("compile_for_gpu.py")
+    command = [sys.executable, str(script), str(width), "bfloat16", str(capability)]
     path = os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")])
     environment = os.environ | {"TRITON_CACHE_DIR": str(tmp_path), "PYTHONPATH": path}
     environment.pop("TRITON_INTERPRET", None)
@@ -274,3 +280,6 @@ def test_the_kernels_compile_for_a_gpu(tmp_path):
     assert of_a_call < set(launched[: launched.index("padded")])
     assert of_a_call < set(launched[launched.index("padded") :])
     assert launched[-2:] == ["_cross_entropy"] * 2
+    spilled = [int(found) for found in re.findall(r"gradient\w*: .* (\d+) spilled", made.stdout)]
+    assert len(spilled) >= 10
+    assert max(spilled) <= 200, made.stdout

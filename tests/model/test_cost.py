@@ -14,6 +14,7 @@ from pmlm_core.model.cost import (
     parameters,
     sharded_state_bytes,
     state_bytes,
+    worker_memory,
 )
 from pmlm_core.model.layer import Layer
 from pmlm_core.model.presets import PRESETS, preset
@@ -86,6 +87,16 @@ def test_activation_estimate_is_what_autograd_keeps():
     estimate = activation_bytes(config, rows=rows, context=n, slots=k, vocab_size=vocab)
     assert output.loss.isfinite()
     assert estimate == pytest.approx(sum(kept.values()), rel=0.3)
+
+
+def test_memory_of_the_base_model_is_what_a_gpu_took():
+    """14.55 GB at its peak on an H200 (benchmarks/results/2026-11-27-pretrain-step-gpu.md)."""
+    base, vocab = preset("base"), 30528
+    how = {"context": 512, "slots": 88, "vocab_size": vocab, "bf16": True}
+    found = worker_memory(base, parameters(base, vocab), rows=64, on_gpu=True, **how)
+    assert found.total == pytest.approx(14.55e9, rel=0.05)
+    assert found.state == 18 * parameters(base, vocab)
+    assert found.activations < worker_memory(base, parameters(base, vocab), rows=64, **how).activations
 
 
 def test_state_is_four_numbers_a_parameter_and_unknown_presets_are_refused():

@@ -53,8 +53,8 @@ def test_counts_follow_the_options() -> None:
     assert one.flops < plan.flops
     twice = make_plan(replace(TINY, batch_size=64), blocks, 16, bf16=False)
     assert twice.flops == pytest.approx(2 * plan.flops)
-    assert twice.activation_bytes == plan.activation_bytes
-    assert make_plan(TINY, blocks, 16, bf16=True).activation_bytes < plan.activation_bytes
+    assert twice.memory.activations == plan.memory.activations
+    assert make_plan(TINY, blocks, 16, bf16=True).memory.activations < plan.memory.activations
     assert make_plan(replace(TINY, rel_pos_bins=0), blocks, 16, bf16=False).parameters == plan.parameters - 2 * 32
 
 
@@ -111,5 +111,5 @@ def test_the_most_slots_are_those_the_blocks_were_masked_for(tmp_path: Path) -> 
     assert found is not None
     assert usual is not None
     assert found.most_slots == slots_of(Manifest.load(str(tmp_path))) > usual.most_slots
-    more, less = (make_plan(TINY, blocks, 16, bf16=False).activation_bytes for blocks in (found, usual))
+    more, less = (make_plan(TINY, blocks, 16, bf16=False).memory.activations for blocks in (found, usual))
     assert more > less
