@@ -14,7 +14,7 @@ from pmlm_core.errors import ConfigError
 NEVER = ("submit",)
 PURPOSE = "run as a job"
 _WRITTEN = ("output_dir", "upload_dir", "cache_dir", "json", "run_dir", "paths")
-_READ = ("inputs", "data_dir", "tokenizer", "model", "init_checkpoint", "recipe", "benchmark", "folders", "sweep")
+_READ = ("inputs", "data_dir", "tokenizer", "model", "init_checkpoint", "recipe", "benchmark", "folders")
 
 
 def files_named(stage: str, request: Request, root: Path) -> list[str]:

@@ -178,6 +178,11 @@ def test_the_command_keeps_its_words_and_its_recipe_and_own_benchmark_arrive(pro
     assert "benchmarks/mine.py" in dict(job.package.files)
 
 
+def test_the_name_of_a_sweep_to_compare_is_no_path(project):
+    job = prepare(SubmitConfig(command=["compare", "--sweep", "rte-asha", "--output_dir", "/shared/compare"]))
+    assert job.entrypoint == "pmlm compare --sweep rte-asha --output_dir /shared/compare"
+
+
 def test_a_recipe_with_a_password_is_refused_by_its_line(project):
     (project / "recipes" / "mine.yaml").write_text("pretrain:\n  tracking_uri: postgresql://me:hush@db/mlflow\n")
     with pytest.raises(ConfigError, match="line 2, holds a password") as refused:
