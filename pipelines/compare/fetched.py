@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from pipelines.console import counted, say, warn
-from pipelines.finetune.rundir import MODEL, SCORES
+from pipelines.finetune.rundir import MODEL
 from pipelines.run_folder import RUN_FILE
 from pipelines.sweep.course import RESULT
-from pipelines.sweep.trials import COST, FAILURE, POINT
+from pipelines.sweep.trials import COST, ENDINGS, POINT
 from pipelines.tracking.journal import FILE_NAME as JOURNAL
 from pipelines.tracking.record import FILE_NAME as MLFLOW_RECORD
 from pipelines.tracking.redact import redact
@@ -18,7 +18,7 @@ from pmlm_core.errors import ConfigError
 from pmlm_core.inside import leads_outside
 
 _OF_THE_WHOLE = (RUN_FILE, MLFLOW_RECORD, RESULT)
-_READ = frozenset({*_OF_THE_WHOLE, JOURNAL, SCORES, POINT, FAILURE, COST})
+_READ = frozenset({*_OF_THE_WHOLE, JOURNAL, POINT, COST, *ENDINGS})
 _ABOVE = 2
 """Folders above a trial that tell what it is part of: BENCHMARK/trials."""
 _AT_ONCE = 16

@@ -9,7 +9,7 @@ from pipelines.compare.runs import FINETUNE, SWEEP, TRIAL
 from pipelines.finetune.rundir import SCORES
 from pipelines.run_folder import RUN_FILE
 from pipelines.sweep.course import RESULT, TRIALS
-from pipelines.sweep.trials import COST, FAILURE, POINT
+from pipelines.sweep.trials import COST, FAILURE, POINT, was_stopped
 
 
 def untracked(folder: Path, named: Callable[[Path], str] = str) -> dict[str, Any] | None:
@@ -52,9 +52,11 @@ def _as_trial(folder: Path, run: dict[str, Any], named: Callable[[Path], str]) -
     benchmark = folder.parent.parent
     above = (_json(benchmark / RUN_FILE) or {}).get("identity", {}).get("options", {})
     point, failure = _json(folder / POINT) or {}, _json(folder / FAILURE)
-    outcome = "failed" if failure else "finished" if run["status"] == "FINISHED" else ""
-    if not outcome and (benchmark / RESULT).is_file():  # the sweep has ended, and this one had not
-        outcome = "stopped"
+    outcome = "finished" if run["status"] == "FINISHED" else "stopped" if was_stopped(folder) else ""
+    if not outcome and failure is None and (benchmark / RESULT).is_file():  # the sweep has ended, and says nothing
+        failure = {"message": "its process was lost"}
+    if not outcome and failure is not None:
+        outcome = "failed"
     tags = {
         "stage": TRIAL,
         "benchmark": benchmark.name,

@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,9 @@ from pipelines.compare.folder_source import FolderSource
 from pipelines.compare.mlflow_source import MlflowSource
 from pipelines.compare.run import run
 from pipelines.compare.runs import SWEEP, Run
+from pmlm_core import storage
 from pmlm_core.errors import ConfigError, PmlmError
+from tests.bucket_server import bucket_on_a_server
 
 
 @pytest.fixture(scope="module")
@@ -255,3 +258,45 @@ def test_runs_that_mlflow_never_had_are_read_from_their_own_files(tmp_path: Path
     assert sorted(group["label"] for group in found["groups"]) == ["lr 0.003", "lr 1e-5"]
     assert [len(group["scores"]) for group in found["groups"]] == [2, 2]
     assert found["groups"][1]["difference"]["test"] == "paired"
+
+
+def test_trials_that_mlflow_never_had_end_as_their_files_say(tmp_path: Path):
+    """In a store, too: the file that says how a trial was stopped is fetched with the others."""
+    sweep = tmp_path / "sweep" / "night" / "rte"
+    options = {"task": "rte", "learning_rate": 1e-4, "num_train_epochs": 3}
+    _json(sweep / "run.json", {"identity": {"options": {"strategy": "random", "finetune.learning_rate": 1e-4}}})
+    endings: dict[str, dict[str, Any]] = {
+        "finished": {"scores.json": {"task": "rte"}},
+        "stopped": {"stopped.json": {"epoch": 1}},
+        "failed": {"failure.json": {"message": "the loss is not finite"}},
+        "silent": {},
+    }
+    for name, files in endings.items():
+        trial = sweep / "trials" / name
+        _json(trial / "run.json", {"identity": {"options": options}, "seed": 1})
+        for file, content in files.items():
+            _json(trial / file, content)
+
+    def told(place: str) -> dict[str, tuple[str, str]]:
+        with closing(FolderSource(CompareConfig(folders=[place]))) as source:
+            return {each.name: (each.outcome, each.reason) for each in trials(source.runs())}
+
+    expected = {
+        "finished": ("finished", ""),
+        "stopped": ("stopped", "stopped by the sweep as hopeless"),
+        "failed": ("failed", "the loss is not finite"),
+        "silent": ("running", "still running, or lost without a word"),
+    }
+    assert told(str(tmp_path)) == expected
+    _json(sweep / "result.json", {})
+    expected["silent"] = ("failed", "its process was lost")
+    assert told(str(tmp_path)) == expected
+    with bucket_on_a_server("compared") as bucket:
+        for path in filter(Path.is_file, tmp_path.rglob("*")):
+            storage.write_bytes(f"{bucket}/{path.relative_to(tmp_path)}", path.read_bytes())
+        assert told(f"{bucket}/sweep") == expected
+
+
+def _json(path: Path, content: dict[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content))
