@@ -28,7 +28,7 @@ def configs(path: Path) -> dict:
 
 def test_the_promised_recipes_are_there():
     names = {path.stem for path in RECIPES if path.parent.name == "pretrain"}
-    assert names >= {"demo", "mini", "small", "medium", "base", "large"}
+    assert names >= {"demo", "mini", "small", "medium", "base", "large", "ablation"}
 
 
 def test_every_benchmark_that_can_be_trained_has_a_recipe_that_leaves_the_papers_options_alone():
@@ -83,3 +83,12 @@ def test_base_is_the_papers_main_run():
     assert (pretrain.adam_beta1, pretrain.adam_beta2, pretrain.adam_epsilon) == (0.9, 0.98, 1e-6)
     assert pretrain.max_grad_norm is None
     assert (preprocess.mask_prob, pretrain.preset, pretrain.objective) == (0.15, "base", "AE+PAR")
+
+
+def test_ablation_is_the_papers_comparison_of_objectives():
+    ablation = configs(ROOT / "recipes/pretrain/ablation.yaml")
+    pretrain, preprocess = ablation["pretrain"], ablation["preprocess"]
+    assert (pretrain.batch_size, preprocess.max_length, pretrain.max_steps) == (256, 512, 1_000_000)
+    assert (pretrain.learning_rate, pretrain.warmup_steps, pretrain.weight_decay) == (1e-4, 10_000, 0.01)
+    assert (pretrain.adam_beta1, pretrain.adam_beta2, pretrain.max_grad_norm) == (0.9, 0.999, 1.0)
+    assert pretrain.preset == "base"

@@ -17,7 +17,7 @@ BENCHMARK = Benchmark(
     space=partial(generation_space, batch_size=(32, 64), num_train_epochs=(5, 10, 14), target_mask_prob=(0.3, 0.9)),
     paper_grid={**SUMMARY_RECIPE, "target_mask_prob": (0.7, 0.8), "length_penalty": (0.7,)},
     mutable=GENERATION_MUTABLE,
-    seeds=(1, 2, 3),
+    seeds=(1, 2, 3, 4, 5),
     budget=Budget(num_samples=8, finalists=1, grace_epochs=1),
     published=(
         Published("UniLMv2 base", {"rouge1": 43.16, "rouge2": 20.42, "rougeLsum": 40.14}, "test"),

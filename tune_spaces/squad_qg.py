@@ -17,7 +17,7 @@ BENCHMARK = Benchmark(
     space=partial(generation_space, batch_size=(32, 48), num_train_epochs=(5, 10, 16), target_mask_prob=(0.0, 0.6)),
     paper_grid=QUESTION_RECIPE,
     mutable=GENERATION_MUTABLE,
-    seeds=(1, 2, 3),
+    seeds=(1, 2, 3, 4, 5),
     budget=Budget(num_samples=8, finalists=2, grace_epochs=1),
     published=(
         Published("UniLMv2 base", {"bleu4": 24.43, "meteor": 26.34, "rougeL": 51.97}, "test"),

@@ -17,7 +17,7 @@ BENCHMARK = Benchmark(
     space=partial(generation_space, batch_size=(32, 64), num_train_epochs=(5, 10, 14), target_mask_prob=(0.2, 0.7)),
     paper_grid={**SUMMARY_RECIPE, "target_mask_prob": (0.4, 0.5), "length_penalty": (0.6,)},
     mutable=GENERATION_MUTABLE,
-    seeds=(1, 2, 3),
+    seeds=(1, 2, 3, 4, 5),
     budget=Budget(num_samples=8, finalists=1, grace_epochs=1),
     published=(
         Published("UniLMv2 base", {"rouge1": 44.00, "rouge2": 21.11, "rougeLsum": 36.08}, "test"),
