@@ -16,8 +16,8 @@ from pipelines.finetune.families import Family
 from pipelines.finetune.features import Features
 from pipelines.finetune.job import Job, Part
 from pipelines.finetune.predict import outputs_of, scores_of
-from pipelines.finetune.rundir import MODEL, PREDICTIONS, SCORES, TASK_FILE, write_json
-from pipelines.finetune.source import model_class
+from pipelines.finetune.rundir import MODEL, PREDICTIONS, SCORES, write_json
+from pipelines.finetune.source import TASK_FILE, model_class
 from pipelines.finetune.splits import predictions_name, read_chosen
 from pipelines.finetune.trainee import job_family
 from pipelines.handover.checkpoints import present

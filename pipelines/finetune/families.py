@@ -131,7 +131,7 @@ class Generations(_Base):
         )
 
     def infer(self, model: nn.Module, batch: Batch, *, num_beams: int) -> list[Any]:
-        search = decoding(self.recipe, num_beams)
+        search = decoding(self.recipe, num_beams) | (WITHOUT_BEAMS if num_beams == 1 else {})
         return model.generate(batch["input_ids"], attention_mask=batch["attention_mask"], **search).tolist()  # type: ignore[operator]
 
     def predictions(self, examples: Sequence[Any], features: Any, outputs: Sequence[Any]) -> dict[str, Prediction]:
@@ -143,11 +143,20 @@ class Generations(_Base):
 
 def decoding(recipe: Recipe, num_beams: int) -> dict[str, Any]:
     """The recipe's way to decode, as `generate` and a generation configuration take it."""
-    search: dict[str, Any] = {"max_new_tokens": recipe.max_target_length, "do_sample": False, "num_beams": num_beams}
-    if recipe.min_target_length:
-        search["min_new_tokens"] = recipe.min_target_length
-    if recipe.no_repeat_ngram_size:
-        search["no_repeat_ngram_size"] = recipe.no_repeat_ngram_size
-    if num_beams > 1:  # transformers refuses to store it for a search without beams
-        search["length_penalty"] = recipe.length_penalty
-    return search
+    search: dict[str, Any] = {
+        "max_new_tokens": recipe.max_target_length,
+        "min_new_tokens": recipe.min_target_length,
+        "no_repeat_ngram_size": recipe.no_repeat_ngram_size,
+        "do_sample": False,
+        "num_beams": num_beams,
+    }
+    return search | (of_beams(recipe.length_penalty) if num_beams > 1 else {})
+
+
+def of_beams(length_penalty: float) -> dict[str, Any]:
+    """A search by beams ends when no beam can win any more: with a large penalty a longer text may still overtake."""
+    return {"length_penalty": length_penalty, "early_stopping": "never"}
+
+
+WITHOUT_BEAMS: dict[str, Any] = {"length_penalty": 1.0, "early_stopping": False}
+"""transformers' own, without which it complains of a search that has no use for them."""

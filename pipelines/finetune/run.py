@@ -21,12 +21,12 @@ from pipelines.finetune.rundir import (
     PREDICTIONS,
     REJECTS,
     SCORES,
-    TASK_FILE,
     check_same,
     open_run,
     read_scores,
     seed_folder,
 )
+from pipelines.finetune.source import TASK_FILE
 from pipelines.finetune.tell import tell_rows, tell_training
 from pipelines.leaving import in_a_hurry
 from pipelines.lock import locked

@@ -25,7 +25,6 @@ from pmlm_core import storage
 from pmlm_core.errors import ConfigError
 
 SCORES, REJECTS, MODEL, PREDICTIONS = "scores.json", "rejects.jsonl", "model", "predictions"
-TASK_FILE = "pmlm_task.json"
 
 
 def open_run(job: Job) -> bool:

@@ -20,6 +20,8 @@ from pmlm_core.tasks.base import Recipe, Task
 from pmlm_core.training import checkpoint
 
 WEIGHTS = ("model.safetensors", INDEX)
+TASK_FILE = "pmlm_task.json"
+"""Beside the weights of a fine-tuned model: what it was trained for."""
 
 
 @dataclass(frozen=True)
@@ -158,7 +160,8 @@ def model_class(task: Task) -> Any:
 def build_model(
     task: Task, recipe: Recipe, source: Source, *, from_scratch: bool, seed: int, dropout: tuple[float, float]
 ) -> Any:
-    """The model to train, fp32 on the CPU: body from the checkpoint (or drawn anew), head drawn from the seed.
+    """The model to train, fp32 on the CPU: body from the checkpoint (or drawn anew), head drawn from the seed unless
+    the checkpoint brings one for this task.
 
     Args:
         dropout: on hidden states and on attention weights.
@@ -174,8 +177,7 @@ def build_model(
             torch.manual_seed(key(seed, "initial weights") >> 1)
             model = cls(config)
         else:
-            heads = {} if task.kind == "generation" else {"head_seed": seed}
-            model = cls.from_pretrained(source.path, dtype=torch.float32, **heads, **settings)
+            model = _loaded(cls, task, source, seed, settings)
     except (OSError, RuntimeError, ValueError, SafetensorError) as error:
         if isinstance(error, PmlmError):
             raise
@@ -185,8 +187,30 @@ def build_model(
         from pmlm_core.model.positions import extend_positions
 
         extend_positions(model, recipe.max_length + recipe.max_target_length)
-        model.generation_config.update(**decoding(recipe, recipe.num_beams))  # saved with the model
+        model.decode_by(**decoding(recipe, recipe.num_beams))  # saved with the model
     return model
+
+
+def _loaded(cls: Any, task: Task, source: Source, seed: int, settings: dict[str, Any]) -> Any:
+    if task.kind == "generation":  # whose head is pre-training's
+        return cls.from_pretrained(source.path, dtype=torch.float32, **settings)
+    if brings_head(source, task) is False:
+        return cls.with_new_head(source.path, head_seed=seed, **settings)
+    return cls.from_pretrained(source.path, dtype=torch.float32, head_seed=seed, **settings)
+
+
+def brings_head(source: Source, task: Task) -> bool | None:
+    """Whether the checkpoint's head goes on being trained: False if its labels say something else, being another
+    task's; None if it has none of this form."""
+    config = _config(Path(source.path))
+    if model_class(task).__name__ not in (config.get("architectures") or ()):
+        return None
+    if task.kind == "question_answering":
+        return True
+    told = Path(source.path) / TASK_FILE
+    trained_for = json.loads(told.read_text(encoding="utf-8"))["task"] if told.is_file() else task.name
+    labels = tuple((config.get("id2label") or {}).values())
+    return bool(trained_for == task.name and (task.kind == "regression" or labels == tuple(task.labels)))
 
 
 def settings_of(task: Task, dropout: tuple[float, float]) -> dict[str, Any]:

@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pipelines.finetune.rundir import TASK_FILE
-from pipelines.finetune.source import Source, model_class, open_source
+from pipelines.finetune.families import WITHOUT_BEAMS, of_beams
+from pipelines.finetune.source import TASK_FILE, Source, model_class, open_source
 from pipelines.predict.config import PredictConfig
 from pmlm_core.errors import ConfigError
 from pmlm_core.tasks.base import BadRow, Example, Recipe, Task
@@ -130,10 +130,9 @@ def _search(config: PredictConfig, saved: Mapping[str, Any], recipe: Recipe) -> 
     """What is asked of decoding; for beams that the folder says nothing of, with the recipe's length penalty: a folder
     that was trained to decode without beams cannot hold one, and transformers' own is another."""
     search = config.search()
-    together = {**saved, **search}
-    if int(together.get("num_beams") or 1) > 1 and together.get("length_penalty") is None:
-        search["length_penalty"] = recipe.length_penalty
-    return search
+    beams = int({**saved, **search}.get("num_beams") or 1)
+    usual = of_beams(recipe.length_penalty) if beams > 1 else WITHOUT_BEAMS
+    return {name: value for name, value in usual.items() if beams == 1 or not saved.get(name)} | search
 
 
 def _check_options(config: PredictConfig, task: Task) -> None:

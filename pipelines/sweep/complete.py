@@ -9,8 +9,8 @@ from typing import Any
 from pipelines.finetune.conclude import figures_of, paired_files, predict_part
 from pipelines.finetune.elsewhere import job_here
 from pipelines.finetune.job import Job
-from pipelines.finetune.rundir import MODEL, SCORES, TASK_FILE, read_scores, write_json
-from pipelines.finetune.source import model_class
+from pipelines.finetune.rundir import MODEL, SCORES, read_scores, write_json
+from pipelines.finetune.source import TASK_FILE, model_class
 from pipelines.finetune.trainee import job_family
 from pipelines.sweep.elsewhere import place_of
 from pipelines.sweep.trials import COMPLETING, Point, job_at, read_cost, write_cost

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from pipelines.console import warn
 from pipelines.finetune.record import params_of, tags_of
-from pipelines.finetune.rundir import MODEL, SCORES, TASK_FILE
+from pipelines.finetune.rundir import MODEL, SCORES
+from pipelines.finetune.source import TASK_FILE
 from pipelines.sweep.board import in_words
 from pipelines.sweep.course import RESULT, Course
 from pipelines.sweep.trials import Point, job_at, read_cost

@@ -42,7 +42,7 @@ def form_of(checkpoint: Path) -> Form:
     Raises:
         ConfigError, CheckpointError: it was fine-tuned, but is not as `pmlm finetune` left it.
     """
-    from pipelines.finetune.rundir import TASK_FILE
+    from pipelines.finetune.source import TASK_FILE
 
     described = checkpoint / TASK_FILE
     return _predicting(checkpoint, described) if described.is_file() else _filling()

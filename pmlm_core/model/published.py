@@ -176,5 +176,5 @@ def _first_segments(model: PmlmForPreTraining, config: Mapping[str, Any]) -> Non
     rows = model.pmlm.embeddings.token_type.weight
     if first != [0, 1] and max(first) < len(rows):
         others = [row for row in range(len(rows)) if row not in first]
-        with torch.no_grad():
-            rows.copy_(rows[[*dict.fromkeys(first), *others]].clone())
+        with torch.no_grad():  # one segment for both: it stands twice, and the last of the others has no place
+            rows.copy_(rows[[*first, *others][: len(rows)]].clone())

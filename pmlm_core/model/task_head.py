@@ -78,3 +78,18 @@ class PmlmWithTaskHead(PmlmPreTrainedModel):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(key(head_seed, "new head") >> 1)
             return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+
+    @classmethod
+    def with_new_head(cls, folder: str | Path, *, head_seed: int, **settings: Any) -> Self:
+        """The body of a checkpoint, in fp32, under a head drawn from the seed, whatever head the checkpoint brings.
+
+        Args:
+            settings: fields of the configuration that are to be others than the checkpoint's.
+        """
+        config = cls.config_class.from_pretrained(folder, **settings)
+        config.architectures = config.problem_type = None
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(key(head_seed, "new head") >> 1)
+            model = cls(config)
+        model.pmlm = PmlmModel.from_pretrained(folder, config=config, dtype=torch.float32)
+        return model

@@ -36,9 +36,13 @@ def checked(text: str, where: str) -> str:
 
 
 def text_or_tokens(value: Any, where: str) -> str:
-    """A text, or a list of tokens joined by spaces."""
+    """A text, or a list of tokens joined by spaces; pieces of WordPiece ("##") go on the word before them.
+
+    >>> text_or_tokens(["the", "una", "##ffa", "##ble"], "field 'src'")
+    'the unaffable'
+    """
     if isinstance(value, list | tuple) and all(isinstance(token, str) for token in value):
-        value = " ".join(value)
+        value = " ".join(value).replace(" ##", "")
     if not isinstance(value, str):
         raise RowError("not text", f"{where} holds {_kind(value)}, neither text nor a list of tokens")
     return checked(value, where)

@@ -95,6 +95,11 @@ def test_segments_of_source_and_target_become_0_and_1(bert):
     config = {**SIZES, "source_type_id": 4, "target_type_id": 5}
     converted = convert(weights, config, IDS, "x")
     assert torch.equal(converted.model.pmlm.embeddings.token_type.weight, six[[4, 5, 0, 1, 2, 3]])
+    for one in (0, 3):  # for source and target alike
+        both = convert(weights, {**config, "source_type_id": one, "target_type_id": one}, IDS, "x")
+        rows = both.model.pmlm.embeddings.token_type.weight
+        assert rows.shape == six.shape
+        assert torch.equal(rows[:2], six[[one, one]])
 
 
 def test_half_precision_old_names_poolers_and_a_missing_head(bert):

@@ -32,7 +32,7 @@ def test_texts_or_tokens_and_references(tmp_path):
     assert bad == []
     assert [(e.id, e.row, e.source, e.target, e.references) for e in examples] == [
         ("0", 1, "A dog.", "Dog", ("Dog",)),
-        ("1", 2, "A cat ##s .", "Cat", ("Cat",)),
+        ("1", 2, "A cats .", "Cat", ("Cat",)),
         ("2", 3, "Both.", "B", ("B", "b !")),
     ]
 

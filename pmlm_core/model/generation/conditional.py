@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import GenerationMixin
+from transformers import GenerationConfig, GenerationMixin
 from transformers.modeling_outputs import ModelOutput
 
 from pmlm_core.model.base import PmlmPreTrainedModel
@@ -15,7 +15,7 @@ from pmlm_core.model.cross_entropy import IGNORED
 from pmlm_core.model.device import eager_on_cpu
 from pmlm_core.model.generation.cache import TargetCache
 from pmlm_core.model.generation.length_penalty import LengthPenalty
-from pmlm_core.model.generation.source import Source, SourceEncoder, SourceOutput, align, source_type, target_type
+from pmlm_core.model.generation.source import SOURCE_TYPE, Source, SourceEncoder, SourceOutput, align, target_type
 from pmlm_core.model.generation.step import pseudo_state
 from pmlm_core.model.head import LanguageModelHead
 from pmlm_core.model.inputs import refuse_unknown
@@ -143,7 +143,7 @@ class PmlmForConditionalGeneration(PmlmPreTrainedModel, LengthPenalty, Generatio
             attention_mask,
             token_type_ids,
             pad_id=config.pad_token_id,
-            source_type=source_type(config),
+            source_type=SOURCE_TYPE,
             right=False,
         )
         if labels_BT is None:
@@ -220,6 +220,15 @@ class PmlmForConditionalGeneration(PmlmPreTrainedModel, LengthPenalty, Generatio
     def adjust_generation_fn(self, *args: Any, **kwargs: Any) -> None:
         """What `from_pretrained` does with a folder's generation config; a pre-training checkpoint has none."""
         super().adjust_generation_fn(*args, **kwargs)  # type: ignore[misc]
+        self._complete_generation_config()
+
+    def decode_by(self, **search: Any) -> None:
+        """Let `generate` search so when nothing else is asked for, whatever the checkpoint said: this is saved.
+
+        Args:
+            search: fields of transformers' `GenerationConfig`.
+        """
+        self.generation_config = GenerationConfig(**search)
         self._complete_generation_config()
 
     def _complete_generation_config(self) -> None:

@@ -20,6 +20,9 @@ from pmlm_core.model.layer import Layer
 from pmlm_core.model.pseudo import lay_out
 from pmlm_core.model.transformer import PmlmModel
 
+SOURCE_TYPE = 0
+"""Segment of the source."""
+
 
 @dataclass(frozen=True)
 class Source:
@@ -87,7 +90,7 @@ class SourceEncoder(nn.Module):
             attention_mask,
             token_type_ids,
             pad_id=config.pad_token_id,
-            source_type=source_type(config),
+            source_type=SOURCE_TYPE,
             right=True,
         )
         n = ids_RN.shape[1]
@@ -170,11 +173,6 @@ def align(
     return ids_BN, kept_BN, types_BN
 
 
-def source_type(config: Any) -> int:
-    """Segment of the source: 0, unless an imported checkpoint says otherwise."""
-    return int(getattr(config, "source_type_id", 0))
-
-
 def target_type(config: Any) -> int:
-    """Segment of the target: 1, unless an imported checkpoint says otherwise."""
-    return int(getattr(config, "target_type_id", min(1, config.type_vocab_size - 1)))
+    """Segment of the target: 1, where the model has two."""
+    return min(1, config.type_vocab_size - 1)
