@@ -29,6 +29,8 @@ from pmlm_core import storage
 from pmlm_core.errors import PmlmError, TrainingError
 
 _LINE_EVERY_S = 30.0
+_CLOSING_S = 30.0
+"""So long a signal waits for a benchmark that has its result; the next command does what it did not come to."""
 SWEEP_FILE = "sweep.json"
 """Options of the newest command, in the sweep's folder."""
 
@@ -63,10 +65,14 @@ def run(config: SweepConfig) -> None:
         if lies_in_store(config):
             say(f"worked on in {sweep}")
         results = {course.benchmark.name: result for course in found if (result := _finished(course, config))}
-        for name in results:
-            say(f"{name} is finished: it was swept before")
         left, failure = [course for course in found if course.benchmark.name not in results], None
         with upload.uploading(found) as news:
+            from pipelines.sweep.ending import end_again
+
+            for course in found:
+                if (name := course.benchmark.name) in results:
+                    say(f"{name} is finished: it was swept before")
+                    end_again(course, results[name])
             if left:
                 reads = {path for course in left for path in read_by(course.job)}
                 folders = [course.run.path for course in left]
@@ -79,14 +85,8 @@ def run(config: SweepConfig) -> None:
                     check_fits(config)
                     more, failure = _sweep([_encoded(course) for course in left], config, news, keeper)
                     results |= more
-            swept = [course for course in found if course.benchmark.name in results]
-            from pipelines.sweep.benchmark_sweep import tell
-
-            for course in swept:
-                tell(results[course.benchmark.name])
-                _register(course, results[course.benchmark.name], config)
         check_arrived(config, news.all_there)
-        _conclude(swept, results, config)
+        _conclude([course for course in found if course.benchmark.name in results], results, config)
         if failure is not None:
             raise failure
 
@@ -137,12 +137,22 @@ def _sweep(
         Results by benchmark, and what to raise if a benchmark came to nothing.
     """
     from pipelines.sweep.benchmark_sweep import BenchmarkSweep
+    from pipelines.sweep.ending import end
     from pipelines.sweep.tracking import SweepTracking
 
     board = Board(Standing(course.benchmark.name, course.metric) for course in all_courses)
     trackings = {course.benchmark.name: SweepTracking(course) for course in all_courses}
+    unclosed = set(trackings)
     results: dict[str, dict[str, Any]] = {}
     failures: dict[str, BaseException] = {}
+    lock = threading.Lock()
+
+    def closes(name: str) -> bool:
+        """Whether the caller is the one to close the benchmark's run: its own thread, or a signal that came before."""
+        with lock:
+            first = name in unclosed
+            unclosed.discard(name)
+            return first
 
     def work(course: Course) -> None:
         name = course.benchmark.name
@@ -152,6 +162,15 @@ def _sweep(
             failures[name] = error
             board.failed(name)
             warn(f"the sweep of {name} has ended without a result: {_words(name, error)}")
+            if closes(name):
+                trackings[name].close("FAILED", None, _words(name, error))
+            return
+        try:
+            if closes(name):
+                end(course, results[name], trackings[name])
+        except Exception as error:
+            failures[name] = error
+        news()
 
     threads = [
         threading.Thread(target=work, args=(each,), name=each.benchmark.name, daemon=True) for each in all_courses
@@ -162,16 +181,13 @@ def _sweep(
         _show(board, threads)
     except KeyboardInterrupt:
         with ExitStack() as ending:  # a signal ends one wait for MLflow, not those of the other benchmarks
-            for tracking in trackings.values():
-                ending.callback(tracking.close, "KILLED", None)
-                ending.callback(tracking.interrupt)
+            for thread in threads:
+                if closes(thread.name):
+                    ending.callback(trackings[thread.name].close, "KILLED", None)
+                    ending.callback(trackings[thread.name].interrupt)
+                else:
+                    ending.callback(thread.join, _CLOSING_S)
         raise
-    for course in all_courses:
-        name = course.benchmark.name
-        won = results.get(name, {}).get("winner")
-        status, winner = "FINISHED" if name in results else "FAILED", course.trials / won["trial"] if won else None
-        reason = _words(name, failures[name]) if name in failures else ""
-        trackings[name].close(status, winner, reason)
     said = [_words(name, each) for name, each in failures.items()]
     error = TrainingError("; ".join(said)) if said else None
     if error is not None:
@@ -202,16 +218,6 @@ def _show(board: Board, threads: Sequence[threading.Thread]) -> None:
             shown, at = line, time.monotonic()
     if board.line() != shown:
         say(board.line())
-
-
-def _register(course: Course, result: dict[str, Any], config: SweepConfig) -> None:
-    """Register the winner in MLflow; what the trial's folder says of that goes with it to where it is copied."""
-    from pipelines.tracking.models import register
-
-    folder = course.trials / result["winner"]["trial"]
-    if (folder / MODEL).is_dir() and config.register_model != "none":
-        name = config.register_model or f"{config.experiment_prefix}{course.benchmark.name}"
-        register(folder, folder / MODEL, name, config.tracking_uri, alias="champion")
 
 
 def _conclude(all_courses: Sequence[Course], results: dict[str, dict[str, Any]], config: SweepConfig) -> None:

@@ -9,7 +9,7 @@ import contextlib
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,9 @@ from pipelines.tracking.redact import redact
 from pipelines.tracking.store import NONE, resolve, set_client_defaults
 from pipelines.variables import set_for_a_while
 from pmlm_core.errors import CheckpointError
+
+_DATA = "data."
+"""Tags of a run begin so that are fingerprints of its splits."""
 
 
 def register(
@@ -38,10 +41,11 @@ def register(
     """Register the checkpoint of a finished run as the next version of model `name`.
 
     Call it on the driver, after the run's sink has finished. A checkpoint that this run has registered under that name
-    already is not registered again; only what is said of the version, and the alias, are set anew.
+    already is not registered again; only what is said of the version is set anew, and the alias.
 
     Args:
-        alias: a name for the version, taken from the version that has it now: "champion".
+        alias: a name for the version, taken from the version that has it now: "champion". One that has a better score
+            on the same data keeps it, and a warning says so.
 
     Returns:
         "NAME version N", or None (after a warning) if the store is away or takes longer than `timeout` seconds; then
@@ -84,7 +88,7 @@ def register_pending(
             raise RuntimeError(f"{wanted['checkpoint']} holds no model (no config.json)")
         if not record.run_id:
             raise RuntimeError("the run itself has not reached MLflow yet")
-        return _once(Path(run_dir), record, Path(wanted["checkpoint"]), wanted["name"], uri, wanted.get("alias"))
+        return _once(Path(run_dir), record, uri, warn)
 
     attempt = Attempt(work, timeout, "mlflow-register")
     registered = attempt.result
@@ -100,18 +104,22 @@ def register_pending(
     return registered
 
 
-def _once(run_dir: Path, record: Record, checkpoint: Path, name: str, uri: str, alias: str | None) -> str:
-    """The version of model `name` that this run made before, its answer lost on the way, or a new one."""
+def _once(run_dir: Path, record: Record, uri: str, warn: Callable[[str], None]) -> str:
+    """The version of the model that this run made before, its answer lost on the way, or a new one."""
     set_client_defaults()
     import mlflow
 
+    assert record.pending_model is not None
+    name, checkpoint = record.pending_model["name"], Path(record.pending_model["checkpoint"])
     client, run_id = mlflow.MlflowClient(uri, uri), str(record.run_id)
     versions = [v for v in client.search_model_versions(f"run_id = '{run_id}'") if v.name == name]
     ready = [int(v.version) for v in versions if v.status == "READY"]
     try:
         form = form_of(checkpoint)
         version = max(ready) if ready else _log_model(run_dir, run_id, checkpoint, name, uri, form)
-        _describe(client, name, str(version), form, alias)
+        tags = _describe(client, name, str(version), form, record)
+        if (alias := record.pending_model.get("alias")) is not None:
+            _give_alias(client, name, alias, str(version), tags, warn)
     except BaseException:
         with contextlib.suppress(Exception):  # the store may be away; `pmlm sync` comes here again
             _end_as_before(client, record)
@@ -126,12 +134,43 @@ def _end_as_before(client: Any, record: Record) -> None:
         client.set_terminated(record.run_id, status=record.status)
 
 
-def _describe(client: Any, name: str, version: str, form: Form, alias: str | None) -> None:
+def _describe(client: Any, name: str, version: str, form: Form, record: Record) -> dict[str, str]:
+    """Say of the version what it is and which data its score is of; returns its tags."""
     client.update_model_version(name, version, description=form.description)
-    for tag, value in form.tags.items():
-        client.set_model_version_tag(name, version, tag, redact(value))
-    if alias is not None:
+    data = {tag: value for tag, value in record.tags.items() if tag.startswith(_DATA)}
+    tags = {tag: redact(value) for tag, value in {**data, **form.tags}.items()}
+    for tag, value in tags.items():
+        client.set_model_version_tag(name, version, tag, value)
+    return tags
+
+
+def _give_alias(
+    client: Any, name: str, alias: str, version: str, tags: Mapping[str, str], warn: Callable[[str], None]
+) -> None:
+    """Move the alias here, unless the version that has it scored better on the same data: whoever loads a model by its
+    alias is not to be given a worse one by a sweep of fewer trials, or of yesterday."""
+    holder = str(client.get_registered_model(name).aliases.get(alias, version))
+    ahead = None if holder == version else _ahead(client.get_model_version(name, holder).tags, tags)
+    if ahead is None:
         client.set_registered_model_alias(name, alias, version)
+        return
+    by_hand = f"mlflow.MlflowClient().set_registered_model_alias({name!r}, {alias!r}, '{version}')"
+    warn(
+        f"version {version} of {name} is registered without the alias {alias}: version {holder}, which has it, is "
+        f'better on the same data ({ahead}). To move it by hand: python -c "import mlflow; {by_hand}", with '
+        "MLFLOW_TRACKING_URI set"
+    )
+
+
+def _ahead(there: Mapping[str, str], here: Mapping[str, str]) -> str | None:
+    """By how much the version with these tags is better than the other; None if it is not, or that cannot be said."""
+    name = next((tag for tag in here if tag.endswith(f".{here.get('metric')}")), None)
+    if name is None or name not in there:
+        return None
+    data = _DATA + name.partition(".")[0]
+    if data not in here or here[data] != there.get(data) or float(there[name]) <= float(here[name]):
+        return None
+    return f"{name} {float(there[name]):.2f}, and {float(here[name]):.2f} here"
 
 
 def _log_model(run_dir: Path, run_id: str, checkpoint: Path, name: str, uri: str, form: Form) -> int:

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -135,6 +136,38 @@ def test_a_registration_whose_answer_was_lost_is_not_done_twice(
     assert len(client.search_model_versions("name = 'pmlm-once'")) == 1
     assert int(client.get_model_version_by_alias("pmlm-once", "champion").version) == 1
     assert client.get_run(str(record.run_id)).info.status == "KILLED"
+
+
+def test_an_alias_stays_with_a_version_that_is_better_on_the_same_data(
+    tmp_path: Path, checkpoint: Path, database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uri, form, warnings = f"sqlite:///{database}", models.form_of(checkpoint), list[str]()
+    client = MlflowClient(uri, uri)
+    client.create_registered_model("pmlm-best")
+
+    def create(run_dir: Path, run_id: str, checkpoint: Path, name: str, *told: object) -> int:
+        return int(client.create_model_version(name, str(checkpoint), run_id=run_id).version)
+
+    monkeypatch.setattr(models, "_log_model", create)  # which takes seconds, and is none of this
+
+    def champion_after(score: float, data: str) -> str:
+        """The alias's version once another run of this score, on dev data of this fingerprint, is registered."""
+        tags = {"metric": "accuracy", "dev.accuracy": str(score)}
+        monkeypatch.setattr(models, "form_of", lambda checkpoint: replace(form, tags=tags))
+        run_dir = tmp_path / f"{score}-{data}"
+        assert MlflowSink(run_dir, uri, "pmlm", "one", tags={"data.dev": data}).finish("FINISHED", 60)
+        assert models.register(run_dir, checkpoint, "pmlm-best", uri, "champion", warn=warnings.append)
+        return str(client.get_model_version_by_alias("pmlm-best", "champion").version)
+
+    assert champion_after(80.0, "a 60") == "1"
+    assert champion_after(9.0, "a 60") == "1"  # not by its letters
+    assert "version 2 of pmlm-best is registered without the alias champion: version 1" in warnings[0]
+    assert "dev.accuracy 80.00, and 9.00 here" in warnings[0]
+    assert "set_registered_model_alias('pmlm-best', 'champion', '2')" in warnings[0]
+    assert champion_after(81.0, "a 60") == "3"
+    assert champion_after(50.0, "a 40") == "4"  # of other examples, so nobody can say which is better
+    assert client.get_model_version("pmlm-best", "4").tags["data.dev"] == "a 40"
+    assert len(warnings) == 1
 
 
 def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
