@@ -11,6 +11,7 @@ from pmlm_core import storage
 
 _LEAVING_S, _LEAVING_PATIENCE_S = 240.0, 10.0  # within the grace that a leaving command gives its workers
 _given_up: ContextVar[threading.Event | None] = ContextVar("pmlm_upload_given_up", default=None)
+_left_out: ContextVar[threading.Event | None] = ContextVar("pmlm_upload_left_out", default=None)
 
 
 class GivenUp(Exception):
@@ -28,6 +29,13 @@ def check_wanted() -> None:
         raise GivenUp
 
 
+def not_all_there() -> None:
+    """Called by what brings a store up to date, in a thread of `Uploads`, when it leaves out what should be there."""
+    left_out = _left_out.get()
+    if left_out is not None:
+        left_out.set()
+
+
 class Uploads:
     """Calls `mirror` in a background thread, which `wake` starts and `close` ends."""
 
@@ -41,13 +49,13 @@ class Uploads:
         """
         Args:
             mirror: brings `home` up to date; gives the names of what it has copied, and tells a function what it
-                leaves out.
+                leaves out; what should be there counts as missing if it calls `not_all_there`.
             tell: told a kind ("uploaded" or "warning") and a text.
             what: is uploaded, for messages.
         """
         self._mirror_all, self._home, self._tell, self._what = mirror, home, tell, what
         self._wanted, self._closing, self._leaving = threading.Event(), threading.Event(), False
-        self._given_up, self._ended = threading.Event(), threading.Event()
+        self._given_up, self._left_out, self._ended = threading.Event(), threading.Event(), threading.Event()
         self._thread: threading.Thread | None = None
         self._starting = threading.Lock()
         self._away = False
@@ -85,10 +93,11 @@ class Uploads:
                 f"{redact(self._home)} has not taken all {self._what} within {_LEAVING_S / 60:g} minutes; the same "
                 "command again catches up",
             )
-        return not (self._away or still_at_it)
+        return not (self._away or self._left_out.is_set() or still_at_it)
 
     def _work(self) -> None:
         _given_up.set(self._given_up)
+        _left_out.set(self._left_out)
         try:
             last = False
             while not last:
@@ -101,6 +110,7 @@ class Uploads:
             self._ended.set()
 
     def _mirror(self, last: bool) -> None:
+        self._left_out.clear()
         try:
             for name in self._mirror_all(self._warn_once):
                 self._tell("uploaded", f"{name} uploaded to {redact(self._home)}")

@@ -19,7 +19,7 @@ from pipelines.run_folder import CHECKPOINTS, RUN_FILE, RunDir
 from pipelines.tracking.journal import FILE_NAME as JOURNAL
 from pipelines.tracking.record import FILE_NAME as MLFLOW_RECORD
 from pipelines.tracking.redact import redact
-from pipelines.upload.background import check_wanted, short
+from pipelines.upload.background import check_wanted, not_all_there, short
 from pmlm_core import storage
 from pmlm_core.addresses import path_in
 from pmlm_core.errors import CheckpointError
@@ -58,8 +58,7 @@ def mirror(
     """
     root = storage.join(home, CHECKPOINTS)
     there = _whole(root)
-    here = {folder.name: _manifest_of(folder, warn) for folder in checkpoint.all_steps(run.checkpoints)}
-    here = {name: content for name, content in here.items() if content}
+    here, left_out = _manifests(run, warn)
     every = sorted({*there, *here}, key=_step)
     scores = {name: json.loads(here.get(name) or there[name]).get("score") for name in every}
     best = min((name for name in every if scores[name] is not None), key=lambda name: scores[name], default=None)
@@ -69,7 +68,10 @@ def mirror(
     if best_first:
         missing.sort(key=lambda name: name != best)
     copied = [name for name in missing if _send(run, name, home, beside)]
-    if not newest or stay - (there.keys() - missing) - {*copied}:  # one was pruned here before it was copied
+    pruned = stay - (there.keys() - missing) - {*copied}  # here, before they were copied
+    if pruned or left_out - there.keys():
+        not_all_there()
+    if pruned or not newest:
         return copied
     for name in storage.folders_in(root):
         if name not in stay and checkpoint.step_of(name) is not None and _step(name) < _step(newest[0]):
@@ -232,14 +234,22 @@ def take(run: RunDir, home: str, name: str, beside: Collection[str]) -> str | No
     return None
 
 
-def _manifest_of(folder: Path, warn: Callable[[str], None]) -> bytes:
-    try:
-        checkpoint.read_manifest(folder)
-        return (folder / checkpoint.MANIFEST).read_bytes()
-    except (OSError, CheckpointError) as error:
-        if folder.exists():  # else it was pruned meanwhile
-            warn(f"{folder.name} is not uploaded ({short(error)}); the others are")
-        return b""
+def _manifests(run: RunDir, warn: Callable[[str], None]) -> tuple[dict[str, bytes], set[str]]:
+    """Manifests of the run's checkpoints by name, and names of those left out that the same command may yet copy.
+
+    An older one that is damaged is not among these: nobody writes it again, and nobody needs it.
+    """
+    found, left_out, steps = {}, set(), checkpoint.all_steps(run.checkpoints)
+    for folder in steps:
+        try:
+            checkpoint.read_manifest(folder)
+            found[folder.name] = (folder / checkpoint.MANIFEST).read_bytes()
+        except (OSError, CheckpointError) as error:
+            if folder.exists():  # else it was pruned meanwhile
+                warn(f"{folder.name} is not uploaded ({short(error)}); the others are")
+                if folder == steps[-1] or not isinstance(error, checkpoint.Damaged):
+                    left_out.add(folder.name)
+    return found, left_out
 
 
 def _step(name: str) -> int:

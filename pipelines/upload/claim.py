@@ -78,5 +78,6 @@ def check_arrived(config: Any, all_there: bool) -> None:
     if lies_in_store(config) and not all_there:
         raise CheckpointError(
             f"what was made is not all in {redact(config.upload_dir)} yet; it is in {config.output_dir} on this "
-            "machine. The same command here, when the store is back, sends it and computes nothing again"
+            "machine. The same command here, when the store is back, sends it and computes nothing again; what else "
+            "keeps it here is warned of above"
         )

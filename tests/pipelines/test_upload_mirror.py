@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +35,8 @@ def run_with(folder: Path, *steps: int) -> RunDir:
     return RunDir(folder)
 
 
-def mirror(run: RunDir, home: Path, keep: int = 1) -> list[str]:
-    return checkpoints.mirror(run, str(home), keep, print)
+def mirror(run: RunDir, home: Path, keep: int = 1, warn: Callable[[str], None] = print) -> list[str]:
+    return checkpoints.mirror(run, str(home), keep, warn)
 
 
 def steps_in(home: Path) -> list[int]:
@@ -79,6 +80,51 @@ def test_nothing_is_removed_before_all_that_is_to_stay_is_there(tmp_path: Path, 
     (home / "checkpoints" / "step-00000007").mkdir()  # half copied, by a command that was killed
     assert mirror(run, home) == ["step-00000010"]
     assert [path.name for path in (home / "checkpoints").iterdir()] == ["step-00000010"]
+
+
+# ---- what is left out ----
+
+
+@pytest.mark.parametrize(
+    ("step", "reason", "all_there"),
+    [
+        (5, "away", False),
+        (10, "away", False),
+        (5, "torn", True),  # nobody writes it again
+        (10, "torn", False),  # the same command sets it aside, and writes it again
+    ],
+)
+def test_all_is_there_only_where_nothing_that_should_be_was_left_out(
+    tmp_path: Path, step: int, reason: str, all_there: bool
+):
+    run, home, told = run_with(tmp_path / "run", 5, 10), tmp_path / "home", list[str]()
+
+    def uploads() -> Uploads:
+        return Uploads(lambda warn: mirror(run, home, keep=2, warn=warn), "home", lambda kind, text: told.append(text))
+
+    manifest = checkpoint.folder_of(run.checkpoints, step) / checkpoint.MANIFEST
+    whole = manifest.read_text()
+    if reason == "away":
+        manifest.unlink()
+        manifest.mkdir()  # it cannot be read, as on a disk that fails for a moment
+    else:
+        manifest.write_text("torn")
+    assert uploads().close() == all_there
+    assert f"step-{step:08d} is not uploaded" in " ".join(told)
+    assert steps_in(home) == [15 - step]
+    if reason == "away":
+        manifest.rmdir()
+    manifest.write_text(whole)
+    assert uploads().close()
+    assert steps_in(home) == [5, 10]
+
+
+def test_a_checkpoint_that_was_pruned_before_it_was_copied_is_not_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    run, home = run_with(tmp_path / "run", 5), tmp_path / "home"
+    monkeypatch.setattr(checkpoints, "_send", lambda *_: False)
+    assert not Uploads(lambda warn: mirror(run, home), str(home), lambda kind, text: None).close()
 
 
 # ---- an upload that nobody waits for ----
