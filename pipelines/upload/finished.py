@@ -14,10 +14,11 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
+from pipelines.console import warn
 from pipelines.run_folder import CHECKPOINTS, EVENTS_FILE
 from pipelines.tracking.journal import FILE_NAME as JOURNAL
 from pipelines.tracking.record import FILE_NAME as MLFLOW_RECORD
-from pipelines.upload.background import check_wanted
+from pipelines.upload.background import check_wanted, not_all_there
 from pmlm_core import storage
 from pmlm_core.inside import leads_outside
 from pmlm_core.training import checkpoint
@@ -36,10 +37,13 @@ class Finished:
 
     def __init__(self) -> None:
         self._sent: dict[str, _Signature] = {}
+        self._told: set[Path] = set()
         self._unsettled: dict[str, set[str]] = {}  # files copied since the last manifest, which may not tell of them
 
     def send(self, folder: Path, home: str, *, below: bool = True) -> bool:
         """Make `home` hold the files of `folder` as they are now; whether there was anything to copy.
+
+        A file is left out, aloud, whose name would be refused when it is fetched, and all others with it.
 
         Args:
             below: files of its sub-folders too.
@@ -49,14 +53,15 @@ class Finished:
             GivenUp: nobody waits for this any more.
         """
         for _ in range(_ATTEMPTS):
-            now = _signature(folder, below)
+            now = self._signature(folder, below)
             if self._sent.get(home) == now:
                 return False
             with contextlib.suppress(FileNotFoundError):  # one was removed meanwhile
                 if (changed := self._sent_as(now, folder, home, below)) is not None:
                     self._sent[home] = now
                     return changed
-        return False  # it goes on changing: the next call gets it
+        not_all_there()  # it goes on changing: the next call gets it
+        return False
 
     def _sent_as(self, now: _Signature, folder: Path, home: str, below: bool) -> bool | None:
         """Whether there was anything to copy; None if the folder has changed meanwhile."""
@@ -69,7 +74,7 @@ class Finished:
             check_wanted()
             unsettled.add(name)
             _copy(folder / name, storage.join(home, name))
-        if _settled(_signature(folder, below)) != _settled(now):
+        if _settled(self._signature(folder, below)) != _settled(now):
             return None
         check_wanted()
         if known != files:
@@ -83,6 +88,27 @@ class Finished:
             storage.remove_file(storage.join(home, name))
         unsettled.clear()
         return known != files
+
+    def _signature(self, folder: Path, below: bool) -> _Signature:
+        """Names of the files to be copied, with size and time of the last change."""
+        found = {}
+        for path in _files(folder, below):
+            name = path.relative_to(folder).as_posix()
+            if leads_outside([name]) is not None:
+                self._tell_left_out(path)
+                continue
+            with contextlib.suppress(FileNotFoundError):  # a draft, renamed meanwhile
+                status = path.stat()
+                found[name] = (status.st_size, status.st_mtime_ns)
+        return found
+
+    def _tell_left_out(self, path: Path) -> None:
+        if path not in self._told:
+            self._told.add(path)
+            warn(
+                f"{str(path)!r} is not uploaded, for a file of that name would be refused when it is fetched: name it "
+                "with letters, digits, spaces and ._+=@- only, and the next upload takes it"
+            )
 
 
 def _settled(files: dict[str, T]) -> dict[str, T]:
@@ -146,16 +172,6 @@ def take(home: str, folder: Path, last: Collection[str]) -> str | None:
     finally:
         shutil.rmtree(draft, ignore_errors=True)
     return None
-
-
-def _signature(folder: Path, below: bool) -> _Signature:
-    """Names of the files to be copied, with size and time of the last change."""
-    found = {}
-    for path in _files(folder, below):
-        with contextlib.suppress(FileNotFoundError):  # a draft, renamed meanwhile
-            status = path.stat()
-            found[path.relative_to(folder).as_posix()] = (status.st_size, status.st_mtime_ns)
-    return found
 
 
 def _files(folder: Path, below: bool) -> Iterable[Path]:

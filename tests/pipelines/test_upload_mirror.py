@@ -15,9 +15,9 @@ import pytest
 
 from pipelines.handover.serving import kept_folders
 from pipelines.run_folder import RunDir, write_record
-from pipelines.upload import background, checkpoints, lease
+from pipelines.upload import background, checkpoints, finished, lease
 from pipelines.upload.background import GivenUp, Uploads, check_wanted
-from pipelines.upload.finished import Finished
+from pipelines.upload.finished import Finished, take
 from pmlm_core import stores
 from pmlm_core.training import checkpoint
 
@@ -125,6 +125,46 @@ def test_a_checkpoint_that_was_pruned_before_it_was_copied_is_not_there(
     run, home = run_with(tmp_path / "run", 5), tmp_path / "home"
     monkeypatch.setattr(checkpoints, "_send", lambda *_: False)
     assert not Uploads(lambda warn: mirror(run, home), str(home), lambda kind, text: None).close()
+
+
+def test_a_stray_name_is_left_out_aloud_and_the_rest_is_fetched(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    folder, home, back = tmp_path / "seed-0", str(tmp_path / "home"), tmp_path / "back"
+    (folder / "model").mkdir(parents=True)
+    for name in ("scores.json", "model/config.json", "notes.txt~", "model/#config.json#"):
+        (folder / name).write_text(name)
+    sent = Finished()
+    assert sent.send(folder, home)
+    (folder / "scores.json").write_text("{}")
+    assert sent.send(folder, home)
+    told = capsys.readouterr().out
+    for name in ("notes.txt~", "#config.json#"):
+        assert told.count(name) == 1
+    assert not Finished().send(folder, home)  # another command finds all of it there
+    assert take(home, back, ["scores.json"]) is None
+    assert sorted(path.name for path in back.rglob("*") if path.is_file()) == ["config.json", "scores.json"]
+    (folder / "notes.txt~").rename(folder / "notes.txt")
+    assert sent.send(folder, home)
+    assert (tmp_path / "home" / "notes.txt").read_text() == "notes.txt~"
+
+
+def test_a_folder_that_goes_on_changing_is_not_all_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    folder, home = tmp_path / "seed-0", tmp_path / "home"
+    folder.mkdir()
+    (folder / "scores.json").touch()
+    really = finished._copy
+
+    def grows(path: Path, target: str) -> None:
+        really(path, target)
+        path.write_text(path.read_text() + "more")
+
+    def send_all(warn: Callable[[str], None]) -> list[str]:
+        Finished().send(folder, str(home))
+        return []
+
+    with monkeypatch.context() as patch:
+        patch.setattr(finished, "_copy", grows)
+        assert not Uploads(send_all, str(home), print).close()
+    assert Uploads(send_all, str(home), print).close()
 
 
 # ---- an upload that nobody waits for ----
