@@ -20,7 +20,6 @@ from pipelines.run_folder import Events
 from pipelines.team import Team, finite
 from pipelines.tracking.journal import Journal
 from pipelines.train_worker import work_in
-from pmlm_core import storage
 from pmlm_core.errors import TrainingError
 from pmlm_core.training import checkpoint, hardware
 from pmlm_core.training.finetuning import finetuning_task
@@ -172,11 +171,9 @@ def _train(
 
 def tokenizer_files(job: Job) -> dict[str, bytes]:
     """The tokenizer of the checkpoint that is fine-tuned, file by file."""
-    from pmlm_core.corpus.tokenizer import CONFIG_FILE, TextTokenizer
+    from pmlm_core.corpus.tokenizer import TextTokenizer
 
-    names = [*TextTokenizer.load(job.source.path).backend.files(), CONFIG_FILE]
-    paths = {name: Path(job.source.path) / name for name in names}
-    return {name: storage.read_bytes(str(path)) for name, path in paths.items() if path.is_file()}
+    return TextTokenizer.load(job.source.path).files_at(job.source.path)
 
 
 def _contents(

@@ -18,7 +18,7 @@ from pipelines.tracking.code_version import code_version
 from pmlm_core import storage
 from pmlm_core.corpus.holdout import TRAIN, VALIDATION
 from pmlm_core.corpus.ledger import LEDGER, LedgerRow, load_row, save_row
-from pmlm_core.corpus.manifest import Manifest, ShardEntry
+from pmlm_core.corpus.manifest import Manifest, ShardEntry, kept_in
 from pmlm_core.corpus.rejects import REASONS
 from pmlm_core.corpus.reports import rejected_items
 from pmlm_core.errors import DataError
@@ -63,6 +63,8 @@ def finish(job: Job) -> Manifest:
         counts=_count([row.counts for row in unique]),
         rejects=rejects,
     )
+    if job.earlier is not None and job.earlier.fingerprint != manifest.fingerprint:
+        job.earlier.keep(job.output_dir)
     manifest.save(job.output_dir)
     remove_leftovers(job.output_dir)
     return manifest
@@ -99,7 +101,9 @@ def tell(job: Job, manifest: Manifest) -> None:
     stale = _stale_shards(job, manifest)
     if stale:
         where = storage.join(job.output_dir, "shards")
-        say(f"{stale:,} shards of earlier runs lie in {where} and are not used any more")
+        kept = kept_in(job.output_dir)
+        of = f"; runs on the blocks of before need them ({', '.join(kept)})" if kept else ""
+        say(f"{stale:,} shards in {where} are not of these blocks{of}")
     made("blocks", job.config.output_dir)
     blocks = job.config.output_dir
     runs = "outputs/pretrain" if storage.is_remote(blocks) else beside(blocks, "pretrain")

@@ -72,7 +72,7 @@ def prepare(config: PreprocessConfig) -> Job:
         found = pool.map(lambda number: _finished(pieces[number], fingerprint, known, output_dir), range(len(pieces)))
         finished = {number: row for number, row in enumerate(found) if row is not None}
     earlier = _earlier_manifest(output_dir)
-    _check_same_blocks(earlier, options, config.output_dir)
+    _check_same_blocks(earlier, options, tokenizer, config.output_dir)
     return Job(config, options, tokenizer, fingerprint, output_dir, sources, pieces, finished, skipped, earlier)
 
 
@@ -83,7 +83,7 @@ def check_still_ours(job: Job) -> None:
         ConfigError: it holds blocks of other options or of another tokenizer by now.
     """
     _check_output(job.output_dir, job.tokenizer, job.config)
-    _check_same_blocks(_earlier_manifest(job.output_dir), job.options, job.config.output_dir)
+    _check_same_blocks(_earlier_manifest(job.output_dir), job.options, job.tokenizer, job.config.output_dir)
 
 
 def _finished(piece: Piece, fingerprint: str, known: dict[str, LedgerRow], output_dir: str) -> LedgerRow | None:
@@ -101,10 +101,13 @@ def _earlier_manifest(output_dir: str) -> Manifest | None:
         return None
 
 
-def _check_same_blocks(earlier: Manifest | None, options: ShardOptions, output_dir: str) -> None:
+def _check_same_blocks(
+    earlier: Manifest | None, options: ShardOptions, tokenizer: TextTokenizer, output_dir: str
+) -> None:
     """A run may be training on the blocks that are there: more input is welcome beside them, another form is not."""
     if earlier is None:
         return
+    _check_same_tokenizer(earlier.tokenizer_fingerprint, tokenizer, output_dir)
     ours = {name: value for name, value in vars(options).items() if name != "fmt"}
     changed = [name for name in ours if name in earlier.config and earlier.config[name] != ours[name]]
     if changed:
@@ -116,10 +119,15 @@ def _check_output(output_dir: str, tokenizer: TextTokenizer, config: PreprocessC
     check_output_dir(output_dir)
     folder = storage.join(output_dir, TOKENIZER)
     there = _tokenizer_in(folder)
-    if there is not None and there.fingerprint != tokenizer.fingerprint:
+    if there is not None:
+        _check_same_tokenizer(there.fingerprint, tokenizer, config.output_dir)
+
+
+def _check_same_tokenizer(fingerprint: str, tokenizer: TextTokenizer, output_dir: str) -> None:
+    if fingerprint != tokenizer.fingerprint:
         raise ConfigError(
-            f"output_dir {config.output_dir} holds blocks of another tokenizer (fingerprint "
-            f"{there.fingerprint[:12]}, this one is {tokenizer.fingerprint[:12]}); choose another output_dir"
+            f"output_dir {output_dir} holds blocks of another tokenizer (fingerprint {fingerprint[:12]}, this one is "
+            f"{tokenizer.fingerprint[:12]}); choose another output_dir"
         )
 
 

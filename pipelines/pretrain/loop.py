@@ -15,10 +15,10 @@ from pipelines.pretrain.setup import (
     HeldOut,
     Trainee,
     distribute,
-    tokenizer_files,
     trainee,
     training_loader,
 )
+from pipelines.pretrain.tokenizer_beside import tokenizer_files
 from pipelines.run_folder import Events
 from pipelines.team import Team, finite
 from pipelines.tracking.journal import Journal
@@ -94,7 +94,7 @@ def train(plan: WorkPlan, team: Team) -> None:
 
     writer = CheckpointWriter(
         plan.run.checkpoints,
-        tokenizer_files(config.data_dir) if team.leads else {},
+        tokenizer_files(config.data_dir, plan.data.tokenizer_fingerprint) if team.leads else {},
         keep=config.keep_checkpoints,
         say=lambda text: events.add("warning", text),
         published=published,

@@ -14,6 +14,7 @@ from pipelines.pretrain.plan import WorkPlan, as_before, identity, plan_for, set
 from pipelines.pretrain.progress import Progress
 from pipelines.pretrain.rundir import Start, check_unless_new, make_folder, open_run, refuse_other_run, started_alike
 from pipelines.pretrain.tell import conclude, tell_start
+from pipelines.pretrain.tokenizer_beside import tokenizer_files
 from pipelines.pretrain.tracking import has_news, open_sink, register_model
 from pipelines.run_folder import Events, RunDir
 from pipelines.run_place import worked_on_here
@@ -230,4 +231,5 @@ def _blocks(config: PretrainConfig) -> Manifest:
             f"the blocks in {config.data_dir} have no held-out rows; preprocess with a larger validation_fraction, "
             "or set eval_rows to 0"
         )
+    tokenizer_files(config.data_dir, manifest.tokenizer_fingerprint)
     return manifest

@@ -11,7 +11,9 @@ from typing import Any
 from pipelines.pretrain.config import DEFAULTS, PretrainConfig
 from pipelines.run_folder import CHECKPOINTS, RUN_FILE, RunDir, check_is_new, write_record
 from pipelines.tracking.redact import redacted
+from pmlm_core import storage
 from pmlm_core.addresses import normalise
+from pmlm_core.corpus.manifest import MANIFEST, kept_name
 from pmlm_core.errors import CheckpointError, ConfigError
 
 
@@ -190,5 +192,16 @@ def refuse_other_blocks(known: Mapping[str, Any], data: DataIdentity, what: str,
         raise CheckpointError(
             f"{what} was trained on blocks {str(known.get('fingerprint'))[:12]}, but {data_dir} holds "
             f"{data.fingerprint[:12]} (same tokenizer, other text or options of preprocessing). "
-            "Give the blocks it was trained on, or start a new run with another run_name"
+            f"{_blocks_of_before(str(known.get('fingerprint')), data_dir)}, or start a new run with another run_name"
         )
+
+
+def _blocks_of_before(fingerprint: str, data_dir: str) -> str:
+    """What to do about blocks that were trained on."""
+    kept = storage.join(data_dir, kept_name(fingerprint))
+    if not storage.exists(kept):
+        return "Give the blocks it was trained on"
+    return (
+        f"Those it was trained on are still there: copy {kept} over {storage.join(data_dir, MANIFEST)} (the same "
+        "`pmlm preprocess` makes the newer one again, in no time)"
+    )

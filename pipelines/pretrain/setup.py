@@ -15,7 +15,6 @@ from pipelines.model_here import local_copy
 from pipelines.pretrain.plan import WorkPlan, identity
 from pipelines.pretrain.rundir import refuse_other_blocks
 from pipelines.pretrain.start import digest_of
-from pmlm_core import storage
 from pmlm_core.corpus.blocks import BlockSet
 from pmlm_core.corpus.order import batch_rows, permute
 from pmlm_core.corpus.tokenizer import CONFIG_FILE
@@ -273,9 +272,3 @@ class HeldOut:
             rows = self._chosen[start + mine : start + mine + self._size]  # none, where only others have some left
             batch = self._make(rows, np.zeros(len(rows), np.int64))
             yield {name: tensor.to(self._device) for name, tensor in batch.items()}
-
-
-def tokenizer_files(data_dir: str) -> dict[str, bytes]:
-    """The tokenizer that preprocessing put beside the blocks, file by file; it goes into every checkpoint."""
-    folder = storage.join(data_dir, "tokenizer")
-    return {name: storage.read_bytes(storage.join(folder, name)) for name in storage.names_in(folder)}

@@ -70,19 +70,6 @@ class BlockSet:
     def __reduce__(self) -> tuple[type["BlockSet"], tuple[str, Manifest, str, int]]:
         return BlockSet, (self.folder, self.manifest, self.split, self._max_open)
 
-    def require_tokenizer(self, fingerprint: str) -> None:
-        """Refuse blocks of another tokenizer.
-
-        Raises:
-            DataError: the fingerprints differ.
-        """
-        if fingerprint != self.manifest.tokenizer_fingerprint:
-            raise DataError(
-                f"{self.folder} was made with tokenizer {self.manifest.tokenizer_fingerprint[:12]}, not with "
-                f"{fingerprint[:12]}: ids would mean other tokens. Use the tokenizer in {self.folder}/tokenizer, or "
-                "run `pmlm preprocess` with yours into a new output_dir."
-            )
-
     def rows(self, indices: npt.ArrayLike, views: npt.ArrayLike) -> Rows:
         """Read B rows.
 

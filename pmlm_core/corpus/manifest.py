@@ -13,7 +13,18 @@ from pmlm_core.inside import leads_outside
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
+_KEPT = re.compile("manifest-[0-9a-f]{12}[.]json")
 _DIGEST = re.compile("[0-9a-f]{64}")
+
+
+def kept_name(fingerprint: str) -> str:
+    """Where a manifest lies after another has taken its place."""
+    return f"manifest-{fingerprint[:12]}.json"
+
+
+def kept_in(folder: str) -> list[str]:
+    """Names of the manifests in `folder` whose places others have taken."""
+    return sorted(name for name in storage.names_in(folder) if _KEPT.fullmatch(name))
 
 
 @dataclass(frozen=True)
@@ -147,6 +158,10 @@ class Manifest:
     def save(self, folder: str) -> None:
         """Write `manifest.json` into `folder` (local or object store), whole or not at all."""
         storage.write_bytes(storage.join(folder, MANIFEST), self.to_json().encode())
+
+    def keep(self, folder: str) -> None:
+        """Write it under a name of its own: where another takes its place, a run on these blocks may want them back."""
+        storage.write_bytes(storage.join(folder, kept_name(self.fingerprint)), self.to_json().encode())
 
     @classmethod
     def load(cls, folder: str) -> "Manifest":

@@ -194,6 +194,13 @@ class TextTokenizer:
         pseudo = pseudo_token or saved.get("pseudo_token") or PSEUDO
         return cls(WordPieceBackend(files[name], cased=cased, pseudo_token=pseudo, origin=origin))
 
+    def files_at(self, folder: str) -> dict[str, bytes]:
+        """The files of this tokenizer as they lie in a folder, by name; whatever else lies there is none of them."""
+        files, present = self.backend.files(), set(storage.names_in(folder))
+        names = [*files, *[CONFIG_FILE] * (CONFIG_FILE in present)]
+        there = {name: storage.read_bytes(storage.join(folder, name)) for name in names if name in present}
+        return files | there
+
     def save(self, folder: str, *, model_max_length: int = 512) -> None:
         """Write the model file and `tokenizer_config.json`, so that `load` and `AutoTokenizer` find a tokenizer there.
 

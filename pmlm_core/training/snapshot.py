@@ -1,7 +1,9 @@
 """Checkpoints written behind training's back: copy the state in memory, then write it in a background thread."""
 
+import copy
 import threading
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -68,6 +70,8 @@ class CheckpointWriter:
                     f"after step {contents.step - 1} the weights '{name}' are not finite; no checkpoint was written, "
                     "the one before is good. Lower learning_rate or lengthen warmup_steps, and start again"
                 )
+        # Training goes on adding to its sums and its history while this is written.
+        contents = replace(contents, state=copy.deepcopy(contents.state))
         self._thread = threading.Thread(target=self._write, args=(model, weights, contents), name="pmlm-checkpoint")
         self._thread.start()
 

@@ -95,13 +95,6 @@ def test_no_such_split(blocks: tuple[str, object]) -> None:
     assert len(BlockSet.open(blocks[0], "validation")) == 0
 
 
-def test_another_tokenizer_is_refused(blocks: tuple[str, object]) -> None:
-    opened = BlockSet.open(blocks[0])
-    opened.require_tokenizer("tok")
-    with pytest.raises(DataError, match="tokenizer"):
-        opened.require_tokenizer("other")
-
-
 def test_nothing_of_an_intact_set_is_damaged(blocks: tuple[str, object]) -> None:
     assert BlockSet.open(blocks[0]).damaged() == []
 

@@ -158,12 +158,17 @@ def test_added_and_removed_input_give_a_new_manifest_and_mix_nothing(config, cor
     assert len(shared) >= len(before.splits["train"]) - 1
     assert grown.rows("train") > before.rows("train")
     assert len({each.config["input_fingerprint"] for each in (before, grown)}) == 2
+    kept = Path(config().output_dir) / f"manifest-{before.fingerprint[:12]}.json"
+    assert Manifest.from_json(kept.read_bytes()) == before  # for a run on those blocks
     (corpus / "zz.jsonl").unlink()
+    kept.unlink()
     run(config())
+    kept = Path(config().output_dir) / f"manifest-{grown.fingerprint[:12]}.json"
+    assert [path.name for path in Path(config().output_dir).glob("manifest-*")] == [kept.name]
     again = Manifest.load(config().output_dir)
     assert again.fingerprint == before.fingerprint
     assert again.splits == before.splits
-    assert "are not used any more" in capsys.readouterr().out
+    assert f"are not of these blocks; runs on the blocks of before need them ({kept.name})" in capsys.readouterr().out
     assert len(BlockSet.open(config().output_dir)) == before.rows("train")
 
 
@@ -172,6 +177,12 @@ def test_another_tokenizer_is_refused(config, tmp_path, sample_texts):
 
     run(config())
     train(sample_texts, vocab_size=500, seed=1).save(str(tmp_path / "other"))
+    before = files_of(config().output_dir)
+    with pytest.raises(ConfigError, match="blocks of another tokenizer"):
+        run(config(tokenizer=str(tmp_path / "other")))
+    assert files_of(config().output_dir) == before
+    for damaged in (Path(config().output_dir) / "tokenizer").iterdir():  # the manifest still says which it was
+        damaged.write_bytes(b"?")
     with pytest.raises(ConfigError, match="blocks of another tokenizer"):
         run(config(tokenizer=str(tmp_path / "other")))
 

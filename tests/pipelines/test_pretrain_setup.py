@@ -18,8 +18,9 @@ from pipelines.pretrain.run import run as start
 from pipelines.pretrain.setup import HeldOut, trainee, training_loader
 from pipelines.train_group import Group, given_up
 from pmlm_core.corpus.blocks import BlockSet
-from pmlm_core.corpus.tokenizer import CONFIG_FILE
-from pmlm_core.errors import CheckpointError
+from pmlm_core.corpus.manifest import Manifest
+from pmlm_core.corpus.tokenizer import CONFIG_FILE, train
+from pmlm_core.errors import CheckpointError, DataError
 from pmlm_core.model.cross_entropy import IGNORED
 from pmlm_core.training import checkpoint
 from pmlm_core.training.step import Precision
@@ -135,6 +136,55 @@ def test_blocks_replaced_under_a_run_are_refused(tmp_path: Path, sample_texts: l
     ):
         with pytest.raises(CheckpointError, match=r"were replaced while the run went on.* into another folder"):
             use()
+
+
+def test_checkpoints_get_the_tokenizer_of_the_blocks_and_nothing_that_lies_beside_it(
+    tmp_path: Path, sample_texts: list[str], sample_tokenizer_dir: str
+):
+    blocks = make_blocks(tmp_path / "blocks", sample_texts[:40], sample_tokenizer_dir)
+    usual = {path.name for path in Path(blocks, "tokenizer").iterdir()}
+    for stray in ("tokenizer_config.json~", "#vocab.txt#", "vocab.txt:Zone.Identifier"):
+        Path(blocks, "tokenizer", stray).write_text("an editor's")
+    run = train_here(config_for(blocks, tmp_path / "out", max_steps=1, warmup_steps=0, eval_rows=0))
+    folder = checkpoint.folder_of(run / "checkpoints", 1)
+    assert checkpoint.damage(folder) is None
+    assert usual < {path.name for path in folder.iterdir()}
+    assert not {path.name for path in folder.iterdir()} & {"tokenizer_config.json~", "#vocab.txt#"}
+
+
+@pytest.mark.parametrize("what", ["none", "another", "damaged"])
+def test_blocks_without_their_tokenizer_are_refused_before_anything_starts(
+    tmp_path: Path, sample_texts: list[str], sample_tokenizer_dir: str, what: str
+):
+    blocks = make_blocks(tmp_path / "blocks", sample_texts[:40], sample_tokenizer_dir)
+    beside = Path(blocks, "tokenizer")
+    if what == "damaged":
+        for path in beside.iterdir():
+            path.write_bytes(path.read_bytes()[:100])
+    else:
+        shutil.rmtree(beside)
+    if what == "another":
+        train(sample_texts, vocab_size=500, seed=1).save(str(beside))
+    sentence = "hold.* their ids mean other tokens" if what == "another" else "lack the tokenizer that belongs to them"
+    with pytest.raises(DataError, match=sentence):
+        start(PretrainConfig(**config_for(blocks, tmp_path / "out")))
+    assert not (tmp_path / "out").exists()
+
+
+def test_blocks_that_more_input_replaced_are_still_there_and_the_refusal_says_how(
+    tmp_path: Path, sample_texts: list[str], sample_tokenizer_dir: str
+):
+    blocks = make_blocks(tmp_path / "blocks", sample_texts[:40], sample_tokenizer_dir)
+    config = config_for(blocks, tmp_path / "out", run_name="first")
+    plan = plan_of(config)
+    assert plan.run.path.is_dir()
+    Manifest.load(blocks).keep(blocks)
+    shutil.copytree(blocks, tmp_path / "before")
+    shutil.rmtree(blocks)
+    make_blocks(tmp_path / "blocks", sample_texts[:60], sample_tokenizer_dir)
+    shutil.copy(next((tmp_path / "before").glob("manifest-*")), blocks)
+    with pytest.raises(CheckpointError, match=r"still there: copy .*manifest-\w{12}\.json over .*manifest\.json"):
+        start(PretrainConfig(**config))
 
 
 def test_a_start_with_another_tokenizer_is_refused_although_its_sizes_fit(

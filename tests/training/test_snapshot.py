@@ -1,6 +1,7 @@
 """Checkpoints written in the background: the weights of the moment, and failures said without stopping training."""
 
 import shutil
+import threading
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from pmlm_core.model.pretraining import PmlmForPreTraining
 from pmlm_core.training import checkpoint
 from pmlm_core.training.checkpoint import Contents
 from pmlm_core.training.snapshot import CheckpointWriter, copy_of
+from pmlm_core.training.window import Window
 
 
 @pytest.fixture
@@ -50,6 +52,28 @@ def test_the_weights_of_the_moment_are_written_though_training_goes_on(tmp_path,
     assert loaded.keys() == expected.keys()
     assert all(torch.equal(loaded[name], expected[name]) for name in expected)
     assert (heard.published, heard.complaints) == ([5], [])
+
+
+def test_figures_that_go_on_growing_are_written_as_they_were(tmp_path, model, monkeypatch):
+    """Training adds to its sums and its history while a large model takes seconds to write."""
+    written, save = threading.Event(), model.save_pretrained
+
+    def slowly(*args, **kwargs):
+        assert written.wait(10)
+        save(*args, **kwargs)
+
+    monkeypatch.setattr(model, "save_pretrained", slowly)
+    heard, window, history = Heard(tmp_path), Window(), [{"epoch": 1}]
+    window.add({"loss": 3.0}, 2)
+    heard.writer.save(model, Contents(5, {"window": window.to_json(), "history": history}, {}))
+    window.add({"loss": 4.0}, 2)
+    history.append({"epoch": 2})
+    history[0]["epoch"] = 7
+    written.set()
+    heard.writer.close()
+    state = checkpoint.read_state(checkpoint.folder_of(tmp_path, 5))
+    assert state["window"] == {"sums": {"loss": 3.0}, "count": 2, "steps": 1}
+    assert state["history"] == [{"epoch": 1}]
 
 
 def test_tied_weights_are_copied_once(model):
