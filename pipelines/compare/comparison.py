@@ -101,15 +101,22 @@ def evidence(section: Section, difference: Difference) -> str:
     if difference.p is None or difference.low is None or difference.high is None:
         return f"; whether that is noise cannot be told: {difference.note}"
     low, high = sorted((section.sign * difference.low, section.sign * difference.high))
-    said = verdict(difference)
-    if said == "depends on seeds":
-        said = "more than noise between these models, but seeds differ as much"
-    return f", 95 % interval {signed(low)} to {signed(high)}, {shown_p(difference)}: {said}"
+    return f", 95 % interval {signed(low)} to {signed(high)}, {shown_p(difference)}: {in_full(difference)}"
 
 
 def verdict(difference: Difference | None) -> str:
     """In two or three words; "" for the best itself."""
     return "" if difference is None else difference.verdict
+
+
+def in_full(difference: Difference) -> str:
+    """The verdict as a part of a sentence."""
+    match difference.verdict:
+        case "depends on seeds":
+            return "more than noise between these models, but seeds differ as much"
+        case "other seeds unknown":
+            return f"more than noise on these examples; {difference.note}, other seeds unknown"
+    return difference.verdict
 
 
 def shown_p(difference: Difference) -> str:
@@ -126,8 +133,9 @@ def how(difference: Difference | None) -> str:
         return ""
     match difference.test:
         case "paired":
-            seeds = "" if difference.seeds_p is None else f"; t test over seeds p = {difference.seeds_p:.2g}"
-            return f"paired test over {difference.examples:,} examples{seeds}"
+            p = difference.seeds_holm
+            seeds = f"no test over seeds: {difference.note}" if p is None else f"t test over seeds p = {p:.2g}"
+            return f"paired test over {difference.examples:,} examples; {seeds}"
         case "welch":
             return f"Welch's t over seeds: {difference.note}"
     return difference.note

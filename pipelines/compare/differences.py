@@ -30,8 +30,8 @@ class Difference:
         low, high: 95 % interval; None without a test.
         p: two-sided; `holm` is adjusted for `pairs`, of which any might have been tested, see `_pairs`.
         test: "paired" over examples, "welch" over seeds, "none" where neither can be done.
-        note: why it is not the paired test; "" where it is.
-        seeds_p: of a t test over seeds, beside the paired test, where there are several.
+        note: why it is not the paired test, or why there is no test over seeds beside it; "" where there are both.
+        seeds_p: of a t test over seeds, where there are several; `seeds_holm` is adjusted for `pairs`, too.
         examples, resamples: of the paired test.
     """
 
@@ -44,6 +44,7 @@ class Difference:
     pairs: int | None = None
     note: str = ""
     seeds_p: float | None = None
+    seeds_holm: float | None = None
     examples: int | None = None
     resamples: int | None = None
 
@@ -52,13 +53,16 @@ class Difference:
         """In a few words.
 
         A paired test asks whether these models differ. Where their seeds differ as much among themselves, that says
-        little of the options they were trained with: "depends on seeds".
+        little of the options they were trained with: "depends on seeds". Nor does it say anything of them where each
+        side has one seed only, which might differ by as much from another one: "other seeds unknown".
         """
         if self.holm is None:
             return "not tested"
         if self.holm >= ALPHA:
             return "within noise"
-        return "more than noise" if self.seeds_p is None or self.seeds_p < ALPHA else "depends on seeds"
+        if self.seeds_holm is None:
+            return "other seeds unknown"
+        return "more than noise" if self.seeds_holm < ALPHA else "depends on seeds"
 
 
 def differences_of(
@@ -84,9 +88,11 @@ def differences_of(
         if place not in tested:
             found[place] = Difference(points, note="not among the groups that are tested (--tested)")
         elif place in tests:
-            found[place] = replace(tests[place], points=points, seeds_p=over_seeds(*scores))
+            found[place] = _with_seeds(replace(tests[place], points=points), *scores)
         elif by_seeds is not None:
-            found[place] = Difference(points, "welch", by_seeds.low, by_seeds.high, by_seeds.p, note=why[place])
+            found[place] = Difference(
+                points, "welch", by_seeds.low, by_seeds.high, by_seeds.p, note=why[place], seeds_p=by_seeds.p
+            )
         else:
             found[place] = Difference(points, note=f"{why[place]}, and there are not several seeds of both")
     return _adjusted(found, pairs)
@@ -183,10 +189,28 @@ def _identity(file: Mapping[str, Any]) -> tuple[Any, ...]:
     return file.get("examples"), tuple(file["ids"])
 
 
+def _with_seeds(paired: Difference, first: Sequence[float], second: Sequence[float]) -> Difference:
+    """A paired test with the test over seeds beside it, or why there is none."""
+    seeds_p = over_seeds(first, second)
+    if seeds_p is not None or paired.p is None:
+        return replace(paired, seeds_p=seeds_p)
+    return replace(paired, note="one seed each" if len(first) == len(second) == 1 else "seeds without any spread")
+
+
 def _adjusted(found: Sequence[Difference | None], pairs: int) -> list[Difference | None]:
-    ps = [(place, each.p) for place, each in enumerate(found) if each is not None and each.p is not None]
-    adjusted = dict(zip((place for place, _ in ps), holm([p for _, p in ps], pairs), strict=True))
-    return [
-        replace(each, holm=adjusted[place], pairs=pairs) if each is not None and place in adjusted else each
-        for place, each in enumerate(found)
-    ]
+    """With Holm's p: of the tests over examples among themselves, and of those over seeds.
+
+    The best was picked by its seeds as much as by its examples, from as many pairs.
+    """
+    known = {place: each for place, each in enumerate(found) if each is not None and each.p is not None}
+    by_seeds = _holm({place: each.seeds_p for place, each in known.items() if each.seeds_p is not None}, pairs)
+    by_examples = _holm({place: each.p for place, each in known.items() if each.p and each.test == "paired"}, pairs)
+    told = {
+        place: replace(each, holm=(by_seeds | by_examples)[place], seeds_holm=by_seeds.get(place), pairs=pairs)
+        for place, each in known.items()
+    }
+    return [told.get(place, each) for place, each in enumerate(found)]
+
+
+def _holm(ps: Mapping[int, float], pairs: int) -> dict[int, float]:
+    return dict(zip(ps, holm(list(ps.values()), pairs), strict=True))

@@ -57,14 +57,15 @@ def tests_used(comparison: Comparison) -> list[str]:
     said: dict[str, int] = {}
     for difference in comparison.differences:
         if difference is not None:
-            text = how(difference).partition("; t test")[0]
+            text = how(difference).partition("; ")[0] if difference.test == "paired" else how(difference)
             said[text] = said.get(text, 0) + 1
     lines = [f"{text} ({count_of(count, 'comparison')})" for text, count in said.items()]
     pairs = max((each.pairs or 0 for each in comparison.differences if each is not None), default=0)
     if pairs > 1:
         lines.append(
             f"p is adjusted (Holm) for the {pairs:,} pairs that might have been tested, since the same scores say "
-            "which is the best; intervals are not. Below 0.05 a difference is more than noise"
+            "which is the best; intervals are not. Below 0.05 these models differ by more than noise; that their "
+            "options do takes a t test over seeds, adjusted as well, that finds it, too"
         )
     return lines
 

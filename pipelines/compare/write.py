@@ -7,7 +7,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from pipelines.compare.comparison import Comparison, headline, how, verdict
+from pipelines.compare.comparison import Comparison, headline, how, in_full, verdict
+from pipelines.compare.differences import Difference
 from pipelines.compare.groups import Group
 from pipelines.compare.sections import OPTION_NAMES
 from pmlm_core import storage
@@ -17,8 +18,8 @@ FORMAT_VERSION = 1
 
 _COLUMNS = (
     *("benchmark", "rank", "group", "group_mean", "group_stdev", "group_seeds", "difference", "low", "high", "p"),
-    *("p_holm", "test", "verdict", "run_id", "run_name", "outcome", "reason", "metric", "split", "score", "counted"),
-    *("seed", "seconds", "gpu_seconds", "sweep", "strategy", "phase", "model", "model_sha256"),
+    *("p_holm", "seeds_p_holm", "test", "verdict", "run_id", "run_name", "outcome", "reason", "metric", "split"),
+    *("score", "counted", "seed", "seconds", "gpu_seconds", "sweep", "strategy", "phase", "model", "model_sha256"),
 )
 
 
@@ -54,7 +55,8 @@ def rows(comparison: Comparison) -> list[dict[str, Any]]:
         }
         if difference is not None:
             of_group |= {"difference": difference.points, "low": difference.low, "high": difference.high}
-            of_group |= {"p": difference.p, "p_holm": difference.holm, "test": difference.test}
+            of_group |= {"p": difference.p, "p_holm": difference.holm, "seeds_p_holm": difference.seeds_holm}
+            of_group |= {"test": difference.test}
         for trial in group.trials:
             run = trial.run
             of_run = {
@@ -91,7 +93,7 @@ def as_json(comparison: Comparison) -> dict[str, Any]:
         "searched": list(section.searched),
         "baseline": section.baseline,
         "groups": [
-            {**_group(group), "difference": None if each is None else {**asdict(each), "how": how(each)}}
+            {**_group(group), "difference": None if each is None else _difference(each)}
             for group, each in zip(comparison.groups, comparison.differences, strict=True)
         ],
         "published": [
@@ -102,6 +104,10 @@ def as_json(comparison: Comparison) -> dict[str, Any]:
             for run in section.sweeps
         ],
     }
+
+
+def _difference(difference: Difference) -> dict[str, Any]:
+    return {**asdict(difference), "verdict": in_full(difference), "how": how(difference)}
 
 
 def _group(group: Group) -> dict[str, Any]:

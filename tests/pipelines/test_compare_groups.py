@@ -103,8 +103,8 @@ def test_the_paired_test_is_taken_where_the_examples_are_the_same():
     assert (difference.test, difference.points, difference.examples) == ("paired", 30.0, 40)
     assert difference.low is not None
     assert 0 < difference.low < 30 < (difference.high or 0)
-    assert difference.verdict == "more than noise"
-    assert headline(found).endswith(": more than noise.")
+    assert difference.verdict == "other seeds unknown"
+    assert headline(found).endswith(": more than noise on these examples; one seed each, other seeds unknown.")
     assert "It is 30.0 points ahead of batch 16, 95 % interval " in headline(found)
 
 

@@ -11,6 +11,15 @@ from pipelines.compare.names import duration, figure_title, shown, signed, spoke
 from pipelines.compare.page.bars import interval_cell
 from pipelines.compare.page.marks import Marks
 
+_SIGNS = {
+    "best": "★",
+    "within noise": "≈",
+    "more than noise": "▼",
+    "depends on seeds": "◐",
+    "other seeds unknown": "◔",
+    "failed": "✕",
+}
+
 
 def ranking(comparison: Comparison, marks: Marks, group_by: str) -> dict[str, Any]:
     """Columns, and rows of cells; a cell is (what is shown, what it is sorted by, class)."""
@@ -65,9 +74,7 @@ def _judged(group: Group, difference: Difference | None, ends: tuple[float, floa
 
 def _chip(said: str) -> Markup:
     """A verdict with a sign of its own, so that colour is not needed."""
-    sign = {"best": "★", "within noise": "≈", "more than noise": "▼", "depends on seeds": "◐", "failed": "✕"}.get(
-        said, "○"
-    )
+    sign = _SIGNS.get(said, "○")
     return Markup('<span class="chip {}"><span aria-hidden="true">{}</span> {}</span>').format(
         said.replace(" ", "-"), sign, said
     )

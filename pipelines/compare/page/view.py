@@ -6,7 +6,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from pipelines.compare.comparison import Comparison, headline, score_of, shown_p, single_seed_note, verdict
+from pipelines.compare.comparison import Comparison, headline, in_full, score_of, shown_p, single_seed_note
 from pipelines.compare.importance import Importance, importance_of
 from pipelines.compare.names import benchmark_title, count_of, duration, figure_title, spoken
 from pipelines.compare.page.bars import importance_bars
@@ -71,7 +71,7 @@ def _card(comparison: Comparison) -> dict[str, Any]:
     told += [f"published, {published.label}: {published.value:g}"] if published else []
     under = f"{figure_title(section.metric)} on {section.split}, {count_of(len(best.best.scores), 'seed')}"
     ahead = nearest is not None and section.sign * nearest.points >= 0
-    lead = "" if nearest is None else f"{'lead over' if ahead else 'distance to'} the next: {verdict(nearest)}"
+    lead = "" if nearest is None else f"{'lead over' if ahead else 'distance to'} the next: {in_full(nearest)}"
     p = "" if nearest is None or nearest.p is None else f" ({shown_p(nearest)})"
     return {"score": score_of(best), "under": under, "verdict": lead + p, "told": "; ".join(told), "best": best.label}
 
