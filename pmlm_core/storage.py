@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 
 from pmlm_core.addresses import SCHEMES, absolute, is_remote, join, normalise, split_query, with_query
+from pmlm_core.durable import force
 from pmlm_core.errors import DataError
 from pmlm_core.stores import (
     StoreError,
@@ -278,11 +279,7 @@ def _draft_of(uri: str) -> Iterator[Path]:
     draft = target.with_name(f".{target.name}.{os.getpid()}.{uuid.uuid4().hex[:8]}.tmp")
     try:
         yield draft
-        handle = os.open(draft, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+        force(draft)
         os.replace(draft, target)
     except OSError as error:
         if error.filename is None and error.errno is not None:  # a write does not say where

@@ -25,6 +25,7 @@ from pipelines.run_folder import Events, RunDir
 from pipelines.team import Team
 from pipelines.tracking.journal import Journal
 from pmlm_core import storage
+from pmlm_core.durable import force
 from pmlm_core.errors import CheckpointError
 from pmlm_core.tasks.scores import paired
 from pmlm_core.training import checkpoint
@@ -150,6 +151,9 @@ def _save(job: Job, best: Path, splits: Mapping[str, Scored], history: list[dict
     }
     _save_model(job, best, result)
     write_json(job.run.path / SCORES, result)
+    force(
+        job.run.path
+    )  # where SCORES is new; then nothing needs the checkpoints any more, not after a power cut either
     shutil.rmtree(job.run.checkpoints, ignore_errors=True)
 
 
@@ -165,10 +169,12 @@ def _save_model(job: Job, best: Path, result: dict[str, Any]) -> None:
     draft.mkdir(parents=True)
     for path in best.iterdir():
         if path.name not in checkpoint.TRAINING_FILES:
-            shutil.copyfile(path, draft / path.name)
+            storage.fetch_file(str(path), draft / path.name)
     write_json(draft / TASK_FILE, description(job, result))
+    force(draft)
     shutil.rmtree(final, ignore_errors=True)
     draft.rename(final)
+    force(final.parent)
 
 
 def description(job: Job, result: dict[str, Any]) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from pmlm_core.durable import force
 from pmlm_core.errors import CheckpointError
 from pmlm_core.inside import leads_outside
 
@@ -86,7 +87,7 @@ def write(root: Path, contents: Contents, write_model: Callable[[Path], None]) -
             if path.is_file()
         }
         for name in files:
-            _sync(partial / name)
+            force(partial / name)
         manifest = {
             "format_version": FORMAT_VERSION,
             "written_by": _written_by(),
@@ -95,8 +96,8 @@ def write(root: Path, contents: Contents, write_model: Callable[[Path], None]) -
             "files": files,
         }
         _write_json(partial / MANIFEST, manifest)
-        _sync(partial / MANIFEST)
-        _sync(partial)
+        force(partial / MANIFEST)
+        force(partial)
         if final.exists():  # the same step again, after falling back behind it
             retired = root / f"{_REPLACED}{final.name}-{os.getpid()}"
             final.rename(retired)
@@ -104,7 +105,7 @@ def write(root: Path, contents: Contents, write_model: Callable[[Path], None]) -
             shutil.rmtree(retired, ignore_errors=True)
         else:
             partial.rename(final)
-        _sync(root)
+        force(root)
     except Exception as error:
         shutil.rmtree(partial, ignore_errors=True)
         if not isinstance(error, OSError | SafetensorError):
@@ -300,11 +301,3 @@ def _open_as(ordinary: Path, files: Iterable[Path]) -> None:
 
 def _write_json(path: Path, value: Mapping[str, Any]) -> None:
     path.write_text(json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n", encoding="utf-8")
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
