@@ -12,14 +12,16 @@ from pipelines.sweep.board import Board, in_words
 from pipelines.sweep.choose import Configuration, finals, leaders, ranked, winner
 from pipelines.sweep.complete import complete_winner, finished_job
 from pipelines.sweep.course import RESULT, Course
-from pipelines.sweep.room import InOrder
-from pipelines.sweep.strategies import Plan, plan_of
+from pipelines.sweep.strategies import Plan, every, plan_of
 from pipelines.sweep.tracking import SweepTracking, run_id_of
-from pipelines.sweep.trial import POINT_KEY, Told, has_all, trial
+from pipelines.sweep.trial import Told, has_all, trial
 from pipelines.sweep.trials import Ended, Point, ended_trials, known_trials
 from pipelines.sweep.tune_run import fit, one_at_a_time
 from pipelines.sweep.watch import Watch
 from pmlm_core.errors import TrainingError
+
+_FINALS = 4
+"""How often, at the most, a winner without a model has finalists trained."""
 
 
 class BenchmarkSweep:
@@ -57,21 +59,33 @@ class BenchmarkSweep:
         ended = self._ended()
         if not ended:
             raise TrainingError(f"{course.benchmark.name}: no trial came to its end; their reasons are above")
-        if course.finalists:
-            best_ones = leaders(ended, course.finalists, course.searched_with)
-            points = finals(best_ones, course.seeds)
-            wanted = frozenset(one.best.folder.name for one in best_ones)
-            grid = _grid([{**point.params, "seed": point.seed} for point in points])
-            final = Plan({POINT_KEY: grid}, 1, InOrder(course.config))
-            self._fit("finalists", final, self._told("finalists", final, wanted), len(points), points)
-            ended = self._ended()
-        best = winner(ended, course.seeds, course.finalists)
+        ended, best = self._final(ended) if course.finalists else (ended, winner(ended, course.seeds, 0))
         assert best is not None
         write_json(course.run.path / RESULT, self._result(best, ended))
         self._complete(best)
         result = {**self._result(best, self._ended()), "complete": True}
         write_json(course.run.path / RESULT, result)
         return result
+
+    def _final(self, ended: list[Ended]) -> tuple[list[Ended], Configuration | None]:
+        """Train the finalists with every seed; returns all trials then, and the winner.
+
+        One whose model was removed is trained again, and on a GPU may be worse than before. Then another wins, whose
+        model may have been removed, too: so again, until the winner has one.
+        """
+        course, wanted = self._course, frozenset[str]()
+        for _ in range(_FINALS):
+            best_ones = leaders(ended, course.finalists, course.searched_with)
+            wanted |= {one.best.folder.name for one in best_ones}
+            points = finals(best_ones, course.seeds)
+            plan = every(course, points)
+            self._fit("finalists", plan, self._told("finalists", plan, wanted), len(points), points)
+            ended = self._ended()
+            best = winner(ended, course.seeds, course.finalists)
+            if best is None or best.best.has_model:
+                break
+            wanted |= {best.best.folder.name}
+        return ended, best
 
     def _ended(self) -> list[Ended]:
         return list(ended_trials(self._course.trials, self._course.metric, self._split))
@@ -166,12 +180,6 @@ class BenchmarkSweep:
 
 def _parts(job: Job, splits: Sequence[str]) -> tuple[Part, ...]:
     return tuple(part for part in job.final if part.split.name in splits)
-
-
-def _grid(values: list[dict[str, Any]]) -> Any:
-    from ray import tune
-
-    return tune.grid_search(values)
 
 
 def tell(result: dict[str, Any]) -> None:

@@ -44,19 +44,21 @@ class Configuration:
         return max(self.trials, key=lambda trial: (trial.score, -trial.point.seed))
 
 
-def ranked(ended: Iterable[Ended], seeds: Sequence[int] | None = None) -> list[Configuration]:
-    """Configurations, best mean first; of equal ones the cheaper.
-
-    Args:
-        seeds: only configurations that have all of these count; None for every one.
-    """
+def ranked(ended: Iterable[Ended]) -> list[Configuration]:
+    """Configurations, best mean first; of equal ones the cheaper."""
     groups: dict[str, list[Ended]] = {}
     for trial in ended:
         groups.setdefault(trial.point.configuration, []).append(trial)
     found = [Configuration(tuple(sorted(trials, key=lambda trial: trial.point.seed))) for trials in groups.values()]
-    if seeds is not None:
-        found = [one for one in found if set(seeds) <= {trial.point.seed for trial in one.trials}]
     return sorted(found, key=lambda one: (-one.mean, mean(trial.seconds for trial in one.trials), one.digest))
+
+
+def whole(ended: Iterable[Ended], seeds: Sequence[int]) -> list[Configuration]:
+    """Those with all of these seeds, best first; where none has them, as some failed, those with the most: a mean of
+    few is luck."""
+    found = ranked(ended)
+    counts = [sum(trial.point.seed in seeds for trial in one.trials) for one in found]
+    return [one for one, count in zip(found, counts, strict=True) if count == max(counts)]
 
 
 def leaders(ended: Iterable[Ended], finalists: int, searched_with: Sequence[int]) -> list[Configuration]:
@@ -65,7 +67,8 @@ def leaders(ended: Iterable[Ended], finalists: int, searched_with: Sequence[int]
     Args:
         searched_with: the seeds of the search; what a final has added with others must not change who was in it.
     """
-    return ranked(each for each in ended if each.point.seed in searched_with)[: max(1, finalists)]
+    search = [each for each in ended if each.point.seed in searched_with]
+    return whole(search, searched_with)[: max(1, finalists)]
 
 
 def finals(best: Iterable[Configuration], seeds: Sequence[int]) -> list[Point]:
@@ -75,9 +78,5 @@ def finals(best: Iterable[Configuration], seeds: Sequence[int]) -> list[Point]:
 
 def winner(ended: Sequence[Ended], seeds: Sequence[int], finalists: int) -> Configuration | None:
     """The best mean among configurations with every seed, or with most of them; without finalists, of all."""
-    whole = ranked(ended, seeds) if finalists else []
-    if not whole and finalists:  # some failed: the more seeds, the less luck
-        most = max((len(one.trials) for one in ranked(ended)), default=0)
-        whole = [one for one in ranked(ended) if len(one.trials) == most]
-    best = whole or ranked(ended)
+    best = whole(ended, seeds) if finalists else ranked(ended)
     return best[0] if best else None

@@ -3,12 +3,13 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import product
 from typing import Any
 
 from pipelines.sweep.course import Course
 from pipelines.sweep.room import InOrder
-from pipelines.sweep.trial import SCHEDULE, SCORE
-from pipelines.sweep.trials import Known
+from pipelines.sweep.trial import POINT_KEY, SCHEDULE, SCORE
+from pipelines.sweep.trials import Known, Point
 from tune_spaces.registry import ends
 
 _KEPT = {"asha": 4, "hyperband": 3}
@@ -43,14 +44,13 @@ def plan_of(course: Course, known: Sequence[Known] = ()) -> Plan:
     Args:
         known: trials of this search that were begun before, for where Tune's own state is not there to be gone on with.
     """
-    from ray import tune
-
     space, samples = dict(course.searched), course.num_samples
     at_random = InOrder(course.config)
     match course.config.strategy:
         case "paper_grid":
-            grid = {name: tune.grid_search(list(values)) for name, values in space.items()}
-            return Plan({**grid, "seed": tune.grid_search(list(course.seeds))}, 1, at_random)
+            # A configuration is trained with all seeds before the next: until then its models have to be kept.
+            configurations = [dict(zip(space, values, strict=True)) for values in product(*space.values())]
+            return every(course, [Point(each, seed) for each in configurations for seed in course.seeds])
         case "random":
             return Plan(space, samples, at_random, _median(course))
         case "optuna":
@@ -70,6 +70,14 @@ def plan_of(course: Course, known: Sequence[Known] = ()) -> Plan:
         case "pbt":
             return _population(course, at_random)
     raise AssertionError(course.config.strategy)
+
+
+def every(course: Course, points: Sequence[Point]) -> Plan:
+    """Each of these points once, in their order; a grid of options Tune would go through by the options' names."""
+    from ray import tune
+
+    values = [{**point.params, "seed": point.seed} for point in points]
+    return Plan({POINT_KEY: tune.grid_search(values)}, 1, InOrder(course.config))
 
 
 def _asha(course: Course) -> Any:

@@ -3,6 +3,7 @@
 import shutil
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -104,13 +105,18 @@ class Watch:
         self._news()
 
     def _clear_models(self) -> None:
-        """Keep the models of as many of the best configurations as may be finalists; the disk would not hold all."""
+        """Keep the models of as many of the best configurations as may be finalists; the disk would not hold all.
+
+        In a grid, those of a configuration whose seeds have not all ended, too: only then it is known how good it is.
+        """
         assert self._course.job.choose is not None
         course = self._course
         ended = list(ended_trials(course.trials, course.metric, self._course.job.choose.split.name))
         kept = {one.digest for one in leaders(ended, course.finalists, course.searched_with)}
         for trial in ended:
-            if trial.point.configuration not in kept:
+            seeds = [replace(trial.point, seed=seed) for seed in course.searched_with]
+            known = all(point.name in self._outcomes for point in seeds)
+            if known and trial.point.configuration not in kept:
                 shutil.rmtree(trial.folder / MODEL, ignore_errors=True)
 
     def _lead(self, score: float, point: Point) -> None:

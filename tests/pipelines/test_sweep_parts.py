@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from ray.tune.search.variant_generator import generate_variants
 from sweeping_data import make_sweep
 
 from pipelines.finetune.rundir import check_same, open_record
@@ -61,6 +62,16 @@ def test_a_configuration_without_all_seeds_wins_only_if_none_has_them():
     assert winner([], (1, 2), 1) is None
 
 
+def test_a_grid_is_led_by_a_configuration_that_has_all_seeds_or_most_of_them():
+    one = [ended(1e-4, 1, 99.0)]  # with its other seeds it met NaN
+    two = [ended(2e-4, seed, 70.0) for seed in (1, 2)]
+    three = [ended(3e-4, seed, 60.0) for seed in (1, 2, 3)]
+    for trials, best in (([*one, *two], two), ([*one, *two, *three], three), (one, one)):
+        (first,) = leaders(trials, 1, (1, 2, 3))
+        assert list(first.trials) == best
+        assert first == winner(trials, (1, 2, 3), 1)
+
+
 def test_of_equal_means_the_cheaper_is_first():
     assert ranked([ended(1e-4, 1, 80.0, 9.0), ended(2e-4, 1, 80.0, 3.0)])[0].params == {"learning_rate": 2e-4}
 
@@ -76,8 +87,8 @@ def test_finals_hold_every_seed_of_the_best_configurations_once(rows: list[tuple
     assert [(point.params["learning_rate"], point.seed) for point in points] == [
         (r, s) for r in rates for s in (1, 2, 3)
     ]
-    means = {one.params["learning_rate"]: one.mean for one in ranked(trials)}
-    assert all(means[taken] >= means[left] for taken in rates for left in set(means) - set(rates))
+    ranks = {one.params["learning_rate"]: (len(one.trials), one.mean) for one in ranked(trials)}
+    assert all(ranks[taken] >= ranks[left] for taken in rates for left in set(ranks) - set(rates))
 
 
 def test_what_the_final_adds_does_not_change_who_was_in_it():
@@ -123,8 +134,10 @@ def test_a_grid_has_every_value_with_every_seed(tmp_path: Path, sample_tokenizer
     (course,), _ = courses(config_of(tmp_path, sample_tokenizer_dir, strategy="paper_grid", **options))
     assert (course.num_samples, course.max_epochs) == (12, 4)
     plan = plan_of(course)
-    assert plan.param_space["learning_rate"] == {"grid_search": [1e-3, 3e-3]}
-    assert plan.param_space["seed"] == {"grid_search": [4, 5, 6]}
+    points = [spec["point"] for _, spec in generate_variants(plan.param_space)]
+    assert [(each["learning_rate"], each["num_train_epochs"], each["seed"]) for each in points] == [
+        (rate, epochs, seed) for rate in (1e-3, 3e-3) for epochs in (2, 4) for seed in (4, 5, 6)
+    ]  # or models of all configurations had to be kept until the last seed
 
 
 def test_the_name_of_a_sweep_is_what_decides_it(tmp_path: Path, sample_tokenizer_dir: str):
