@@ -7,14 +7,14 @@ from dataclasses import replace
 from typing import Any
 
 from pipelines import cluster
-from pipelines.console import made, next_predict, say, warn
+from pipelines.console import made, next_predict, say
 from pipelines.finetune import upload
 from pipelines.finetune.config import FinetuneConfig
 from pipelines.finetune.elsewhere import read_by
 from pipelines.finetune.encode import encode_all
 from pipelines.finetune.job import Job, as_before, settle, settled_micro_batch
 from pipelines.finetune.progress import Progress
-from pipelines.finetune.record import params_of, tags_of
+from pipelines.finetune.record import catch_up, open_sink, send_files
 from pipelines.finetune.results import show, write_summary
 from pipelines.finetune.rundir import (
     MODEL,
@@ -22,11 +22,12 @@ from pipelines.finetune.rundir import (
     REJECTS,
     SCORES,
     check_same,
+    make_folder,
     open_run,
     read_scores,
     seed_folder,
 )
-from pipelines.finetune.source import TASK_FILE
+from pipelines.finetune.splits import Rejects
 from pipelines.finetune.tell import tell_rows, tell_training
 from pipelines.leaving import in_a_hurry
 from pipelines.lock import locked
@@ -51,33 +52,43 @@ def run(config: FinetuneConfig) -> None:
     config = worked_on_here(config)
     check_output_dir(config.output_dir)
     job, rejects = settle(config)
-    known = open_run(job)
-    with locked(job.run.path, "pmlm finetune"), upload.lease_of(job):
-        upload.fetch(job)
-        tell_rows(job, rejects, written=True)
-        storage.write_lines(str(job.run.path / REJECTS), rejects.lines())
-        seeds = config.all_seeds()
-        finished = {seed: read_scores(seed_folder(job.run, seed)) for seed in seeds}
-        uploads, ended, there = upload.finished_uploads(job), False, True
-        try:
-            if not all(finished.values()):
-                job = _encoded(job, known)
-            for seed in seeds:
-                if finished[seed] is None:
-                    finished[seed] = _train_seed(job, seed)
-                    if uploads is not None:
-                        uploads.wake()
-                else:
-                    say(f"seed {seed} is finished: it was trained and scored before")
-            results = [result for result in finished.values() if result is not None]
-            write_summary(job, results)
-            show(results)
-            ended = True
-        finally:
-            if uploads is not None and not in_a_hurry():
-                there = uploads.close(leaving=not ended)
-        check_arrived(config, there)
-        _conclude(job, results)
+    make_folder(job.run, job.identity())
+    with locked(job.run.path, "pmlm finetune"):  # before the record: of two at once, one may make it
+        known = open_run(job)
+        with upload.lease_of(job):
+            _run_alone(job, rejects, known)
+
+
+def _run_alone(job: Job, rejects: Rejects, known: bool) -> None:
+    config = job.config
+    upload.fetch(job)
+    tell_rows(job, rejects, written=True)
+    storage.write_lines(str(job.run.path / REJECTS), rejects.lines())
+    seeds = config.all_seeds()
+    for seed in seeds:
+        check_same(seed_folder(job.run, seed), job.identity())
+    finished = {seed: read_scores(seed_folder(job.run, seed)) for seed in seeds}
+    uploads, ended, there = upload.finished_uploads(job), False, True
+    try:
+        if not all(finished.values()):
+            job = _encoded(job, known)
+        for seed in seeds:
+            if finished[seed] is None:
+                finished[seed] = _train_seed(job, seed)
+                if uploads is not None:
+                    uploads.wake()
+            else:
+                say(f"seed {seed} is finished: it was trained and scored before")
+                catch_up(replace(job, run=seed_folder(job.run, seed), seed=seed))
+        results = [result for result in finished.values() if result is not None]
+        write_summary(job, results)
+        show(results)
+        ended = True
+    finally:
+        if uploads is not None and not in_a_hurry():
+            there = uploads.close(leaving=not ended)
+    check_arrived(config, there)
+    _conclude(job, results)
 
 
 def dry_run(config: FinetuneConfig) -> None:
@@ -116,17 +127,11 @@ def _encoded(job: Job, known: bool) -> Job:
 def _train_seed(job: Job, seed: int) -> dict[str, Any]:
     """Train one seed, over Ray if there are several workers, and send what came of it to MLflow."""
     from pipelines.finetune.trainee import TrainingBatches, job_family
-    from pipelines.tracking.artifacts import log_artifacts
-    from pipelines.tracking.sink import MlflowSink
 
     job = as_before(replace(job, run=seed_folder(job.run, seed), seed=seed, attempt=uuid.uuid4().hex[:12]))
     write_record(job.run, {"identity": job.identity(), "seed": seed})
     batches = TrainingBatches(job, job_family(job))
-    config = job.config
-    sink = MlflowSink(
-        job.run.path, config.tracking_uri, config.experiment_name, f"{job.run.path.parent.name}-seed-{seed}",
-        params_of(job), tags_of(job),
-    )  # fmt: skip
+    sink = open_sink(job)
     uploads = upload.checkpoint_uploads(job)
     news = with_uploads(sink.ship, uploads)
     progress = Progress(job.run, seed, job.task.metric, batches.max_steps, batches.steps_per_epoch, news)
@@ -143,6 +148,8 @@ def _train_seed(job: Job, seed: int) -> dict[str, Any]:
         raise
     finally:
         with ExitStack() as ending:  # a signal ends the wait that it meets, and what comes after is done all the same
+            if status == "FINISHED":
+                ending.callback(send_files, job)
             ending.callback(sink.finish, status)
             ending.callback(shutil.rmtree, job.run.path / "ray", ignore_errors=True)
             ending.callback(progress.stop)
@@ -150,8 +157,6 @@ def _train_seed(job: Job, seed: int) -> dict[str, Any]:
                 uploads.close(leaving=status != "FINISHED")
     result = read_scores(job.run)
     assert result is not None, "a seed that ends without an error has written its scores"
-    files = [SCORES, f"{MODEL}/{TASK_FILE}", *result["predictions"], *result.get("paired", [])]
-    log_artifacts(job.run.path, files, config.tracking_uri, warn=warn)
     return result
 
 

@@ -28,10 +28,23 @@ SCORES, REJECTS, MODEL, PREDICTIONS = "scores.json", "rejects.jsonl", "model", "
 
 
 def open_run(job: Job) -> bool:
-    """Make the run's folder, or make sure that the one there is this run; see `open_record`."""
+    """Write the run's record, or make sure that the one there is this run's; see `open_record`."""
     return open_record(
         job.run, job.identity(), {"config": redacted(asdict(job.config)), "source": job.source.described()}
     )
+
+
+def make_folder(run: RunDir, identity: dict[str, Any]) -> None:
+    """The folder to lock before `open_record`; it refuses what that would, for a lock leaves a file in there.
+
+    Raises:
+        ConfigError: as `open_record`.
+    """
+    _is_there(run, identity)
+    try:
+        run.path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"output_dir: {run.path} cannot be made: {error.strerror}") from None
 
 
 def open_record(run: RunDir, identity: dict[str, Any], more: dict[str, Any]) -> bool:
@@ -40,14 +53,20 @@ def open_record(run: RunDir, identity: dict[str, Any], more: dict[str, Any]) -> 
     Raises:
         ConfigError: it was started with other options, data or checkpoint.
     """
-    if run.record.exists():
-        check_same(run, identity)
+    if _is_there(run, identity):
         return True
-    check_is_new(run.path)
     try:
         write_record(run, {**more, "identity": identity, "started": time.time()})
     except OSError as error:
         raise ConfigError(f"output_dir: {run.path} cannot be made: {error.strerror}") from None
+    return False
+
+
+def _is_there(run: RunDir, identity: dict[str, Any]) -> bool:
+    if run.record.exists():
+        check_same(run, identity)
+        return True
+    check_is_new(run.path)
     return False
 
 

@@ -70,6 +70,6 @@ def send_pending(
             f"To send them later: pmlm sync --run_dir {run_dir}"
         )
         return False
-    record.pending_artifacts = []
+    record.pending_artifacts, record.sent_artifacts = [], wanted
     record.save(run_dir)
     return True

@@ -34,6 +34,8 @@ class Record:
     """The model made of this run: name, checkpoint, and the "NAME version N" that MLflow answered."""
     pending_artifacts: list[str] = field(default_factory=list)
     """Files to be sent, relative to the run's folder."""
+    sent_artifacts: list[str] = field(default_factory=list)
+    """Those that have arrived, of the last that were to be sent."""
     delivered: bool = False
     """Whether everything has arrived, the final status included."""
     parent: str | None = None

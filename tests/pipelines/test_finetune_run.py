@@ -21,6 +21,7 @@ from pipelines.finetune.job import Job, settle
 from pipelines.finetune.run import dry_run, run
 from pipelines.finetune.rundir import open_run
 from pipelines.leaving import Left, Terminated, heed_sigterm
+from pipelines.lock import locked
 from pipelines.team import Team
 from pmlm_core.errors import ConfigError, DataError
 from pmlm_core.training import checkpoint
@@ -60,6 +61,24 @@ def test_the_stores_password_is_not_written_into_the_run(tmp_path: Path, model: 
     record = job.run.record.read_text()
     assert "postgresql://***@db/mlflow" in record
     assert "hush" not in record
+
+
+def test_of_two_that_start_at_once_the_second_writes_no_record(tmp_path: Path, model: str, reviews: str):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    with locked(folder, "pmlm finetune"), pytest.raises(ConfigError, match="is in use by pmlm finetune"):
+        finetuned(options_for("classification", model, reviews, tmp_path))
+    assert not (folder / "run.json").exists()
+
+
+def test_a_seed_of_another_run_is_not_taken_for_one_of_this(tmp_path: Path, model: str, reviews: str):
+    options = options_for("classification", model, reviews, tmp_path, num_train_epochs=1)
+    record = finetuned(options) / "run.json"
+    content = json.loads(record.read_text())
+    content["identity"]["options"]["num_train_epochs"] = 2
+    record.write_text(json.dumps(content))
+    with pytest.raises(ConfigError, match=r"'seed-0' in .* was started otherwise: num_train_epochs was 2 and is 1"):
+        finetuned(options)
 
 
 def scores(seed: Path) -> dict[str, Any]:

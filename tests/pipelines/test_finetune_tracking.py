@@ -2,6 +2,8 @@
 
 import json
 import socket
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from pipelines.finetune.config import FinetuneConfig
 from pipelines.finetune.run import run
 from pipelines.sync.config import SyncConfig
 from pipelines.sync.run import run as sync
+from pipelines.tracking import sink
 from pipelines.tracking.record import Record
 from pipelines.upload.background import Uploads
 from pmlm_core.tasks.scores.paired import figure
@@ -79,12 +82,65 @@ def test_a_signal_while_the_store_is_waited_for_still_ends_the_seed_in_mlflow(
     assert waited == [True], "after the second signal the run's own upload is not waited for"
 
 
+KILLED = """
+import json, os, sys
+from pipelines import cli
+from pipelines.tracking import artifacts, sink
+
+def kill(*given, **more):
+    os.kill(os.getpid(), 9)
+
+place, name = {"finish": (sink.MlflowSink, "finish"), "log_artifacts": (artifacts, "log_artifacts")}[sys.argv[1]]
+setattr(place, name, kill)
+cli.main(sys.argv[2:])
+"""
+
+
+@pytest.mark.parametrize("at", ["finish", "log_artifacts"])
+def test_what_a_command_killed_after_the_scores_had_not_sent_is_sent_by_the_same_command(
+    tmp_path: Path, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch, at: str
+):
+    from mlflow import MlflowClient
+
+    options["tracking_uri"] = store = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    told = ["finetune", *(f"--{name}={value}" for name, value in options.items())]
+    killed = subprocess.run([sys.executable, "-c", KILLED, at, *told], capture_output=True, text=True, timeout=120)
+    assert killed.returncode == -9, killed.stderr
+    assert (tmp_path / "out" / "run" / "seed-0" / "scores.json").is_file()
+    monkeypatch.setattr(stage, "_train_seed", None)
+    run(FinetuneConfig(**options))
+    client = MlflowClient(store)
+    (found,) = client.search_runs([client.get_experiment_by_name("pmlm-finetune").experiment_id])
+    assert found.info.status == "FINISHED"
+    assert "final/dev/accuracy" in found.data.metrics
+    names = {file.path for file in client.list_artifacts(found.info.run_id)}
+    assert {"scores.json", "predictions", "model", "paired"} <= names
+    monkeypatch.setattr(sink, "MlflowSink", None)  # nothing is left to be sent
+    run(FinetuneConfig(**options))
+
+
+def test_a_signal_while_the_store_of_a_finished_seed_is_waited_for_keeps_nothing_from_mlflow(
+    tmp_path: Path, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+):
+    from mlflow import MlflowClient
+
+    def close(uploads: Uploads, leaving: bool = False) -> bool:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Uploads, "close", close)
+    store = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    with pytest.raises(KeyboardInterrupt):
+        run(FinetuneConfig(**{**options, "tracking_uri": store, "upload_dir": str(tmp_path / "there")}))
+    client = MlflowClient(store)
+    (tracked,) = client.search_runs([client.get_experiment_by_name("pmlm-finetune").experiment_id])
+    assert tracked.info.status == "FINISHED"
+    assert "scores.json" in {file.path for file in client.list_artifacts(tracked.info.run_id)}
+
+
 def test_a_server_that_is_away_stops_nothing_and_gets_the_files_later(
     tmp_path: Path, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch, capsys: Any
 ):
     import mlflow
-
-    from pipelines.tracking import sink
 
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
