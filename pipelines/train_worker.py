@@ -11,7 +11,7 @@ from pipelines.handover.outpost import Outpost, opened
 from pipelines.leaving import Left, Request, was_told
 from pipelines.run_folder import Events, RunDir
 from pipelines.team import Team
-from pmlm_core.errors import PmlmError
+from pmlm_core.errors import NotFinite, PmlmError
 
 
 def work_in(
@@ -33,8 +33,6 @@ def work_in(
     import ray.train
     import torch
     from transformers.utils.logging import disable_progress_bar
-
-    from pmlm_core.training.step import NotFinite
 
     disable_progress_bar()  # of writing checkpoints
     context = ray.train.get_context()

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 
 def in_a_line(error: BaseException) -> str:
-    """Another's error, whose message may be long, in a line.
+    """Type and first line of the message of an error that is not ours.
 
     >>> in_a_line(RuntimeError("no such instruction\\nand more")), in_a_line(KeyError())
     ('RuntimeError: no such instruction', 'KeyError: no message')
@@ -42,6 +42,14 @@ class CheckpointError(PmlmError, RuntimeError):
 
 class TrainingError(PmlmError, RuntimeError):
     """Training cannot go on: a loss that is not finite, a worker that disagrees with the others."""
+
+
+class NotFinite(TrainingError):
+    """Loss or gradient is not finite. Every worker meets it at the same step, for both are sums over all of them.
+
+    No checkpoint holds what follows from it. In memory, workers that saw finite numbers may have made the update by
+    then, if the gradient was finite and the loss of another worker was not.
+    """
 
 
 class UnknownFormError(ConfigError, DataError):

@@ -35,9 +35,8 @@ from pipelines.sweep.trials import (
     write_cost,
     write_point,
 )
-from pmlm_core.errors import ConfigError, TrainingError
+from pmlm_core.errors import ConfigError, NotFinite, TrainingError
 from pmlm_core.training.checkpoint import folder_of
-from pmlm_core.training.step import NotFinite
 
 SCORE, FINAL, EPOCH, SCHEDULE, POINT_KEY = "score", "final", "epoch", "schedule", "point"
 _NONE = float("-inf")

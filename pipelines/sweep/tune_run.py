@@ -91,8 +91,8 @@ def _restored(path: Path, trainable: Any, retry_failed: bool) -> Any:
         path.rename(path.with_name(f"{path.name}-unreadable-{int(time.time())}"))
         return None
     say(
-        f"going on with the {path.name} phase of {path.parent.parent.name}; max_concurrent_trials and max_failures "
-        "stay as they were when it began"
+        f"going on with the {path.name} phase of {path.parent.parent.name}; max_concurrent_trials stays as it was when "
+        "it began"
     )
     return tuner
 

@@ -60,6 +60,9 @@ class Watch:
 
     def started(self, trial: Any) -> None:
         name, point = self._name(trial), self._point(trial)
+        # What is known to come again is not tried again; Tune would, and without end where there is no limit.
+        failed = read_failure(self._course.trials / name) is not None
+        trial.max_failures = 0 if failed else self._course.config.max_failures
         with self._board.lock:
             self._standing.running.add(name)
         self._tracking.begin(name, point, self._phase)

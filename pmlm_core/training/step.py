@@ -15,21 +15,13 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 from torch.nn.parallel import DistributedDataParallel
 
-from pmlm_core.errors import TrainingError
+from pmlm_core.errors import NotFinite, TrainingError
 from pmlm_core.randomness import key
 from pmlm_core.training.optimizer import skips_non_finite
 from pmlm_core.training.reduce import all_sum, world_size
 from pmlm_core.training.sharding import total_norm
 
 Batch = Mapping[str, Tensor]
-
-
-class NotFinite(TrainingError):
-    """Loss or gradient is not finite. Every worker meets it at the same step, for both are sums over all of them.
-
-    No checkpoint holds what follows from it. In memory, workers that saw finite numbers may have made the update by
-    then, if the gradient was finite and the loss of another worker was not.
-    """
 
 
 @dataclass(frozen=True)

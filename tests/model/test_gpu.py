@@ -6,6 +6,7 @@ from generation_makers import SOURCES, pad, small_model
 from model_makers import unpadded_batch
 from torch.nn import functional as F
 
+from pmlm_core.errors import NotFinite
 from pmlm_core.model import PmlmConfig, PmlmForPreTraining
 from pmlm_core.model.compiling import compile_parts
 from pmlm_core.model.cross_entropy import cross_entropy_sum
@@ -13,7 +14,7 @@ from pmlm_core.model.objectives import Objective
 from pmlm_core.training.graphs import record
 from pmlm_core.training.optimizer import build_adamw
 from pmlm_core.training.pretraining import count_predictions, pretraining_task
-from pmlm_core.training.step import NotFinite, Precision, StepResult, train_step
+from pmlm_core.training.step import Precision, StepResult, train_step
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 DEVICE = torch.device("cuda")

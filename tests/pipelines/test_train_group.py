@@ -14,7 +14,7 @@ from ray import cloudpickle
 from pipelines.run_folder import Events, RunDir
 from pipelines.train_group import Group, _raise_failure, fit, release
 from pipelines.train_worker import _write_failure
-from pmlm_core.errors import DataError, TrainingError
+from pmlm_core.errors import DataError, NotFinite, TrainingError
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers do not see the tests
 
@@ -42,6 +42,12 @@ def test_the_first_error_is_raised_again_by_the_driver(tmp_path: Path):
     with pytest.raises(DataError, match="row 7 is odd"):
         _raise_failure(group(tmp_path))
     assert not failure.exists()
+
+
+def test_a_loss_that_is_not_finite_is_known_as_such_to_the_driver(tmp_path: Path):
+    assert _write_failure(group(tmp_path).run.failure_of("test"), NotFinite("the loss is nan"))
+    with pytest.raises(NotFinite, match="the loss is nan"):
+        _raise_failure(group(tmp_path))
 
 
 def test_on_a_full_disk_nothing_half_written_is_left(tmp_path: Path):

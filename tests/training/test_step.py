@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pmlm_core.errors import TrainingError
+from pmlm_core.errors import NotFinite, TrainingError
 from pmlm_core.training.optimizer import build_adamw
-from pmlm_core.training.step import Batch, NotFinite, Precision, Task, train_step
+from pmlm_core.training.step import Batch, Precision, Task, train_step
 
 FP32 = Precision(torch.device("cpu"), "fp32")
 
