@@ -105,12 +105,10 @@ class Journal:
     def truncate_after(self, step: int) -> int:
         """Cut away the figures of later steps and return how many lines that were.
 
-        Called on resume with the step of the checkpoint, -1 to start anew.
+        Called on resume with the step of the checkpoint, -1 to start anew. A new file takes the place of the one that
+        was there, if any: a worker that was given up writes into the old one.
         """
         self.close()
-        self._inode = None
-        if not self.path.exists():
-            return 0
         dropped = 0
         kept_path = self.path.with_name(FILE_NAME + ".new")
         with kept_path.open("w", encoding="utf-8") as kept:
@@ -122,6 +120,9 @@ class Journal:
                 kept.write(json.dumps({"step": entry.step, "time": entry.time, "metrics": figures}) + "\n")
             kept.flush()
             os.fsync(kept.fileno())
+            # Kept open, so that no other file gets its number while this worker may write.
+            self._descriptor = os.open(kept_path, os.O_WRONLY | os.O_APPEND)
+            self._inode = os.fstat(self._descriptor).st_ino
         os.replace(kept_path, self.path)
         return dropped
 

@@ -86,6 +86,25 @@ def test_a_worker_that_was_given_up_and_lives_on_writes_no_step_twice(tmp_path: 
     assert all("another start of this run writes it now" in text for text in told)
 
 
+@pytest.mark.parametrize("lost_its_handle", [False, True])
+@pytest.mark.parametrize("before", [[], [10, 20]])
+def test_a_worker_that_was_given_up_before_it_wrote_anything_writes_no_step_twice(
+    tmp_path: Path, before: list[int], lost_its_handle: bool
+) -> None:
+    write_steps(Journal(tmp_path), before)
+    told: list[str] = []
+    old, new = Journal(tmp_path, say=told.append), Journal(tmp_path)
+    for each in (old, new):
+        each.truncate_after(20)
+    if lost_its_handle:
+        old.close()
+    for step in (30, 40):
+        write_steps(new, [step])
+        write_steps(old, [step])
+    assert [entry.step for entry in new.entries()] == [*before, 30, 40]
+    assert bool(told) == lost_its_handle
+
+
 def test_truncation_keeps_the_steps_of_the_checkpoint(tmp_path: Path) -> None:
     journal = Journal(tmp_path)
     assert journal.truncate_after(5) == 0
