@@ -3,8 +3,8 @@
     UPLOAD_DIR/RUN/in_use.json     who uses it, and a word that changes every minute while that command lives
 
 No clocks are compared: whoever meets another's note watches whether the word changes. The note goes when its command
-ends; one that stays was left by a kill, and is no bar to commands with the same run folder, nor on the machine where
-its process is seen to be gone.
+ends; one that stays was left by a kill, and is no bar to commands with the same run folder (of which others are kept
+out by its lock; a copy of it is another), nor on the machine where its process is seen to be gone.
 """
 
 import contextlib
@@ -16,6 +16,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
 from pipelines.console import warn
@@ -154,6 +155,13 @@ def _pids_of() -> str:
         return ""
 
 
-def _made(run: RunDir) -> float:
-    """When a run folder was made, to the microsecond: what tells it from others, if its record says so."""
-    return json.loads(run.record.read_text(encoding="utf-8")).get("started", 0.0)
+@cache  # for the time of change is another after a `chmod` or a hard link
+def _made(run: RunDir) -> list[float]:
+    """When a run folder was made, and which file says so: what tells it from others.
+
+    No copy has that file's number and time of change; the same folder has, seen from another machine of a network file
+    system or after a restart.
+    """
+    status = run.record.stat()
+    started = json.loads(run.record.read_text(encoding="utf-8")).get("started", 0.0)
+    return [started, status.st_ino, status.st_ctime_ns]

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from pipelines.upload import background, checkpoints, finished, lease
 from pipelines.upload.background import GivenUp, Uploads, check_wanted
 from pipelines.upload.finished import Finished, take
 from pmlm_core import stores
+from pmlm_core.errors import ConfigError
 from pmlm_core.training import checkpoint
 
 
@@ -278,6 +280,31 @@ cli.main([])
 
 def test_outside_an_upload_everything_is_wanted():
     check_wanted()
+
+
+# ---- who uses it ----
+
+
+@pytest.mark.parametrize("place", ["the same folder", "a copy", "a copy on another machine"])
+def test_a_copy_of_a_run_folder_is_refused_while_the_command_of_the_original_lives(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+):
+    for name, seconds in (("_RENEW_S", 0.1), ("_LOST_S", 5.0), ("_LOOK_S", 0.1)):
+        monkeypatch.setattr(lease, name, seconds)
+    run, home = run_with(tmp_path / "laptop" / "run", 5), str(tmp_path / "home")
+    write_record(run, {"started": time.time()})
+    copied = RunDir(tmp_path / "server" / "run")
+    shutil.copytree(run.path, copied.path)  # with all times, as rsync does
+    with lease.kept(run, home, "pmlm pretrain"):
+        lease.take(run, home, "pmlm pretrain", print)
+        if place == "a copy on another machine":
+            monkeypatch.setattr(lease, "_pids_of", lambda: "another")
+        if place == "the same folder":  # under another name, where its lock is what counts
+            (tmp_path / "mounted").symlink_to(run.path.parent)
+            lease.take(RunDir(tmp_path / "mounted" / "run"), home, "pmlm pretrain", print)
+        else:
+            with pytest.raises(ConfigError, match="is in use by pmlm pretrain"):
+                lease.take(copied, home, "pmlm pretrain", print)
 
 
 # ---- what killed commands leave ----
