@@ -86,6 +86,14 @@ def check_is_new(path: Path) -> None:
         raise ConfigError(f"{path} is not empty and holds no {RUN_FILE}: choose another run_name, or remove the folder")
 
 
+def unreadable(path: Path, error: OSError) -> ConfigError:
+    """For a file of a run that cannot be read at the moment, and may be as good as ever."""
+    return ConfigError(
+        f"{path} cannot be read: {error.strerror or error}. The run may be as good as ever, nothing was changed: mend "
+        "the disk or the permissions and give the same command again"
+    )
+
+
 def whole_lines(data: bytes) -> bytes:
     """What has come of a file of lines, without a last one that is still being written or was torn."""
     return data[: data.rfind(b"\n") + 1]

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.finetune.job import Job, changed
-from pipelines.run_folder import RUN_FILE, RunDir, check_is_new, write_record
+from pipelines.run_folder import RUN_FILE, RunDir, check_is_new, unreadable, write_record
 from pipelines.tracking.redact import redact, redacted
 from pmlm_core import storage
 from pmlm_core.errors import ConfigError
@@ -77,7 +77,9 @@ def check_same(run: RunDir, identity: dict[str, Any]) -> None:
     try:
         before = json.loads(run.record.read_text(encoding="utf-8"))["identity"]
         differences = changed(before, identity)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except OSError as error:
+        raise unreadable(run.record, error) from error
+    except (ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"{run.path / RUN_FILE} cannot be read ({error!r}): choose another run_name") from None
     _refuse(differences, run.name, str(run.path.parent))
 
@@ -112,7 +114,9 @@ def read_scores(run: RunDir) -> dict[str, Any] | None:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise unreadable(path, error) from error
+    except ValueError as error:
         raise ConfigError(f"{path} cannot be read ({error}); remove it, and the seed is finished anew") from None
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.pretrain.config import DEFAULTS, PretrainConfig
-from pipelines.run_folder import CHECKPOINTS, RUN_FILE, RunDir, check_is_new, write_record
+from pipelines.run_folder import CHECKPOINTS, RUN_FILE, RunDir, check_is_new, unreadable, write_record
 from pipelines.tracking.redact import redacted
 from pmlm_core import storage
 from pmlm_core.addresses import normalise
@@ -96,7 +96,9 @@ def check_same_run(path: Path, config: PretrainConfig, data: DataIdentity, start
     try:
         known = json.loads((path / RUN_FILE).read_text(encoding="utf-8"))
         before, blocks = known["deciding"], known["data"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except OSError as error:
+        raise unreadable(path / RUN_FILE, error) from error
+    except (ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"{path / RUN_FILE} cannot be read ({error!r}): choose another run_name") from None
     refuse_other_run(before, blocks, path, config, data, start)
 

@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import shutil
 import signal
 from functools import partial
 from pathlib import Path
@@ -79,6 +80,24 @@ def test_a_seed_of_another_run_is_not_taken_for_one_of_this(tmp_path: Path, mode
     record.write_text(json.dumps(content))
     with pytest.raises(ConfigError, match=r"'seed-0' in .* was started otherwise: num_train_epochs was 2 and is 1"):
         finetuned(options)
+
+
+@pytest.mark.parametrize("name", ["run.json", "seed-0/run.json", "seed-0/scores.json"])
+def test_a_record_that_cannot_be_read_for_a_moment_does_not_end_the_run(
+    tmp_path: Path, model: str, reviews: str, in_peace: Path, name: str
+):
+    shutil.copytree(in_peace.parent, tmp_path / "run")
+    record = tmp_path / "run" / name
+    whole = record.rename(tmp_path / "whole")
+    record.mkdir()  # it cannot be read, as on a disk that fails for a moment
+    options = options_for("classification", model, reviews, tmp_path)
+    with pytest.raises(ConfigError, match=rf"{name} cannot be read: .* give the same command again") as refused:
+        finetuned(options)
+    assert "run_name" not in str(refused.value)
+    assert "remove" not in str(refused.value)
+    record.rmdir()
+    whole.rename(record)
+    finetuned(options)
 
 
 def scores(seed: Path) -> dict[str, Any]:

@@ -114,6 +114,19 @@ def test_options_added_later_leave_older_runs_what_they_were(tmp_path):
             open_run(config(**options, rel_pos_lr_scale=30.0), data)
 
 
+def test_a_record_that_cannot_be_read_for_a_moment_does_not_end_the_run(tmp_path):
+    data, options = DataIdentity("a", "b", 10, 32), {"output_dir": str(tmp_path), "run_name": "run"}
+    run, _ = open_run(config(**options), data)
+    whole = run.record.rename(tmp_path / "whole")
+    run.record.mkdir()  # as on a disk that fails for a moment
+    with pytest.raises(ConfigError, match=r"run\.json cannot be read: .* give the same command again") as refused:
+        open_run(config(**options), data)
+    assert "run_name" not in str(refused.value)
+    run.record.rmdir()
+    whole.rename(run.record)
+    assert open_run(config(**options), data) == (run, True)
+
+
 def test_two_ways_to_say_the_same_are_the_same_run():
     spelt_out = config(
         preset=None, num_hidden_layers=2, hidden_size=128, num_attention_heads=2, intermediate_size=512, warmup_steps=10
