@@ -51,7 +51,7 @@ def main() -> None:
     parser.add_argument("--peer", action="store_true", help="datasets.map in part 2, too")
     given = parser.parse_args()
     fmt = InputFormat(given.input_format)
-    pieces = plan_pieces(list_sources(given.input, fmt), fmt)
+    pieces = plan_pieces(list_sources(given.input, fmt))
     report = Report(
         "preprocess",
         "Preprocessing",

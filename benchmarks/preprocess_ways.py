@@ -92,7 +92,7 @@ def tiny_piece(setting: Setting) -> Piece:
     path = setting.scratch / "tiny.txt"
     path.write_text("A few words to begin with.\n" * 100)
     fmt = replace(setting.options.fmt, kind="text_lines")
-    return plan_pieces(list_sources([str(path)], fmt), fmt)[0]
+    return plan_pieces(list_sources([str(path)], fmt))[0]
 
 
 @contextmanager

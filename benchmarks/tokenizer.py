@@ -48,7 +48,7 @@ def read(inputs: list[str], limit: float) -> list[str]:
     """Documents of `inputs`, about `limit` bytes of them."""
     fmt = InputFormat("auto")
     documents, held = [], 0
-    for piece in plan_pieces(list_sources(inputs, fmt), fmt):
+    for piece in plan_pieces(list_sources(inputs, fmt)):
         for found in read_documents(piece, fmt):
             if isinstance(found, Document):
                 documents.append(found.text)

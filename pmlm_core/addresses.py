@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 SCHEMES = ("s3", "gs", "gcs")
-"""Of the object stores there are."""
+"""URL schemes of the object stores that are supported."""
 
 CACHE_VARIABLE = "PMLM_CACHE"
 """Names the folder of this machine for what can be fetched or made again; by default ~/.cache/pmlm."""

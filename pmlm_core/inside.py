@@ -1,4 +1,4 @@
-"""Names of files that a file from elsewhere tells: none may lead out of the folder that it is told for."""
+"""Check of file names that are read from a manifest of elsewhere: none may lead out of the manifest's folder."""
 
 import re
 from collections.abc import Iterable

@@ -6,7 +6,8 @@ from pathlib import Path
 
 
 def fingerprint(*packages: Path) -> str:
-    """Of all Python files of packages, by their folders, 64 digits; "" where there are none, as in an archive."""
+    """SHA-256 (hex) over names and contents of all Python files of packages, given by their folders; "" where there are
+    none, as in an archive."""
     digest, found = hashlib.sha256(), False
     for package in packages:
         for path in sorted(package.rglob("*.py")):

@@ -135,7 +135,7 @@ def test_pieces_from_a_bucket_into_a_bucket_are_those_made_locally(
         (f"{bucket}/in/*.jsonl*", f"{bucket}/out2"),
         (str(tmp_path / "in"), str(tmp_path / "out")),
     ):
-        pieces = plan_pieces(list_sources([inputs], fmt), fmt, 20_000)
+        pieces = plan_pieces(list_sources([inputs], fmt), 20_000)
         assert len(pieces) > 2
         results.append([run_piece(piece, options, tokenizer, out) for piece in pieces])
     assert [r.shards for r in results[0]] == [r.shards for r in results[1]] == [r.shards for r in results[2]]

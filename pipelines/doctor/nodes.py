@@ -33,7 +33,7 @@ class Nodes:
     through_ray = False
 
     def __init__(self, timeout: float) -> None:
-        """Args: timeout: seconds for each question."""
+        """Ask later; `timeout` is in seconds, for each question."""
         self.timeout = timeout
         self.lost: Mapping[str, str] = {}
         self.nodes: Sequence[Node] = (Node("this machine", "127.0.0.1", {"CPU": cluster.available_cpus()}),)

@@ -13,7 +13,7 @@ class Prober:
     """Answers the driver's questions about the machine it runs on."""
 
     def __init__(self, in_ray: bool = False) -> None:
-        """Args: in_ray: whether this is a process of Ray's."""
+        """Look later; `in_ray` says whether this is a process of Ray's."""
         self._in_ray = in_ray
         self._server: Any = None
 

@@ -111,11 +111,11 @@ class FinetuneConfig:
     """Stop at the first bad row; otherwise bad rows are left out, counted, and listed in rejects.jsonl."""
 
     max_train_rows: int | None = None
-    """Train on so many examples, drawn by a fixed key, instead of all."""
+    """Number of training examples, drawn by a fixed key; all if left out."""
     max_eval_rows: int | None = None
-    """Choose the epoch by so many examples of the development split instead of all; the final scores are on all."""
+    """Number of development examples by which the epoch is chosen; all if left out. The final scores are on all."""
     max_predict_rows: int | None = None
-    """Score and predict at most so many examples of every split at the end; their files are then not whole."""
+    """Largest number of examples of every split to score and predict at the end; their files are then not whole."""
 
     batch_size: int | None = None
     """Rows of a global batch, whatever the number of workers (recipe)."""
@@ -173,14 +173,14 @@ class FinetuneConfig:
     metric_for_best_model: str | None = None
     """Figure of the development split by which epochs are chosen; left out, the task's own."""
     early_stopping_patience: int | None = None
-    """Stop when so many epochs in a row have not bettered the best; left out, all epochs are trained."""
+    """Number of epochs in a row without a better one after which training stops; left out, all epochs are trained."""
 
     eval_batch_size: int = 32
     """Rows of one forward pass when predicting, on one worker."""
     logging_steps: int = 10
-    """Write figures every so many updates (means since the last time)."""
+    """Updates between two lines of figures, which are means since the last."""
     save_steps: int | None = None
-    """Also write a checkpoint every so many updates; left out, at the end of every epoch only."""
+    """Updates between two checkpoints; left out, one is written at the end of every epoch only."""
 
     num_workers: int = 1
     """Worker processes that share each batch; one runs in this process, without Ray."""

@@ -1,4 +1,4 @@
-"""Examples to features: in this process, or over Ray Data where the texts are many."""
+"""Examples to features: in this process, or in Ray tasks where the texts are many."""
 
 import hashlib
 import json
@@ -134,7 +134,7 @@ def _over_ray(work: Work, folder: Path, num_workers: int | None) -> list[dict[st
         {"number": number, "first": first, "stop": min(first + share, work.split.used)}
         for number, first in enumerate(starts)
     ]
-    say(f"encoding {work.split.used:,} examples of split '{work.split.name}' in {len(items)} parts with Ray Data")
+    say(f"encoding {work.split.used:,} examples of split '{work.split.name}' in {len(items)} Ray tasks")
     with (
         cluster.connected(),
         kept_folders(

@@ -195,22 +195,18 @@ def _other_splits(config: FinetuneConfig, task: Task, rejects: Rejects) -> list[
         try:
             found.append(survey(task, config.data_dir, name, None, rejects, strict=config.strict))
         except NoFile:
-            if named.get(name) is not None or (name == _dev_name(task) and task.name not in OPTIONS):
+            if named.get(name) is not None or (name == task.dev_split and task.name not in OPTIONS):
                 raise
             say(f"split '{name}' has no file and is left out")
         except DataError as error:
-            if config.strict or (name == _dev_name(task) and task.name not in OPTIONS):
+            if config.strict or (name == task.dev_split and task.name not in OPTIONS):
                 raise
             warn(f"split '{name}' is left out: {error}")
     return found
 
 
-def _dev_name(task: Task) -> str | None:
-    return next((name for name in task.splits[1:] if name in task.labelled), None)
-
-
 def _dev(task: Task, found: list[Split]) -> Split | None:
-    return next((split for split in found if split.name == _dev_name(task)), None)
+    return next((split for split in found if split.name == task.dev_split), None)
 
 
 def _at_most(split: Split, limit: int | None) -> Split:

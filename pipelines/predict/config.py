@@ -59,7 +59,7 @@ class PredictConfig:
     """Questions that may have no answer: none is given where the null score is above the best span's by more; left out,
     by anything (0)."""
     n_best: int = 0
-    """Questions: so many answers are listed with their probabilities."""
+    """Questions: number of answers that are listed with their probabilities."""
     max_target_length: int | None = None
     """Generation: tokens at most, closing [EOS] included; this and what follows is the model's own where left out."""
     min_target_length: int | None = None
@@ -75,7 +75,7 @@ class PredictConfig:
     temperature: float | None = None
     """Sampling: logits are divided by this."""
     top_k: int | None = None
-    """Sampling: only the so many likeliest tokens; 0 for all."""
+    """Sampling: number of the likeliest tokens that are drawn from; 0 for all."""
     top_p: float | None = None
     """Sampling: only the likeliest tokens that together have this probability."""
     seed: int | None = None

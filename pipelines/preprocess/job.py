@@ -67,7 +67,7 @@ def prepare(config: PreprocessConfig) -> Job:
     fingerprint = options_fingerprint(options, tokenizer)
     with ThreadPoolExecutor(_THREADS) as pool:
         sources = without_copies(listed, skipped.append, map=pool.map)
-        pieces = plan_pieces(sources, options.fmt, config.piece_bytes, map=pool.map)
+        pieces = plan_pieces(sources, config.piece_bytes, map=pool.map)
         known = load_ledger(output_dir, map=pool.map)
         found = pool.map(lambda number: _finished(pieces[number], fingerprint, known, output_dir), range(len(pieces)))
         finished = {number: row for number, row in enumerate(found) if row is not None}

@@ -57,7 +57,7 @@ def do_piece(
     error, fatal, text = "", False, ""
     try:
         row = run_piece(piece, options, _tokenizer(folder, fingerprint), output_dir, strict)
-        text = LedgerRow(**{**vars(row), "rejects": {"counts": row.rejects["counts"], "kept": []}}).to_json()
+        text = row.slim().to_json()
     except PmlmError as problem:
         error, fatal = str(problem), strict
     except OSError as problem:

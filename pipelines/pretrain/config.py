@@ -1,4 +1,4 @@
-"""Options of `pmlm pretrain`. Which of them decide the result, and so name the run, is said by `DECIDES`."""
+"""Options of `pmlm pretrain`; those in `_OPERATIONAL` may change from one start of a run to the next."""
 
 import hashlib
 import json
@@ -81,7 +81,8 @@ class PretrainConfig:
     rel_pos_bins: int = 32
     """Buckets of the relative position bias; 0 does without the bias."""
     max_rel_pos: int = 128
-    """Distance from which on all positions share a bucket."""
+    """Distance at which the buckets' logarithmic growth would end; all positions from somewhat nearer on, 91 with 32
+    buckets and 128, share the last."""
     init_checkpoint: str | None = None
     """Start from the weights of this checkpoint folder, which brings its architecture (no preset then); at s3:// or
     gs:// too. With other weights in that place it is another run."""
@@ -128,15 +129,15 @@ class PretrainConfig:
     """Of initial weights, order of rows and dropout."""
 
     eval_steps: int = 1000
-    """Measure the losses on held-out rows every so many updates, and at the end."""
+    """Updates between two measurements of the losses on held-out rows; the last is at the end."""
     eval_rows: int = 1024
     """How many held-out rows to measure on; 0 switches it off."""
     logging_steps: int = 10
-    """Write figures every so many updates (means since the last time)."""
+    """Updates between two lines of figures, which are means since the last."""
     save_steps: int = 1000
-    """Write a checkpoint every so many updates, and at the end."""
+    """Updates between two checkpoints; the last is at the end."""
     save_minutes: float | None = None
-    """Also write one when so many minutes have passed since the last."""
+    """Minutes since the last checkpoint after which one is written as well."""
     keep_checkpoints: int = 2
     """How many of the newest checkpoints to keep; the best is kept besides."""
 

@@ -17,7 +17,7 @@ from pmlm_core.model.objectives import Objective
 from pmlm_core.training.datasheet import MEASURED_MFU
 
 CPU_MFU = 0.4
-# For comparison across machines; the rates stand in pmlm_core/training/peak.py. A V100 has no bf16: its fp16 rate.
+# For comparison across machines; the rates stand in pmlm_core/training/datasheet.py. A V100 has no bf16: its fp16 rate.
 _GPUS = (("H100", "H100 80GB HBM3", "bf16"), ("A100", "A100", "bf16"), ("V100", "V100", "fp16"))
 
 

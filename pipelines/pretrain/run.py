@@ -118,7 +118,7 @@ def newest_checkpoint(plan: WorkPlan) -> Path | None:
     from pmlm_core.training import checkpoint
 
     try:
-        newest = checkpoint.newest_valid(plan.run.checkpoints, lambda text: say(f"warning: {text}"))
+        newest = checkpoint.newest_valid(plan.run.checkpoints, warn)
     except checkpoint.Damaged:
         if (fetched := fetch_upload(plan, None)) is None:
             raise

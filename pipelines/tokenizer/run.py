@@ -100,7 +100,7 @@ def _plan(config: TokenizerConfig) -> _Plan:
         sources = without_copies(listed, skipped.append, map=pool.map)
         if skipped:
             warn(told_left_out(skipped))
-        pieces = plan_pieces(sources, fmt, map=pool.map)
+        pieces = plan_pieces(sources, map=pool.map)
     return _Plan(fmt, sources, len(pieces), share_out(pieces, config.sample_bytes, config.seed))
 
 

@@ -16,7 +16,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pmlm_core.corpus.boundaries import first_start
-from pmlm_core.corpus.formats import InputFormat
 from pmlm_core.corpus.sources import Source
 from pmlm_core.storage import is_transport_error, resolve
 
@@ -58,20 +57,16 @@ class Piece:
 Mapper = Callable[[Callable[[Source], list[Span]], Iterable[Source]], Iterable[list[Span]]]
 
 
-def plan_pieces(
-    sources: list[Source], fmt: InputFormat, piece_bytes: int = DEFAULT_PIECE_BYTES, map: Mapper | Any = map
-) -> list[Piece]:
+def plan_pieces(sources: list[Source], piece_bytes: int = DEFAULT_PIECE_BYTES, map: Mapper | Any = map) -> list[Piece]:
     """Cut and group `sources` into pieces of about `piece_bytes` bytes of text, in the order of the sources.
 
     Reads only around the cuts. The plan depends on the files alone, never on who runs it.
 
     Args:
         sources: from `list_sources`.
-        fmt: how to read them.
         piece_bytes: wanted size of a piece in bytes of text; compressed files count three times their size.
         map: how to go through the sources, for example `ThreadPoolExecutor().map`.
     """
-    del fmt  # the kind of each source is known; kept in the face for readers that may cut by field
     spans = itertools.chain.from_iterable(map(partial(cut, piece_bytes=piece_bytes), sources))
     return list(_group(spans, piece_bytes))
 

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 
 import sentencepiece as spm
 
+from pmlm_core.corpus.offsets import mend
 from pmlm_core.corpus.special import EOS, MASK, PAD, PSEUDO, SOS, UNK, SpecialIds
 from pmlm_core.corpus.text_cuts import cut
 from pmlm_core.errors import ConfigError, DataError
@@ -95,7 +96,7 @@ def _sentences(texts: Iterable[str]) -> Iterator[str]:
     for text in texts:
         for part in cut(text, size=_SENTENCE_CHARACTERS, hard_limit=_SENTENCE_LIMIT_CHARACTERS):
             # A NUL cannot be a piece, and an unpaired surrogate cannot be UTF-8.
-            sentence = part.replace("\0", " ").encode("utf-16", "surrogatepass").decode("utf-16", "replace").strip()
+            sentence = mend(part.replace("\0", " ")).strip()
             if sentence:
                 yield sentence
 

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from pmlm_core.errors import in_a_line
 from pmlm_core.model.cross_entropy_rows import cross_entropy_
-from pmlm_core.model.device import eager_on_cpu
+from pmlm_core.model.device import eager_on_cpu, product_dtype
 
 IGNORED = -100
 """The label of a slot that is not predicted."""
@@ -61,10 +61,16 @@ def cross_entropy_sums(
 
     Gradients cost nothing more where all parts have the same weight in the loss; otherwise they are computed anew.
     """
-    device = states_RD.device.type
-    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else states_RD.dtype
     return _CrossEntropySums.apply(
-        states_RD, weight_VD, bias_V, labels_R, parts, dtype, slice_rows, label_smoothing, torch.is_grad_enabled()
+        states_RD,
+        weight_VD,
+        bias_V,
+        labels_R,
+        parts,
+        product_dtype(states_RD),
+        slice_rows,
+        label_smoothing,
+        torch.is_grad_enabled(),
     )
 
 

@@ -1,4 +1,4 @@
-"""The output layer: dense, GELU, LayerNorm, then the tied token embedding plus a bias; and its loss."""
+"""The output layer: dense, `hidden_act`, LayerNorm, then the tied token embedding plus a bias; and its loss."""
 
 from collections.abc import Sequence
 

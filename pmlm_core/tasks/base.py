@@ -88,7 +88,7 @@ class Answer:
         start: its character offset in the passage; -1 for unanswerable.
         score: of the best span (start logit plus end logit).
         null_score: score of "unanswerable", the least over the windows; None where the task has no such answer.
-        n_best: further spans, best first: text, start, score, probability.
+        n_best: the best spans, this one among them, best first: text, start, score, probability.
     """
 
     text: str

@@ -11,26 +11,35 @@ class Peak:
     source: str
 
 
-# Part of torch.cuda.get_device_name -> TFLOP/s of dense products. First match wins. fp32 is without TF32.
-_DATA_SHEETS: tuple[tuple[str, dict[str, float]], ...] = (
-    ("B200", {"bf16": 2250, "fp16": 2250, "tf32": 1125, "fp32": 75}),
-    ("B100", {"bf16": 1750, "fp16": 1750, "tf32": 875, "fp32": 60}),
-    ("H200 NVL", {"bf16": 835.5, "fp16": 835.5, "tf32": 417.5, "fp32": 60}),
-    ("H200", {"bf16": 989.4, "fp16": 989.4, "tf32": 494.7, "fp32": 66.9}),
-    ("GH200", {"bf16": 989.4, "fp16": 989.4, "tf32": 494.7, "fp32": 66.9}),
-    ("H100 PCIe", {"bf16": 756.5, "fp16": 756.5, "tf32": 378, "fp32": 51.2}),
-    ("H100 NVL", {"bf16": 835.5, "fp16": 835.5, "tf32": 417.5, "fp32": 60}),
-    ("H100", {"bf16": 989.4, "fp16": 989.4, "tf32": 494.7, "fp32": 66.9}),
-    ("A100", {"bf16": 312, "fp16": 312, "tf32": 156, "fp32": 19.5}),
-    ("A40", {"bf16": 149.7, "fp16": 149.7, "tf32": 74.8, "fp32": 37.4}),
-    ("A30", {"bf16": 165, "fp16": 165, "tf32": 82, "fp32": 10.3}),
-    ("L40S", {"bf16": 362, "fp16": 362, "tf32": 183, "fp32": 91.6}),
-    ("L40", {"bf16": 181, "fp16": 181, "tf32": 90.5, "fp32": 90.5}),
-    ("L4", {"bf16": 121, "fp16": 121, "tf32": 60, "fp32": 30.3}),
-    ("V100", {"fp16": 125, "fp32": 15.7}),
-    ("T4", {"fp16": 65, "fp32": 8.1}),
-    ("MI300X", {"bf16": 1307.4, "fp16": 1307.4, "tf32": 653.7, "fp32": 163.4}),
-    ("MI250X", {"bf16": 383, "fp16": 383, "fp32": 47.9}),
+@dataclass(frozen=True)
+class Board:
+    """Memory of one GPU, in bytes, and what it can send to its neighbours in the node, in bytes a second one way."""
+
+    memory: float
+    link: float
+
+
+# Part of torch.cuda.get_device_name; TFLOP/s of dense products, fp32 without TF32; GB of the largest memory sold under
+# the name; GB/s of NVLink or Infinity Fabric one way, else of the PCIe slot. First match wins.
+_DATA_SHEETS: tuple[tuple[str, dict[str, float], float, float], ...] = (
+    ("B200", {"bf16": 2250, "fp16": 2250, "tf32": 1125, "fp32": 75}, 180, 900),
+    ("B100", {"bf16": 1750, "fp16": 1750, "tf32": 875, "fp32": 60}, 180, 900),
+    ("H200 NVL", {"bf16": 835.5, "fp16": 835.5, "tf32": 417.5, "fp32": 60}, 141, 450),
+    ("H200", {"bf16": 989.4, "fp16": 989.4, "tf32": 494.7, "fp32": 66.9}, 141, 450),
+    ("GH200", {"bf16": 989.4, "fp16": 989.4, "tf32": 494.7, "fp32": 66.9}, 96, 450),
+    ("H100 PCIe", {"bf16": 756.5, "fp16": 756.5, "tf32": 378, "fp32": 51.2}, 80, 64),
+    ("H100 NVL", {"bf16": 835.5, "fp16": 835.5, "tf32": 417.5, "fp32": 60}, 94, 300),
+    ("H100", {"bf16": 989.4, "fp16": 989.4, "tf32": 494.7, "fp32": 66.9}, 80, 450),
+    ("A100", {"bf16": 312, "fp16": 312, "tf32": 156, "fp32": 19.5}, 80, 300),
+    ("A40", {"bf16": 149.7, "fp16": 149.7, "tf32": 74.8, "fp32": 37.4}, 48, 32),
+    ("A30", {"bf16": 165, "fp16": 165, "tf32": 82, "fp32": 10.3}, 24, 32),
+    ("L40S", {"bf16": 362, "fp16": 362, "tf32": 183, "fp32": 91.6}, 48, 32),
+    ("L40", {"bf16": 181, "fp16": 181, "tf32": 90.5, "fp32": 90.5}, 48, 32),
+    ("L4", {"bf16": 121, "fp16": 121, "tf32": 60, "fp32": 30.3}, 24, 32),
+    ("V100", {"fp16": 125, "fp32": 15.7}, 32, 150),
+    ("T4", {"fp16": 65, "fp32": 8.1}, 16, 16),
+    ("MI300X", {"bf16": 1307.4, "fp16": 1307.4, "tf32": 653.7, "fp32": 163.4}, 192, 448),
+    ("MI250X", {"bf16": 383, "fp16": 383, "fp32": 47.9}, 128, 250),
 )
 
 
@@ -47,42 +56,11 @@ def datasheet(device_name: str, precision: str) -> Peak | None:
     >>> datasheet("Tesla V100-SXM2-32GB", "bf16") is None
     True
     """
-    for name, rates in _DATA_SHEETS:
+    for name, rates, _, _ in _DATA_SHEETS:
         if _is(name, device_name):
             rate = rates.get(precision)
             return Peak(rate * 1e12, f"data sheet of {name}, dense {precision}") if rate else None
     return None
-
-
-@dataclass(frozen=True)
-class Board:
-    """Memory of one GPU, in bytes, and what it can send to its neighbours in the node, in bytes a second one way."""
-
-    memory: float
-    link: float
-
-
-# Largest memory sold under the name, in GB; NVLink or Infinity Fabric one way, else the PCIe slot, in GB/s.
-_BOARDS: tuple[tuple[str, float, float], ...] = (
-    ("B200", 180, 900),
-    ("B100", 180, 900),
-    ("H200 NVL", 141, 450),
-    ("H200", 141, 450),
-    ("GH200", 96, 450),
-    ("H100 PCIe", 80, 64),
-    ("H100 NVL", 94, 300),
-    ("H100", 80, 450),
-    ("A100", 80, 300),
-    ("A40", 48, 32),
-    ("A30", 24, 32),
-    ("L40S", 48, 32),
-    ("L40", 48, 32),
-    ("L4", 24, 32),
-    ("V100", 32, 150),
-    ("T4", 16, 16),
-    ("MI300X", 192, 448),
-    ("MI250X", 128, 250),
-)
 
 
 def board(device_name: str) -> Board | None:
@@ -91,18 +69,18 @@ def board(device_name: str) -> Board | None:
     >>> board("NVIDIA H100 80GB HBM3")
     Board(memory=80000000000.0, link=450000000000.0)
     """
-    for name, memory, link in _BOARDS:
+    for name, _, memory, link in _DATA_SHEETS:
         if _is(name, device_name):
             return Board(memory * 1e9, link * 1e9)
     return None
 
 
 def known() -> list[str]:
-    """Names of the GPUs in the tables."""
-    return [name for name, _ in _DATA_SHEETS]
+    """Names of the GPUs in the table."""
+    return [name for name, *_ in _DATA_SHEETS]
 
 
 def _is(name: str, device_name: str) -> bool:
-    # Whole words: "L4" must not match "L40S", nor "A10" an "A100".
+    # Whole words: "L4" must not match "L40S".
     words = device_name.replace("-", " ").upper().split()
     return all(part in words for part in name.upper().split())

@@ -83,7 +83,7 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer, model: nn.Module, *, wanted: bool = True) -> dict[str, Tensor]:
-    """The optimizer's state as CPU copies named `<moment>.<parameter name>`, and `updates` as a number of updates.
+    """The optimizer's state as CPU copies named `<moment>.<parameter name>`, of which `step` counts updates.
 
     Args:
         wanted: whether this worker needs them. Those of a sharded model are whole only if all workers call this.

@@ -43,7 +43,7 @@ def pieces_of(
     path: str, kind: str = "auto", piece_bytes: int = BIG, **options: object
 ) -> tuple[list[Piece], InputFormat]:
     fmt = InputFormat(kind, **options)  # type: ignore[arg-type]
-    return plan_pieces(list_sources([path], fmt), fmt, piece_bytes), fmt
+    return plan_pieces(list_sources([path], fmt), piece_bytes), fmt
 
 
 def read(path: str, kind: str = "auto", piece_bytes: int = BIG, **options: object) -> tuple[list[str], list[Reject]]:

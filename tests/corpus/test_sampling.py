@@ -29,7 +29,7 @@ def books(sample_texts: list[str], tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 def pieces_of(folder: str, piece_bytes: int = 1 << 17) -> list[Piece]:
-    return plan_pieces(list_sources([folder], LINES), LINES, piece_bytes)
+    return plan_pieces(list_sources([folder], LINES), piece_bytes)
 
 
 def by_sorting(share: Share, folder_texts: list[str], seed: int) -> list[str]:
@@ -47,7 +47,7 @@ def by_sorting(share: Share, folder_texts: list[str], seed: int) -> list[str]:
 
 @pytest.mark.parametrize("sample_bytes", [1, 5_000, 60_000, 10**9])
 def test_a_share_is_what_sorting_all_passages_gives(books, sample_bytes):
-    (piece,) = plan_pieces(list_sources([f"{books}/a.jsonl"], LINES), LINES, 1 << 30)
+    (piece,) = plan_pieces(list_sources([f"{books}/a.jsonl"], LINES), 1 << 30)
     texts = [json.loads(line)["text"] for line in Path(books, "a.jsonl").read_text(encoding="utf-8").splitlines()]
     share = Share(3, piece, sample_bytes)
     sample = sample_piece(share, LINES, seed=5)

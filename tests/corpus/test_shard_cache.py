@@ -96,14 +96,14 @@ def test_blocks_of_before_the_parts_are_fetched_whole(store, shards, tmp_path):
 
 def test_what_is_asked_for_ahead_is_there_when_it_is_wanted(store, shards):
     opened = BlockSet.open(FOLDER)
-    store.late = 0.5
+    store.late = 2.0
     store.fail("late", 5, "GET", ".arrow")
     begun = time.monotonic()
     opened.fetch_ahead(np.arange(len(opened)))
-    assert time.monotonic() - begun < 0.4
+    assert time.monotonic() - begun < store.late  # no answer was waited for
     everything = list(range(len(opened)))
     check(opened.rows(everything, 0), shards, everything, [0] * len(everything))
-    assert time.monotonic() - begun < 5 * 0.5  # beside each other
+    assert time.monotonic() - begun < 4 * store.late  # five requests beside each other
     assert len(store.got(".arrow")) == 5
 
 
@@ -266,9 +266,13 @@ def test_under_a_bound_below_the_set_every_row_is_read_all_the_same(store, shard
     opened.fetch_ahead(everything)
     check(opened.rows(everything, 1), shards, everything.tolist(), [1] * len(everything))
     blocks = tmp_path / "cache" / "blocks"
-    (blocks / batches(opened)[3]).unlink(missing_ok=True)
-    BlockSet.open(FOLDER).rows([2_500], 0)  # what several fetched beside each other goes with the next
-    assert sum(path.stat().st_size for path in blocks.glob("*.batch")) <= bound
+    for _ in range(5):  # what several fetched beside each other goes with the next, once the last of them has ended
+        (blocks / batches(opened)[3]).unlink(missing_ok=True)
+        BlockSet.open(FOLDER).rows([2_500], 0)
+        if sum(path.stat().st_size for path in blocks.glob("*.batch")) <= bound:
+            return
+        time.sleep(0.2)
+    raise AssertionError({path.name: path.stat().st_size for path in blocks.glob("*.batch")})
 
 
 def test_the_count_of_what_is_kept_mends_itself(store, shards, tmp_path, monkeypatch):

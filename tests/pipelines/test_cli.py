@@ -151,4 +151,4 @@ def test_what_help_calls_required_is_refused_when_it_lacks(name, capsys):
     assert "(required" in capsys.readouterr().out
     assert run(name) == 2
     said = capsys.readouterr().err
-    assert not hasattr(config, "needs") or any(f"--{each}" in said or each in said for each in config.needs)
+    assert any(f"--{each}" in said for each in config.needs) if hasattr(config, "needs") else "--" in said

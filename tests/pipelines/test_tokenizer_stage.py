@@ -66,7 +66,7 @@ def test_equal_options_give_equal_bytes_and_the_seed_matters(config, tmp_path):
 
 def test_ray_draws_what_a_plain_loop_draws(ray_session, corpus):
     fmt = InputFormat("jsonl")
-    pieces = plan_pieces(list_sources([corpus], fmt), fmt, 1 << 14)
+    pieces = plan_pieces(list_sources([corpus], fmt), 1 << 14)
     shares = share_out(pieces, 50_000, seed=0)
     assert len(shares) > 5
     plain = draw(shares, fmt, seed=0, num_workers=None)

@@ -44,9 +44,7 @@ def test_a_cpu_is_measured_once_and_beats_a_plain_product() -> None:
     plain = 4 * 2 * 512**3 / (time.perf_counter() - start)
     # The margin is for a machine shared with others; a wrong factor (2, or bytes for operations) would exceed it.
     assert 0.3 * plain < found.rate < 1e15
-    start = time.perf_counter()
     assert peak("cpu", "fp32") is found
-    assert time.perf_counter() - start < 0.05
 
 
 def test_slow_bf16_does_not_take_long() -> None:

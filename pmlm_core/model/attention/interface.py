@@ -81,7 +81,7 @@ Kernel = Callable[[Tensor, Tensor, Tensor, Sequence[Call], float], Tensor]
 
 
 def kernels() -> dict[str, Kernel]:
-    """Every kernel for dense calls by name, for tests and benchmarks."""
+    """Every kernel for dense calls by name."""
     from pmlm_core.model.attention import plain, reference, sdpa
 
     return {"reference": reference.attend, "plain": plain.attend, "sdpa": sdpa.attend}

@@ -38,16 +38,18 @@ def make_plan(
     dtype: torch.dtype,
     kernel: str,
 ) -> Plan:
-    """Args:
-    layout: kinds and steps; with an appended part if it is longer than its context.
-    padded: whether any context slot is padding; if none is, call A hides nothing.
-    relative: the relative bias; None for no bias.
-    reach: a number above every position.
-    position_ids_BN: positions of the context; None for 0, 1, 2, ….
-    slot_positions_BK: positions of the predicted slots.
-    read_ae: whether the conventional masks are read (objective AE).
-    dtype: of the attention products; a dense bias is added in it.
-    kernel: by which name the calls will be computed (`choice.kernel_for`).
+    """Settle the calls of a layer for one layout, with their bias and visibility in the form that the kernel wants.
+
+    Args:
+        layout: kinds and steps; with an appended part if it is longer than its context.
+        padded: whether any context slot is padding; if none is, call A hides nothing.
+        relative: the relative bias; None for no bias.
+        reach: a number above every position.
+        position_ids_BN: positions of the context; None for 0, 1, 2, ….
+        slot_positions_BK: positions of the predicted slots.
+        read_ae: whether the conventional masks are read (objective AE).
+        dtype: of the attention products; a dense bias is added in it.
+        kernel: by which name the calls will be computed (`choice.kernel_for`).
     """
     if kernel == "triton":
         bias = None if relative is None else relative.in_order(reach)

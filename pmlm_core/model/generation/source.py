@@ -77,7 +77,13 @@ class SourceEncoder(nn.Module):
         token_type_ids: Tensor | None = None,
         **others: Any,
     ) -> SourceOutput:
-        """Args: `[SOS] SRC [EOS]` a row, padded on either side, [R, N]; without a mask, [PAD] counts as padding.
+        """Run the sources through all layers once.
+
+        Args:
+            input_ids: `[SOS] SRC [EOS]` a row, padded on either side, [R, N].
+            attention_mask: 0 where it is padding, [R, N]; without one, [PAD] counts as padding.
+            token_type_ids: segments, [R, N]; None for the source's throughout.
+            others: what transformers gives to every model; without effect.
 
         Raises:
             ValueError: a source is longer than the model's positions.

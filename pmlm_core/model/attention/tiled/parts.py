@@ -1,4 +1,4 @@
-"""What the tiled kernels share: bias and visibility of a tile of scores, dropout, and the gradient of its scores.
+"""What the tiled kernels share: bias and visibility of a tile of scores, and dropout.
 
 A tile is [M, N] or, where that suits the products, [N, M]: the vectors of queries and keys come in already with the
 axis they broadcast along. Scores and log-sum-exps are to the base 2, whose exponential a GPU has in hardware.
