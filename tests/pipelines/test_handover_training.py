@@ -32,6 +32,7 @@ def test_workers_that_see_nothing_of_the_run_and_lose_a_node_leave_no_trace(
         environment = {"RAY_ADDRESS": cluster.address, "PMLM_CACHE": str(tmp_path / "cache")}
         command = Command(str(here / "blocks"), here / "out", environment, max_failures=1)
         command.wait_for_step(11)
+        command.wait_for_event("checkpoint")  # of step 10, which is written meanwhile
         events, _ = Events(command.run).read()
         assert {event["rank"] for event in events if event["kind"] == "worker"} == {0, 1}
         at_work = command.worker_pid(0)

@@ -45,6 +45,7 @@ def weights(run: Path) -> str:
 def test_a_node_lost_without_notice_leaves_no_trace(tmp_path: Path, blocks: str, undisturbed: Path, cluster: Cluster):
     command = Command(blocks, tmp_path / "out", {"RAY_ADDRESS": cluster.address}, max_failures=1)
     command.wait_for_step(11)
+    command.wait_for_event("checkpoint")  # of step 10, which is written meanwhile
     cluster.remove_node(node_of(cluster, command.worker_pid(0)), allow_graceful=False)
     cluster.add_node(num_cpus=1)
     assert command.process.wait(timeout=400) == 0, command.said()
@@ -60,6 +61,7 @@ def test_a_node_lost_without_notice_leaves_no_trace(tmp_path: Path, blocks: str,
 def test_a_node_taken_after_notice_leaves_no_trace(tmp_path: Path, blocks: str, undisturbed: Path, cluster: Cluster):
     command = Command(blocks, tmp_path / "out", {"RAY_ADDRESS": cluster.address}, max_failures=0)
     command.wait_for_step(11)
+    command.wait_for_event("checkpoint")  # of step 10, which is written meanwhile
     pids = [command.worker_pid(rank) for rank in (0, 1)]
     send(signal.SIGSTOP, pids)
     drained = node_of(cluster, pids[1])
