@@ -1,5 +1,6 @@
 """Options of `pmlm sweep`."""
 
+import math
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Literal
 
@@ -83,7 +84,8 @@ class SweepConfig:
     """Of the search itself."""
 
     max_concurrent_trials: int | None = None
-    """Trials at a time for each benchmark; left out, as many as fit, also on nodes that join or leave meanwhile."""
+    """Trials at a time for each benchmark; left out, as many as fit, also on nodes that join or leave meanwhile; of
+    optuna and optuna_pareto, which learn from what has ended, a quarter of num_samples."""
     cpus_per_trial: int = 1
     """CPU threads of a trial; with several workers, of each worker."""
     gpus_per_trial: float = 0.0
@@ -119,8 +121,14 @@ class SweepConfig:
                 raise ConfigError(f"{name} must be 1 or more, not {value}")
         if self.finalists is not None and self.finalists < 0:
             raise ConfigError(f"finalists must be 0 or more, not {self.finalists}")
-        if self.gpus_per_trial < 0 or (self.gpus_per_trial > 1 and self.gpus_per_trial % 1):
-            raise ConfigError(f"gpus_per_trial must be a share of one GPU or a whole number, not {self.gpus_per_trial}")
+        if self.gpus_per_trial < 0:
+            raise ConfigError(f"gpus_per_trial must be 0, a share of one GPU, or 1, not {self.gpus_per_trial}")
+        if self.num_workers == 1 and self.gpus_per_trial > 1:
+            workers = math.ceil(self.gpus_per_trial)
+            raise ConfigError(
+                f"gpus_per_trial {self.gpus_per_trial:g}: a worker trains on one GPU, and the others would idle; give "
+                f"--num_workers {workers} --gpus_per_trial 1"
+            )
         if self.num_workers > 1 and self.gpus_per_trial not in (0.0, 1.0):
             raise ConfigError("with several workers a trial has one GPU for each: give gpus_per_trial 1, or 0 for CPUs")
         if self.max_failures < -1:

@@ -27,6 +27,8 @@ from tune_spaces.base import Benchmark
 from tune_spaces.registry import ends, get_benchmark, settle_grid, settle_space
 
 RESULT, TRIALS, TUNE = "result.json", "trials", "tune"
+_LEARNS_SHARE = 4
+"""Of a search that learns, one in so many trials is at work at a time."""
 
 # What a sweep itself sets, or what has no meaning for one of its trials.
 _OURS = frozenset(
@@ -98,6 +100,13 @@ class Course:
         """The least and the most, or all values, that an option of the recipe can have."""
         recipe = getattr(self.job.recipe, option)
         return _values(self.searched.get(option, recipe)) or [recipe]  # a function of the user's own has no ends
+
+    @property
+    def at_a_time(self) -> int | None:
+        """Trials at a time, None for as many as fit: TPE learns nothing before trials end, so it proposes few."""
+        if self.config.max_concurrent_trials is None and self.config.strategy in ("optuna", "optuna_pareto"):
+            return max(1, self.num_samples // _LEARNS_SHARE)
+        return self.config.max_concurrent_trials
 
     @property
     def searched_with(self) -> tuple[int, ...]:

@@ -5,13 +5,14 @@ place of the space; pruned, it ranks behind all that came to their end, the furt
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import optuna
 from ray.tune.search.optuna import OptunaSearch
 
 from pipelines.sweep.course import Course
-from pipelines.sweep.room import Limited, at_a_time
+from pipelines.sweep.room import Limited
 from pipelines.sweep.trial import FINAL, SCHEDULE, SCORE
 from pipelines.sweep.trials import Known
 from pmlm_core.randomness import key
@@ -52,7 +53,7 @@ def learner(course: Course, metric: str | list[str], mode: str | list[str], know
     sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=startup)
     memory = _remembered(course, mode, known) if known else None
     search = Learner(metric=metric, mode=mode, sampler=sampler, study_name=_STUDY, storage=memory)
-    return Limited(search, course.config) if at_a_time(course.config) else search
+    return Limited(search, replace(course.config, max_concurrent_trials=course.at_a_time))
 
 
 def _remembered(course: Course, mode: str | list[str], known: Sequence[Known]) -> Any:

@@ -28,6 +28,11 @@ def describe(all_courses: Sequence[Course]) -> Iterator[str]:
         yield f"{course.benchmark.name}: {_counts(course)}"
         for name, domain in course.searched.items():
             yield f"  {name:<28} {in_plain(domain)}"
+        if course.at_a_time != config.max_concurrent_trials:
+            yield (
+                f"  {course.at_a_time} at a time, for {config.strategy} learns from what has ended; "
+                "max_concurrent_trials changes that"
+            )
         yield (
             f"  a trial takes up to {course.max_epochs} epochs, about {duration(seconds)}; one after the other all "
             f"{trials} take {duration(seconds * trials)}{_early(course)}"
@@ -35,7 +40,7 @@ def describe(all_courses: Sequence[Course]) -> Iterator[str]:
     mfu, kind = (GPU_MFU, "an H100's") if config.gpus_per_trial else (CPU_MFU, "this machine's")
     yield (
         f"cost         {total / 3600:,.1f} hours if trials ran one after the other, at an assumed {mfu:.0%} of {kind} "
-        "peak for each trial's share; divide by the trials at a time"
+        "peak for each trial's share; divide by the trials at a time; scoring and predictions come on top"
     )
 
 
@@ -94,7 +99,8 @@ def _resources(config: SweepConfig) -> str:
     gpus = f" and {config.gpus_per_trial:g} GPU" if config.gpus_per_trial else ""
     each = f"{config.cpus_per_trial} CPU{gpus}"
     asked = each if config.num_workers == 1 else f"{config.num_workers} workers of {each}"
-    at_a_time = config.max_concurrent_trials or "as many as fit"
+    learns = config.strategy in ("optuna", "optuna_pareto")
+    at_a_time = config.max_concurrent_trials or ("see below" if learns else "as many as fit")
     return f"resources    {asked} for a trial; trials at a time for each benchmark: {at_a_time}"
 
 

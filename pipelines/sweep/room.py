@@ -3,14 +3,30 @@
 A trial of one worker asks Tune for its CPUs, and Tune starts as many as there is room for. A trial of several asks for
 next to nothing; its workers get their CPUs from Ray Train, in a placement group: all at once or none, so no two trials
 wait for what the other holds. Without a limit they would all start at once, though, and only wait, on their own clock.
+Benchmarks of one sweep share the room, those that are still at work.
 A price: nothing waits that an autoscaler would see, so of trials of several workers it adds nodes for the first alone.
 """
 
+from collections.abc import Iterable
 from typing import Any
 
 from ray.tune.search import BasicVariantGenerator, ConcurrencyLimiter
 
 from pipelines.sweep.config import SweepConfig
+
+_AT_WORK: set[str] = set()
+"""Benchmarks of this process whose trials share the nodes; searches, which ask, are pickled with Tune's state."""
+
+
+def share(benchmarks: Iterable[str]) -> None:
+    """These share the nodes from now on, until they `leave`."""
+    _AT_WORK.clear()
+    _AT_WORK.update(benchmarks)
+
+
+def leave(benchmark: str) -> None:
+    """The benchmark has ended: its share is for the others."""
+    _AT_WORK.discard(benchmark)
 
 
 def at_a_time(config: SweepConfig) -> int:
@@ -23,8 +39,8 @@ def at_a_time(config: SweepConfig) -> int:
     fit_in = int(have.get("CPU", 1) // (config.num_workers * config.cpus_per_trial))
     if config.gpus_per_trial:
         fit_in = min(fit_in, int(have.get("GPU", 0) // (config.num_workers * config.gpus_per_trial)))
-    share = max(1, fit_in // len(config.benchmark))
-    return min(share, config.max_concurrent_trials or share)
+    each = max(1, fit_in // max(1, len(_AT_WORK)))
+    return min(each, config.max_concurrent_trials or each)
 
 
 class InOrder(BasicVariantGenerator):

@@ -138,11 +138,13 @@ def _sweep(
     """
     from pipelines.sweep.benchmark_sweep import BenchmarkSweep
     from pipelines.sweep.ending import end
+    from pipelines.sweep.room import leave, share
     from pipelines.sweep.tracking import SweepTracking
 
     board = Board(Standing(course.benchmark.name, course.metric) for course in all_courses)
     trackings = {course.benchmark.name: SweepTracking(course) for course in all_courses}
     unclosed = set(trackings)
+    share(trackings)
     results: dict[str, dict[str, Any]] = {}
     failures: dict[str, BaseException] = {}
     lock = threading.Lock()
@@ -162,9 +164,11 @@ def _sweep(
             failures[name] = error
             board.failed(name)
             warn(f"the sweep of {name} has ended without a result: {_words(name, error)}")
+            leave(name)
             if closes(name):
                 trackings[name].close("FAILED", None, _words(name, error))
             return
+        leave(name)
         try:
             if closes(name):
                 end(course, results[name], trackings[name])

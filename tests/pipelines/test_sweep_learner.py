@@ -10,14 +10,15 @@ from sweeping_data import make_sweep
 from pipelines.sweep.config import SweepConfig
 from pipelines.sweep.course import Course, courses
 from pipelines.sweep.learner import Learner
+from pipelines.sweep.plan import describe
 from pipelines.sweep.strategies import plan_of
 from pipelines.sweep.trial import FINAL, SCHEDULE, SCORE
 from pipelines.sweep.trials import Known, Point, known_trials, write_point
 from pipelines.tracking.journal import Journal
 
 
-def course_of(tmp_path: Path, tokenizer_dir: str, strategy: str) -> Course:
-    made = make_sweep(tmp_path, tokenizer_dir, strategy=strategy, num_samples=9, finalists=0)
+def course_of(tmp_path: Path, tokenizer_dir: str, strategy: str, **options: Any) -> Course:
+    made = make_sweep(tmp_path, tokenizer_dir, strategy=strategy, num_samples=9, finalists=0, **options)
     (course,), _ = courses(SweepConfig(**made))
     return course
 
@@ -25,7 +26,21 @@ def course_of(tmp_path: Path, tokenizer_dir: str, strategy: str) -> Course:
 def search_of(course: Course, known: list[Known]) -> Learner:
     plan = plan_of(course, known=known)
     plan.search_alg.set_search_properties(None, None, plan.param_space)
-    return plan.search_alg
+    return plan.search_alg.searcher  # without the limit of trials at a time
+
+
+@pytest.mark.parametrize("strategy", ["optuna", "optuna_pareto"])
+@pytest.mark.parametrize(("asked", "expected"), [(None, 2), (5, 5)])
+def test_few_are_proposed_before_any_has_ended(
+    tmp_path: Path, sample_tokenizer_dir: str, strategy: str, asked: int | None, expected: int
+):
+    """Nine proposed at once would be random search."""
+    course = course_of(tmp_path, sample_tokenizer_dir, strategy, max_concurrent_trials=asked)
+    plan = plan_of(course)
+    plan.search_alg.set_search_properties(None, None, plan.param_space)
+    proposed = [plan.search_alg.suggest(str(number)) for number in range(9)]
+    assert [each is not None for each in proposed] == [True] * expected + [False] * (9 - expected)
+    assert ("  2 at a time, for optuna" in "\n".join(describe([course]))) == (asked is None)
 
 
 @pytest.mark.parametrize("strategy", ["optuna", "optuna_pareto"])

@@ -126,6 +126,7 @@ def test_a_course_and_its_trials(tmp_path: Path, sample_tokenizer_dir: str):
     assert "3 trials, then 1 finalist with 2 seeds each; 60 training examples; chosen by accuracy on 'dev'" in text
     assert "learning_rate" in text
     assert "log-uniform 0.0001 to 0.01" in text
+    assert "scoring and predictions come on top" in text
 
 
 def test_a_grid_has_every_value_with_every_seed(tmp_path: Path, sample_tokenizer_dir: str):
@@ -213,7 +214,9 @@ def test_who_signals_twice_does_not_wait_for_the_upload(
         ({"benchmark": ["rte", "rte"]}, "named twice"),
         ({"tracking_uri": "none", "register_model": "m"}, "register_model m is for MLflow, which tracking_uri none"),
         ({"num_samples": 0}, "num_samples must be 1 or more"),
-        ({"gpus_per_trial": 1.5}, "share of one GPU"),
+        ({"gpus_per_trial": -1.0}, "share of one GPU"),
+        ({"gpus_per_trial": 1.5}, "give --num_workers 2 --gpus_per_trial 1"),
+        ({"gpus_per_trial": 2.0}, "the others would idle; give --num_workers 2 --gpus_per_trial 1"),
         ({"num_workers": 2, "gpus_per_trial": 0.5}, "one GPU for each"),
         ({"strategy": "paper_grid", "num_samples": 3}, "paper_grid takes its values"),
         ({"grid": {"learning_rate": [1]}}, "grid is for the strategy paper_grid"),

@@ -8,7 +8,7 @@ from ray import cloudpickle
 from ray.tune.search import Searcher
 
 from pipelines.sweep.config import SweepConfig
-from pipelines.sweep.room import InOrder, Limited, at_a_time
+from pipelines.sweep.room import InOrder, Limited, at_a_time, leave, share
 
 
 def config(**options: Any) -> SweepConfig:
@@ -31,7 +31,6 @@ def nodes(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
         ({"CPU": 9}, {"max_concurrent_trials": 3}, 3),
         ({"CPU": 9}, {"max_concurrent_trials": 30}, 4),
         ({"CPU": 9}, {"cpus_per_trial": 2}, 2),
-        ({"CPU": 9}, {"benchmark": ["rte", "cola"]}, 2),
         ({"CPU": 64, "GPU": 8}, {"gpus_per_trial": 1.0}, 4),
         ({"CPU": 64}, {"gpus_per_trial": 1.0}, 1),
         ({"CPU": 9}, {"num_workers": 1}, 0),
@@ -41,6 +40,16 @@ def nodes(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
 def test_as_many_as_fit_and_were_asked_for(nodes, have, options, expected):
     nodes.update(have)
     assert at_a_time(config(**options)) == expected
+
+
+def test_what_a_benchmark_that_has_ended_leaves_is_for_the_others(nodes):
+    nodes["CPU"] = 16
+    share(["rte", "cola", "mrpc"])
+    counts = [at_a_time(config())]
+    for ended in ("cola", "rte", "mrpc"):
+        leave(ended)
+        counts.append(at_a_time(config()))
+    assert counts == [2, 4, 8, 8]
 
 
 class Anything(Searcher):

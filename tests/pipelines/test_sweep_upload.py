@@ -260,7 +260,7 @@ def test_what_ended_before_is_known_to_a_search_without_tunes_state_and_what_had
     assert {**first, **fixed} == known[3].point.params
     assert not fixed.keys() & first.keys()
     assert second["learning_rate"] not in {each.point.params["learning_rate"] for each in known}
-    values = [trial.values for trial in plan.search_alg._ot_study.get_trials() if trial.state.is_finished()]
+    values = [trial.values for trial in plan.search_alg.searcher._ot_study.get_trials() if trial.state.is_finished()]
     assert values == [[90.0] if strategy == "optuna" else [90.0, 10.0], None, None]
     fresh = plan_of(course)
     assert fresh.num_samples == 9
