@@ -49,23 +49,22 @@ class Filler:
 
     Args:
         folder: a Hugging Face folder with its tokenizer, as pre-training writes it.
-        device: where to compute.
         warn: is told of texts longer than those the model was trained on.
 
     Raises:
         CheckpointError: the folder holds no model, or no tokenizer that fits it.
     """
 
-    def __init__(self, folder: str, device: str = "cpu", warn: Callable[[str], None] = lambda text: None) -> None:
+    def __init__(self, folder: str, warn: Callable[[str], None] = lambda text: None) -> None:
         _check_folder(Path(folder))
         self.tokenizer = TextTokenizer.load(folder)
         try:
-            self.model = PmlmForMaskedLM.from_pretrained(folder, local_files_only=True).eval().to(device)
+            self.model = PmlmForMaskedLM.from_pretrained(folder, local_files_only=True).eval()
         except (OSError, RuntimeError, ValueError, SafetensorError) as error:
             if isinstance(error, PmlmError):
                 raise
             raise CheckpointError(f"model {folder} cannot be read, it may be damaged: {in_a_line(error)}") from None
-        self._device, self._warn = device, warn
+        self._warn = warn
         self._trained_length = _trained_length(Path(folder))
         config = self.model.config
         if self.tokenizer.vocab_size > config.vocab_size or self.tokenizer.special_ids != config.special_ids:
@@ -76,7 +75,7 @@ class Filler:
             )
         ordinary = torch.zeros(config.vocab_size, dtype=torch.bool)
         ordinary[torch.from_numpy(np.array(self.tokenizer.ordinary_ids, dtype=np.int64))] = True
-        self._forbidden_V = ~ordinary.to(device)
+        self._forbidden_V = ~ordinary
 
     def encode(self, text: str) -> np.ndarray:
         """Encode a text with masks: `[SOS] TEXT [EOS]`, int32, `[MASK]`'s id where the text says so."""
@@ -118,7 +117,7 @@ class Filler:
 
     @torch.inference_mode()
     def _fill_one(self, text: str, ids: np.ndarray, top_k: int) -> Filled:
-        ids_1N = torch.from_numpy(ids.astype(np.int64))[None].to(self._device)
+        ids_1N = torch.from_numpy(ids.astype(np.int64))[None]
         mask = self.tokenizer.special_ids.mask
         positions_1M = (ids_1N[0] == mask).nonzero().T
         logits_MV = self._logits(ids_1N, positions_1M)[0].float().masked_fill(self._forbidden_V, float("-inf"))

@@ -75,7 +75,7 @@ def get_task(name: str, **options: Any) -> Task:
             can_be_unanswerable = bool(given.get("can_be_unanswerable", False))
             return squad.qa_task("qa", patterns, can_be_unanswerable=can_be_unanswerable, several=several)
         case "seq2seq":
-            return seq2seq.seq2seq_task("seq2seq", patterns, several=several, id_column=given.get("id_column"))
+            return seq2seq.seq2seq_task(patterns, several=several, id_column=given.get("id_column"))
     columns = tabular.Columns(
         text=given.get("text_column", "text"),
         text_pair=given.get("text_pair_column"),

@@ -36,22 +36,14 @@ RECIPE = Recipe(
 )
 
 
-def seq2seq_task(
-    name: str,
-    patterns: Mapping[str, Sequence[str]],
-    *,
-    recipe: Recipe = RECIPE,
-    folders: Sequence[str] = ("",),
-    several: bool = False,
-    id_column: str | None = None,
-) -> Task:
+def seq2seq_task(patterns: Mapping[str, Sequence[str]], *, several: bool = False, id_column: str | None = None) -> Task:
     """A generation task over files of pairs, scored by ROUGE.
 
     Args:
         patterns: of the files of "train", "dev", "test"; see `find_files`.
         id_column: field that identifies an example; None = "id" where there is one, else its place from 0.
     """
-    return generation_task(name, partial(_read, name, patterns, folders, several, id_column), recipe)
+    return generation_task("seq2seq", partial(_read, patterns, several, id_column), RECIPE)
 
 
 def generation_task(name: str, read: Any, recipe: Recipe, *, question_generation: bool = False) -> Task:
@@ -77,17 +69,11 @@ def generation_task(name: str, read: Any, recipe: Recipe, *, question_generation
 
 
 def _read(
-    name: str,
-    patterns: Mapping[str, Sequence[str]],
-    folders: Sequence[str],
-    several: bool,
-    id_column: str | None,
-    data_dir: str,
-    split: str,
+    patterns: Mapping[str, Sequence[str]], several: bool, id_column: str | None, data_dir: str, split: str
 ) -> Iterator[SourceTarget | BadRow]:
-    what = f"split '{split}' of task '{name}'"
+    what = f"split '{split}' of task 'seq2seq'"
     return read_pairs(
-        find_files(data_dir, patterns[split], what=what, folders=folders, several=several),
+        find_files(data_dir, patterns[split], what=what, several=several),
         id_column,
         needs_target=split != "test",
     )
