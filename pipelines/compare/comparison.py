@@ -58,7 +58,17 @@ def compare(source: Source, config: CompareConfig) -> list[Comparison]:
 def _comparison(section: Section, source: Source, config: CompareConfig) -> Comparison:
     groups = groups_of(section, config.group_by)
     differences = differences_of(section, groups, source, config)
-    return Comparison(section, tuple(groups), tuple(differences), published(section.name))
+    # Those whose scores are of something else stand below the ones they cannot be held against.
+    order = sorted(
+        range(len(groups)),
+        key=lambda place: (place > 0 and differences[place] is None, bool((d := differences[place]) and d.apart)),
+    )
+    return Comparison(
+        section,
+        tuple(groups[place] for place in order),
+        tuple(differences[place] for place in order),
+        published(section.name),
+    )
 
 
 def published(name: str) -> tuple[Published, ...]:
@@ -83,12 +93,14 @@ def headline(comparison: Comparison) -> str:
     if not rivals:
         return f"{title}: the best is {best.label}: {score}; there is nothing finished to compare it with."
     nearest, difference = rivals[0]
+    if difference.points is None:
+        return f"{title}: {best.label}: {score}; no other group can be held against it: {difference.note}."
     return f"{title}: the best is {best.label}: {score}. {against(section, nearest, difference)}."
 
 
 def against(section: Section, other: Group, difference: Difference) -> str:
     """The best against another group, in words: "It is 1.8 points ahead of B, 95 % interval −0.4 to 4.0, ..."."""
-    points = section.sign * difference.points
+    points = section.sign * (difference.points or 0.0)
     if abs(points) < 0.005:
         text = f"It scores the same as {other.label}"
     else:

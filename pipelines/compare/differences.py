@@ -27,6 +27,7 @@ class Difference:
     """The best group's mean minus another's, in points.
 
     Attributes:
+        points: None where the scores cannot be held against each other; `apart` says why, as a verdict.
         low, high: 95 % interval; None without a test.
         p: two-sided; `holm` is adjusted for `pairs`, of which any might have been tested, see `_pairs`.
         test: "paired" over examples, "welch" over seeds, "none" where neither can be done.
@@ -35,7 +36,7 @@ class Difference:
         examples, resamples: of the paired test.
     """
 
-    points: float
+    points: float | None
     test: Test = "none"
     low: float | None = None
     high: float | None = None
@@ -47,6 +48,7 @@ class Difference:
     seeds_holm: float | None = None
     examples: int | None = None
     resamples: int | None = None
+    apart: str = ""
 
     @property
     def verdict(self) -> str:
@@ -56,8 +58,8 @@ class Difference:
         little of the options they were trained with: "depends on seeds". Nor does it say anything of them where each
         side has one seed only, which might differ by as much from another one: "other seeds unknown".
         """
-        if self.holm is None:
-            return "not tested"
+        if self.apart or self.holm is None:
+            return self.apart or "not tested"
         if self.holm >= ALPHA:
             return "within noise"
         if self.seeds_holm is None:
@@ -76,16 +78,23 @@ def differences_of(
     compared = [place for place, value in enumerate(means) if place and value is not None]
     tested = compared[: config.tested]
     systems = {place: _results(section, groups[place], source) for place in [0, *tested]} if tested else {}
-    paired, why = _same_examples(systems, section.metric)
+    paired, why, apart = _same_examples(systems, section.metric)
     welches = {place: welch(groups[0].best.scores, groups[place].best.scores) for place in compared}
-    could = [place for place in compared if place not in tested or place in paired or welches[place] is not None]
+    could = [
+        place
+        for place in compared
+        if place not in apart and (place not in tested or place in paired or welches[place] is not None)
+    ]
     pairs = _pairs([groups[place] for place in (0, *could)])
     tests = _paired_tests(section.metric, paired, config, pairs)
     for place in compared:
         points = means[0] - (means[place] or 0.0)
         scores = groups[0].best.scores, groups[place].best.scores
         by_seeds = welches[place]
-        if place not in tested:
+        if place in apart or 0 in apart:
+            note = f"of the best, {why[0]}" if 0 in apart else why[place]
+            found[place] = Difference(None, note=note, apart=apart.get(0) or apart[place])
+        elif place not in tested:
             found[place] = Difference(points, note="not among the groups that are tested (--tested)")
         elif place in tests:
             found[place] = _with_seeds(replace(tests[place], points=points), *scores)
@@ -158,23 +167,28 @@ def _results(section: Section, group: Group, source: Source) -> list[Mapping[str
 
 def _same_examples(
     systems: Mapping[int, list[Mapping[str, Any]] | str], metric: str
-) -> tuple[dict[int, list[Entry]], dict[int, str]]:
-    """Entries of groups that were scored on the same examples as the first one, and why the others were not taken."""
+) -> tuple[dict[int, list[Entry]], dict[int, str], dict[int, str]]:
+    """Entries of groups that were scored on the same examples as the first one, and why the others were not taken.
+
+    The third are verdicts on those whose scores are of something else: no test over seeds takes the place of this one.
+    """
+    apart: dict[int, str] = {}
     why = {place: found for place, found in systems.items() if isinstance(found, str)}
     files = {place: found for place, found in systems.items() if not isinstance(found, str)}
     for place, found in files.items():
         if any(_identity(file) != _identity(files.get(0, found)[0]) for file in found):
-            why[place] = "the examples are not the same"
+            why[place], apart[place] = "the examples are not the same", "other examples"
             continue
         try:
             amiss = next(filter(None, (_amiss(metric, file) for file in found)), "")
         except (DataError, KeyError, TypeError, ValueError) as error:
-            amiss = f"the results by example cannot be used ({error})"
+            why[place] = f"the results by example cannot be used ({error})"
+            continue
         if amiss:
-            why[place] = amiss
+            why[place], apart[place] = amiss, "scored otherwise"
     if 0 in why:
-        return {}, {place: why.get(place, f"of the best, {why[0]}") for place in systems}
-    return {place: [file["entry"] for file in found] for place, found in files.items() if place not in why}, why
+        return {}, {place: why.get(place, f"of the best, {why[0]}") for place in systems}, apart
+    return {place: [file["entry"] for file in found] for place, found in files.items() if place not in why}, why, apart
 
 
 def _amiss(metric: str, file: Mapping[str, Any]) -> str:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from pipelines.compare.comparable import by_yardstick
 from pipelines.compare.config import CompareConfig
 from pipelines.compare.runs import SWEEP, Curve, Outcome, Run, Source, parsed
 from pipelines.finetune.config import FinetuneConfig
@@ -85,7 +86,7 @@ class Section:
 
 
 def sections_of(runs: Sequence[Run], source: Source, config: CompareConfig) -> list[Section]:
-    """Sort runs into sections, by the names of their benchmarks.
+    """Sort runs into sections, by the names of their benchmarks; those that cannot be compared have sections apart.
 
     Raises:
         ConfigError: none is of the benchmarks that were asked for, or none has the figure that was asked for.
@@ -101,7 +102,11 @@ def sections_of(runs: Sequence[Run], source: Source, config: CompareConfig) -> l
             f"they are of {', '.join(sorted(by_name)) or 'none: sweeps whose trials have not begun'}"
         )
     sweeps = [run for run in ordered if run.stage == SWEEP]
-    sections = [_section(name, found, sweeps, source, config) for name, found in sorted(wanted.items())]
+    sections = [
+        _section(f"{name}, {apart}" if apart else name, part, sweeps, source, config)
+        for name, found in sorted(wanted.items())
+        for apart, part in by_yardstick(found, *_figure(found, _task(found, name), config))
+    ]
     if config.metric is not None and not any(trial.score is not None for s in sections for trial in s.trials):
         figures = sorted({name for found in wanted.values() for run in found for name in run.metrics if "/" in name})
         shown = ", ".join(name for name in figures if name.startswith(("final/", "eval/")))
@@ -134,13 +139,22 @@ def _own_name(run: Run) -> str:
 
 
 def _section(name: str, runs: list[Run], sweeps: list[Run], source: Source, config: CompareConfig) -> Section:
-    task = next((run.tags["task"] for run in runs if "task" in run.tags), name)
-    metric, dev = config.metric or _metric(runs, task), _dev_split(runs, task)
+    task = _task(runs, name)
+    (metric, split), dev = _figure(runs, task, config), _dev_split(runs, task)
     mode = next((run.tags["mode"] for run in runs if run.tags.get("mode") in ("min", "max")), "max")
     own = {run.parent for run in runs} - {None}
-    section = Section(name, task, metric, config.split or dev, mode, (), (), tuple(s for s in sweeps if s.id in own))
+    section = Section(name, task, metric, split, mode, (), (), tuple(s for s in sweeps if s.id in own))
     trials = _trials(section, runs, source, is_dev=section.split == dev)
     return replace(section, trials=trials, searched=_searched(section, trials))
+
+
+def _task(runs: Sequence[Run], name: str) -> str:
+    return next((run.tags["task"] for run in runs if "task" in run.tags), name)
+
+
+def _figure(runs: Sequence[Run], task: str, config: CompareConfig) -> tuple[str, str]:
+    """The figure that is compared, and the split it is of."""
+    return config.metric or _metric(runs, task), config.split or _dev_split(runs, task)
 
 
 def _metric(runs: Sequence[Run], task: str) -> str:

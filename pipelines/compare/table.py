@@ -99,6 +99,8 @@ def _table(comparison: Comparison, group_by: str, most: int) -> Table:
 def _judged(group: Group, difference: Difference | None) -> tuple[str, str, str]:
     if difference is None:
         return "", "", "best" if group.best.outcome == "finished" else group.best.outcome
+    if difference.points is None:
+        return "", "", verdict(difference)
     return signed(-difference.points), shown_p(difference).removeprefix("p ").removeprefix("= "), verdict(difference)
 
 

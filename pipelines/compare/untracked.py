@@ -34,6 +34,8 @@ def untracked(folder: Path, named: Callable[[Path], str] = str) -> dict[str, Any
     tags |= {f"data.{name}": str(value) for name, value in (identity.get("data") or {}).items()}
     if "metric" in result:
         tags["metric"] = str(result["metric"])
+    if "scorers" in result:
+        tags["scorers"] = json.dumps(result["scorers"])
     run: dict[str, Any] = {
         "id": named(folder),
         "name": f"{folder.parent.name}-seed-{told['seed']}",

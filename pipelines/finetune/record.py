@@ -1,5 +1,6 @@
 """What MLflow is told of a seed: options as they were settled, fingerprints of what went in, files that came of it."""
 
+import json
 from dataclasses import asdict
 from typing import Any
 
@@ -26,6 +27,7 @@ def tags_of(job: Job) -> dict[str, str]:
         "stage": "finetune",
         "task": job.config.task,
         "metric": job.task.metric,
+        "scorers": json.dumps(dict(job.task.scorers())),
         "finetune_run": job.run.path.parent.name,
         **data,
         **pretrained,

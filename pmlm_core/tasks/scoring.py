@@ -143,7 +143,7 @@ def _labelled(examples: Sequence[Any]) -> list[Any]:
 
 
 # Figures by scorer, where the scorer's name is not the figure's; "squad" depends on the task.
-_FIGURES = {
+FIGURES = {
     "rouge": ("rouge1", "rouge2", "rougeL", "rougeLsum"),
     "rouge_l_captions": ("rougeL",),
     "bleu": ("bleu4",),
@@ -155,5 +155,5 @@ def figures_of(task: Task) -> list[str]:
     """Names of the figures that a task is scored by, those that a run can be chosen by."""
     found: list[str] = []
     for scorer in task.scorers():
-        found += _SQUAD[task.can_be_unanswerable] if scorer == "squad" else _FIGURES.get(scorer, (scorer,))
+        found += _SQUAD[task.can_be_unanswerable] if scorer == "squad" else FIGURES.get(scorer, (scorer,))
     return found

@@ -1,5 +1,6 @@
 """What is compared with what: configurations over seeds, groups of them, what did not finish, which test was used."""
 
+import json
 from dataclasses import replace
 from typing import Any
 
@@ -8,6 +9,8 @@ from comparing_shelf import SOME, Shelf, only, results, run
 
 from pipelines.compare import table
 from pipelines.compare.comparison import compare, headline, how, single_seed_note
+from pipelines.compare.page.build import page
+from pipelines.compare.runs import Run
 from pmlm_core.errors import ConfigError
 
 
@@ -112,8 +115,6 @@ def test_the_paired_test_is_taken_where_the_examples_are_the_same():
     ("file", "note"),
     [
         (None, "there are no results by example"),
-        (results(*[1, 0] * 10, examples="others"), "the examples are not the same"),
-        (results(*[1, 1, 1, 0] * 5), "the results by example give 75.00, not the score 50.00"),
         ({"ids": [], "figures": {"f1": {}}}, "the results by example have no accuracy"),
         ({**results(*[1, 0] * 10), "figures": {"accuracy": {"kind": "new"}}}, "the results by example cannot be used"),
     ],
@@ -132,6 +133,98 @@ def test_otherwise_seeds_are_tested_and_why_is_said(file: dict[str, Any] | None,
     assert difference is not None
     assert (difference.test, difference.verdict) == ("none", "not tested")
     assert "not several seeds of both" in how(difference)
+
+
+@pytest.mark.parametrize(
+    ("file", "verdict", "note"),
+    [
+        (results(*[1, 1, 1, 0] * 5, examples="others"), "other examples", "the examples are not the same"),
+        (
+            results(*[1, 1, 1, 1] * 5), "scored otherwise",
+            "the results by example give 100.00, not the score 75.00",
+        ),
+    ],
+)  # fmt: skip
+def test_scores_of_something_else_are_neither_tested_nor_ranked_among_the_others(
+    file: dict[str, Any], verdict: str, note: str
+):
+    """Not over seeds, either: seeds differ little, and the easier examples would win."""
+    a = [run(f"a{s}", 85.0, s) for s in (0, 1)]
+    b = [run(f"b{s}", 75.0, s, options={"batch_size": 16}) for s in (0, 1)]
+    c = [run(f"c{s}", 50.0, s, options={"batch_size": 8}) for s in (0, 1)]
+    files = {f"a{s}": results(*[1] * 17, *[0] * 3) for s in (0, 1)} | {f"b{s}": file for s in (0, 1)}
+    files |= {f"c{s}": results(*[1, 0] * 10) for s in (0, 1)}
+    found = only(Shelf([*a, *b, *c], files))
+    assert [group.label for group in found.groups] == ["batch 32", "batch 8", "batch 16"]
+    near, far = found.differences[1:]
+    assert near is not None
+    assert (near.test, near.points, near.pairs) == ("paired", 35.0, 1)
+    assert far is not None
+    assert (far.test, far.points, far.p, far.verdict, far.note) == ("none", None, None, verdict, note)
+    assert f"It is 35.0 points ahead of {found.groups[1].label}" in headline(found)
+    assert verdict in page([found], SOME)
+    two = only(Shelf([*a, *b], files))
+    assert (
+        headline(two)
+        == f"RTE: batch 32: accuracy 85.00 ± 0.00 (2 seeds) on dev; no other group can be held against it: {note}."
+    )
+
+
+def test_what_is_of_other_examples_than_the_best_may_be_the_best_itself():
+    """The best by an odd file leads nothing."""
+    runs = [run(f"{key}{s}", score, s, options={"batch_size": size}) for key, score, size in (
+        ("a", 95.0, 32), ("b", 75.0, 16), ("c", 50.0, 8)
+    ) for s in (0, 1)]  # fmt: skip
+    files = {each.id: results(*[1, 0] * 10) for each in runs}
+    found = only(Shelf(runs, files), replace(SOME, tested=1))
+    assert [each and each.verdict for each in found.differences] == [None, "scored otherwise", "scored otherwise"]
+    assert "points ahead" not in headline(found)
+    assert "of the best, the results by example give 50.00, not the score 95.00" in headline(found)
+
+
+def test_runs_on_other_dev_examples_have_a_section_of_their_own():
+    def on(key: str, score: float, data: str, seed: int = 1, **more: Any) -> Run:
+        return run(key, score, seed, tags={"data.dev": data}, **more)
+
+    may, june = "e1f0c2ab39 500", "77aa0b1c2d 500"
+    runs = [on(f"a{s}", 90.0 + s / 10, may, s, options={"batch_size": 16}) for s in (1, 2, 3)]
+    runs += [on(f"b{s}", 80.0 + s / 10, june, s) for s in (1, 2, 3, 4)]
+    runs += [on("chosen by fewer", 79.0, "77aa0b1c2d 100", 5), run("says nothing", 78.0, 6)]
+    runs += [on("scored on fewer", 99.0, june, options={"max_predict_rows": 10})]
+    usual, other, few = compare(Shelf(runs), SOME)
+    assert usual.section.name == "rte"
+    assert len(usual.section.trials) == 6
+    assert usual.published
+    assert other.section.name == "rte, other dev examples (e1f0c2ab)"
+    assert headline(other).startswith("RTE, other dev examples (e1f0c2ab): the best is ")
+    assert len(other.section.trials) == 3
+    assert not other.published
+    assert few.section.name == "rte, other dev examples (77aa0b1c, at most 10)"
+
+
+def test_runs_that_were_scored_otherwise_have_a_section_of_their_own():
+    def by(key: str, scorers: dict[str, str] | None, task: str = "rte", metric: str = "accuracy") -> Run:
+        tags = {"task": task, "benchmark": task, "metric": metric}
+        tags |= {} if scorers is None else {"scorers": json.dumps(scorers)}
+        return replace(run(key, None, tags=tags), metrics={f"final/dev/{metric}": 60.0})
+
+    def sections(*runs: Run) -> dict[str, int]:
+        return {found.section.name: len(found.section.trials) for found in compare(Shelf([*runs]), SOME)}
+
+    new, newer = (f"accuracy; scikit-learn {version}; percent" for version in ("1.5.0", "1.6.1.post1"))
+    assert sections(by("a", {"accuracy": new}), by("b", {"accuracy": newer}), by("c", None)) == {"rte": 3}
+    assert sections(by("a", {"accuracy": new, "f1": "F1"}), by("b", {"accuracy": new, "f1": "micro"})) == {"rte": 2}
+    told = sections(by("a", {"accuracy": new}), by("b", {"accuracy": newer}), by("c", {"accuracy": "of words"}))
+    assert sorted(told.values()) == [1, 2]
+    assert told["rte"] == 2
+    # Questions were once scored one by one, which older runs do not say.
+    questions = {"bleu": "BLEU-4; sacrebleu 2.6.0 with tokenize=none; by source", "meteor": "METEOR 1.5: left out"}
+    old = [by(f"old {number}", None, "squad_qg", "bleu4") for number in (1, 2)]
+    assert sections(*old) == {"squad_qg": 2}
+    newly = {**questions, "meteor": "METEOR 1.5"}, {**questions, "bleu": questions["bleu"].replace("2.6.0", "2.4.3")}
+    assert sections(*old, *(by(f"new {number}", each, "squad_qg", "bleu4") for number, each in enumerate(newly))) == {
+        "squad_qg": 2, "squad_qg, scored otherwise (by what is not recorded)": 2,
+    }  # fmt: skip
 
 
 def test_results_of_the_best_that_are_missing_are_said_to_be_its_own():
@@ -154,7 +247,7 @@ def test_several_comparisons_are_adjusted():
 
 def test_only_so_many_are_tested():
     runs = [run(f"r{i}", 70.0 - i, options={"batch_size": 16 + i}) for i in range(4)]
-    found = only(Shelf(runs, {each.id: results(1, 0) for each in runs}), replace(SOME, tested=1))
+    found = only(Shelf(runs), replace(SOME, tested=1))
     assert [each and each.note for each in found.differences][2:] == [
         "not among the groups that are tested (--tested)"
     ] * 2

@@ -250,6 +250,8 @@ def test_runs_that_mlflow_never_had_are_read_from_their_own_files(tmp_path: Path
         options = options_for("classification", checkpoint, data, tmp_path / "runs", run_name=name, learning_rate=rate)
         finetune(FinetuneConfig(**{**options, "num_train_epochs": 3, "seeds": "1,2"}))
     shutil.rmtree(tmp_path / "runs" / "features")
+    for each in FolderSource(CompareConfig(folders=[str(tmp_path / "runs")])).runs():
+        assert json.loads(each.tags["scorers"]).keys() == {"accuracy", "f1_macro", "matthews"}
     output = tmp_path / "out"
     run(CompareConfig(folders=[str(tmp_path / "runs")], output_dir=str(output), resamples=200))
     (found,) = json.loads((output / "comparison.json").read_text())["benchmarks"]

@@ -43,6 +43,7 @@ def test_a_run_and_its_files_arrive(tmp_path: Path, options: dict[str, Any]):
     assert len(found.data.tags["pretrained.sha256"]) == 64
     assert found.data.params["learning_rate"] == "0.003"
     scores = json.loads((tmp_path / "out" / "run" / "seed-0" / "scores.json").read_text())
+    assert json.loads(found.data.tags["scorers"]) == scores["scorers"]
     assert found.data.metrics["final/dev/accuracy"] == scores["scores"]["dev"]["accuracy"]
     assert len(client.get_metric_history(found.info.run_id, "eval/accuracy")) == 2
     names = {file.path for file in client.list_artifacts(found.info.run_id)}

@@ -17,6 +17,8 @@ _SIGNS = {
     "more than noise": "▼",
     "depends on seeds": "◐",
     "other seeds unknown": "◔",
+    "other examples": "≠",
+    "scored otherwise": "≠",
     "failed": "✕",
 }
 
@@ -58,6 +60,9 @@ def _judged(group: Group, difference: Difference | None, ends: tuple[float, floa
     if difference is None:
         ended = "best" if group.best.outcome == "finished" else group.best.outcome
         return [(_chip(ended), -2 if ended == "best" else 2, ""), ("", None, "")]
+    if difference.points is None:
+        why = Markup('<small class="why">{}</small>').format(how(difference))
+        return [(_chip(difference.verdict) + why, 1, ""), ("", None, "gap")]
     points = -difference.points
     low = None if difference.high is None else -difference.high
     high = None if difference.low is None else -difference.low
@@ -83,6 +88,6 @@ def _chip(said: str) -> Markup:
 def _ends(comparison: Comparison) -> tuple[float, float]:
     """The scale of all differences, 0 always on it; that of the intervals where there are some."""
     known = [each for each in comparison.differences if each is not None]
-    values = [0.0, *(-each.points for each in known)]
+    values = [0.0, *(-each.points for each in known if each.points is not None)]
     values += [-end for each in known for end in (each.low, each.high) if end is not None]
     return min(values), max(values)

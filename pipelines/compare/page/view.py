@@ -65,12 +65,12 @@ def _card(comparison: Comparison) -> dict[str, Any]:
     section, best = comparison.section, comparison.best
     if best is None:
         return {"score": "–", "under": "nothing finished yet", "verdict": "", "told": ""}
-    nearest = next((each for each in comparison.differences if each is not None), None)
+    nearest = next((each for each in comparison.differences if each is not None and each.points is not None), None)
     published = next(iter(published_of(comparison)), None)
     told = [] if section.baseline is None else [f"baseline {section.baseline:.2f}"]
     told += [f"published, {published.label}: {published.value:g}"] if published else []
     under = f"{figure_title(section.metric)} on {section.split}, {count_of(len(best.best.scores), 'seed')}"
-    ahead = nearest is not None and section.sign * nearest.points >= 0
+    ahead = nearest is not None and section.sign * (nearest.points or 0.0) >= 0
     lead = "" if nearest is None else f"{'lead over' if ahead else 'distance to'} the next: {in_full(nearest)}"
     p = "" if nearest is None or nearest.p is None else f" ({shown_p(nearest)})"
     return {"score": score_of(best), "under": under, "verdict": lead + p, "told": "; ".join(told), "best": best.label}
