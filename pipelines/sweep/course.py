@@ -8,6 +8,7 @@ SWEEP/BENCHMARK/          a run of its own in MLflow: the parent of its trials
 """
 
 import hashlib
+import inspect
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
@@ -252,9 +253,26 @@ def in_plain(domain: Any) -> Any:
         return domain
     if hasattr(domain, "categories"):
         return f"one of {', '.join(map(str, domain.categories))}"
-    sampler = type(getattr(domain, "sampler", None)).__name__
-    form = "log-uniform" if "Log" in sampler else "uniform"
-    return f"{form} {domain.lower:g} to {domain.upper:g}" if hasattr(domain, "lower") else domain.domain_str
+    if not hasattr(domain, "lower"):
+        return _function_in_plain(domain.func)
+    sampler, form = domain.sampler, "log-uniform"
+    steps = f" in steps of {sampler.q:g}" if hasattr(sampler, "q") else ""
+    sampler = getattr(sampler, "sampler", sampler)  # of one with steps
+    if hasattr(sampler, "sd"):
+        return f"normal, mean {sampler.mean:g} and deviation {sampler.sd:g}{steps}"
+    if "Log" not in type(sampler).__name__:
+        form = "uniform"
+    return f"{form} {domain.lower:g} to {domain.upper:g}{steps}"
+
+
+def _function_in_plain(function: Any) -> str:
+    """Its name, and a digest of its text: its own words hold an address, another in every process."""
+    name = getattr(function, "__name__", type(function).__name__)
+    try:
+        text = inspect.getsource(function)
+    except (OSError, TypeError):
+        return f"function {name}"
+    return f"function {name} {hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
 def _name(all_courses: list[Course]) -> str:

@@ -7,10 +7,12 @@ store slow.
 import contextlib
 import json
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 from pipelines.console import warn
+from pipelines.finetune.job import Job
 from pipelines.finetune.record import params_of, tags_of
 from pipelines.finetune.rundir import MODEL, SCORES
 from pipelines.finetune.source import TASK_FILE
@@ -57,7 +59,7 @@ class SweepTracking:
         if trial in self._sinks:
             return
         course, folder = self._course, self._course.trials / trial
-        job = job_at(course.job, point, folder)
+        job = replace(job_at(course.job, point, folder), threads=course.config.cpus_per_trial)
         tags = {
             **tags_of(job),
             **{"stage": "sweep-trial", "benchmark": course.benchmark.name, "sweep": course.run.path.parent.name},
@@ -69,7 +71,7 @@ class SweepTracking:
         self._sinks[trial] = MlflowSink(
             folder, course.config.tracking_uri, job.config.experiment_name,
             f"{in_words(point.params)}, seed {point.seed}",
-            {**params_of(job), "upload_dir": course.config.upload_dir}, tags, parent=course.run.path,
+            {**_params(job), "upload_dir": course.config.upload_dir}, tags, parent=course.run.path,
         )  # fmt: skip
 
     def ship(self, trial: str, step: int) -> None:
@@ -90,7 +92,7 @@ class SweepTracking:
         self._waiting.append(self._pool.submit(self._finish, sink, folder, status))
 
     def standing(self, best: float | None, counts: dict[str, int]) -> None:
-        """How the sweep stands, after another trial has ended."""
+        """How the sweep stands, after another trial has ended; `best` is the best final score."""
         self._ended += 1
         figures = {f"trials/{name}": float(count) for name, count in counts.items()}
         if best is not None:
@@ -154,6 +156,13 @@ class SweepTracking:
             sink.finish(status)
             if status == "FINISHED" and (folder / SCORES).is_file():
                 log_artifacts(folder, artifacts_of(folder), self._course.config.tracking_uri, warn=warn)
+
+
+def _params(job: Job) -> dict[str, Any]:
+    """A trial's parameters. How many rows a pass has, unless it was asked for, is settled only where it is trained."""
+    params, asked = params_of(job), job.config.micro_batch_size
+    del params["micro_batch_size"]
+    return params if asked is None else {**params, "micro_batch_size": asked}
 
 
 def artifacts_of(folder: Path) -> list[str]:

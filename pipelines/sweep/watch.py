@@ -45,11 +45,14 @@ class Watch:
             done: the names of those that this phase has nothing to do for.
         """
         self._phase, self._copies = phase, copies
+        # A grid has no finalists: its winner predicts what is left, or is trained again if its model was removed.
+        shown = "winner" if phase == "finalists" and self._course.config.strategy == "paper_grid" else phase
+        with self._board.lock:
+            self._standing.begin(shown, total, done)
         for ended in known:
             self._outcomes[ended.folder.name] = "finished"
-            self._lead(ended.score, ended.point)
-        with self._board.lock:
-            self._standing.begin(phase, total, done)
+            if ended.folder.name in done:
+                self._lead(ended.score, ended.point, final=True)
         key = f"{self._course.run.path.parent.name}/{self._course.run.name}"  # the same wherever the folder lies
         _WATCHED[key] = self
         return TuneWatch(key)
@@ -74,9 +77,8 @@ class Watch:
 
     def reported(self, trial: Any, result: dict[str, Any]) -> None:
         self._tracking.ship(self._name(trial), int(result.get("step") or 0))
-        score = result.get(FINAL, result.get(SCORE))
-        if score is not None:
-            self._lead(float(score), self._point(trial))
+        if (score := result.get(FINAL, result.get(SCORE))) is not None:
+            self._lead(float(score), self._point(trial), final=FINAL in result)
         self._news()
 
     def ended(self, trial: Any, failed: bool) -> None:
@@ -122,11 +124,9 @@ class Watch:
             if known and trial.point.configuration not in kept:
                 shutil.rmtree(trial.folder / MODEL, ignore_errors=True)
 
-    def _lead(self, score: float, point: Point) -> None:
+    def _lead(self, score: float, point: Point, *, final: bool) -> None:
         with self._board.lock:
-            standing = self._standing
-            if standing.best is None or score > standing.best:
-                standing.best, standing.best_point = score, in_words(point.params)
+            self._standing.lead(score, in_words(point.params), final=final)
 
     def _point(self, trial: Any) -> Point:
         return point_of(trial.config.get(POINT_KEY) or trial.config, self._course.seeds[0])

@@ -17,6 +17,7 @@ from pipelines.sweep.tracking import SweepTracking
 from pipelines.sweep.trial import Told
 from pipelines.sweep.trials import Point, ended_trials, write_point
 from pipelines.sweep.watch import Watch
+from pipelines.tracking.journal import Journal
 
 LOW, HIGH = {"learning_rate": 1e-3, "batch_size": 8}, {"learning_rate": 3e-3, "batch_size": 8}
 
@@ -64,6 +65,25 @@ def test_a_grid_keeps_models_until_it_is_known_how_good_their_configuration_is(
     end(LOW, 3, None)
     end(HIGH, 3, 50.0)  # the only one with all seeds, though the mean of the other's one is higher
     assert kept(course) == [(3e-3, 1), (3e-3, 2), (3e-3, 3)]
+
+
+def test_scores_of_epochs_and_of_the_search_do_not_stand_for_final_ones(tmp_path: Path, sample_tokenizer_dir: str):
+    course = grid_of(tmp_path, sample_tokenizer_dir, "1")
+    board = Board([Standing("reviews", "accuracy")])
+    watch = Watch(course, board, SweepTracking(course), lambda: None)
+    watch.begin("search", 2, False, [], [])
+    told = SimpleNamespace(config={**HIGH, "seed": 1}, last_result={})
+    watch.reported(told, {"score": 90.0})
+    assert "best epoch so far accuracy 90.00" in board.line()
+    watch.reported(told, {"score": 90.0, "final": 60.0})
+    put(course, HIGH, 1, 60.0)
+    watch.ended(told, failed=False)
+    assert "best trial accuracy 60.00" in board.line()
+    journal = Journal(course.run.path)
+    assert [entry.metrics["best/accuracy"] for entry in journal.entries()] == [60.0]
+    watch.begin("finalists", 1, False, ended_trials(course.trials, "accuracy", "dev"), [])
+    assert "reviews winner 0/1" in board.line()  # a grid has no finalists
+    assert "best" not in board.line()
 
 
 def test_the_winner_has_a_model_though_others_were_trained_again_and_were_worse(

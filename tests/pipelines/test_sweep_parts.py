@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from ray import tune
 from ray.tune.search.variant_generator import generate_variants
 from sweeping_data import make_sweep
 
@@ -17,7 +18,7 @@ from pipelines.run_folder import RunDir
 from pipelines.sweep.board import Board, Standing
 from pipelines.sweep.choose import finals, leaders, ranked, winner
 from pipelines.sweep.config import SweepConfig
-from pipelines.sweep.course import courses
+from pipelines.sweep.course import courses, in_plain
 from pipelines.sweep.plan import describe, trials_of
 from pipelines.sweep.population import note_place
 from pipelines.sweep.strategies import plan_of
@@ -155,6 +156,27 @@ def test_the_name_of_a_sweep_is_what_decides_it(tmp_path: Path, sample_tokenizer
     assert len({name(), *others, *ranges}) == 7
 
 
+def test_domains_of_a_benchmark_of_ones_own_are_told_apart_in_words():
+    def own(seed: int) -> float:
+        return 0.1 * seed
+
+    domains = [
+        (tune.uniform(0, 0.2), "uniform 0 to 0.2"),
+        (tune.quniform(0, 0.2, 0.05), "uniform 0 to 0.2 in steps of 0.05"),
+        (tune.loguniform(1e-5, 1e-3), "log-uniform 1e-05 to 0.001"),
+        (tune.qloguniform(1e-5, 1e-3, 1e-6), "log-uniform 1e-05 to 0.001 in steps of 1e-06"),
+        (tune.randn(5, 3), "normal, mean 5 and deviation 3"),
+        (tune.qrandn(5, 3, 1), "normal, mean 5 and deviation 3 in steps of 1"),
+        (tune.randint(1, 5), "uniform 1 to 5"),
+        (tune.choice([8, 16]), "one of 8, 16"),
+        (0.1, 0.1),
+    ]
+    assert [in_plain(domain) for domain, _ in domains] == [words for _, words in domains]
+    told = in_plain(tune.sample_from(own))
+    assert told.startswith("function own ")
+    assert " at 0x" not in told  # or no other process could go on with the sweep
+
+
 def test_another_sweep_in_the_same_folder_is_refused(tmp_path: Path, sample_tokenizer_dir: str):
     (course,), _ = courses(config_of(tmp_path, sample_tokenizer_dir))
     assert not open_record(course.run, course.identity(), {})
@@ -258,10 +280,14 @@ def test_the_board_says_best_counts_and_phase():
     standing.begin("search", 8, ["before"])
     standing.running = {"a", "b"}
     standing.outcomes |= {"c": "finished", "d": "failed", "before": "finished"}
-    standing.best, standing.best_point = 71.234, "learning_rate 0.0001"
     board = Board([standing])
+    standing.lead(74.0, "learning_rate 0.0002", final=False)
+    assert "1 failed, best epoch so far accuracy 74.00 (learning_rate 0.0002)" in board.line()
+    standing.lead(71.234, "learning_rate 0.0001", final=True)  # though an epoch, of a part of the split, had more
     assert "rte search 3/8, 2 running, 1 failed, best trial accuracy 71.23 (learning_rate 0.0001)" in board.line()
     assert board.table().row_count == 1
+    standing.begin("finalists", 2, [])
+    assert "best" not in board.line()
 
 
 @pytest.mark.parametrize("taken", [True, False])
