@@ -22,8 +22,10 @@ from pipelines.sweep import upload
 from pipelines.sweep.board import Board, Standing
 from pipelines.sweep.config import SweepConfig
 from pipelines.sweep.course import RESULT, Course, courses
+from pipelines.sweep.scorers import check_scorers
 from pipelines.sweep.trials import FAILURE
 from pipelines.tracking.redact import redacted
+from pipelines.tracking.store import check_registers
 from pipelines.upload.claim import check_arrived
 from pmlm_core import storage
 from pmlm_core.errors import PmlmError, TrainingError
@@ -43,6 +45,7 @@ def run(config: SweepConfig) -> None:
         DataError: files are missing or unusable.
         TrainingError: no trial of a benchmark came to its end.
     """
+    check_registers(config.register_model, config.tracking_uri)
     config = worked_on_here(config)
     check_output_dir(config.output_dir)
     found, rejects = courses(config)
@@ -66,6 +69,8 @@ def run(config: SweepConfig) -> None:
             say(f"worked on in {sweep}")
         results = {course.benchmark.name: result for course in found if (result := _finished(course, config))}
         left, failure = [course for course in found if course.benchmark.name not in results], None
+        for course in left:
+            check_scorers(course)
         with upload.uploading(found) as news:
             from pipelines.sweep.ending import end_again
 
@@ -99,6 +104,7 @@ def dry_run(config: SweepConfig) -> None:
     """
     from pipelines.sweep.plan import describe
 
+    check_registers(config.register_model, config.tracking_uri)
     config = worked_on_here(config)
     check_output_dir(config.output_dir)
     found, rejects = courses(config)

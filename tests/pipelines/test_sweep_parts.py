@@ -1,6 +1,7 @@
 """Parts of a sweep without Ray: who wins, what names a trial, what is refused before anything starts."""
 
 import json
+import re
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from ray import tune
 from ray.tune.search.variant_generator import generate_variants
 from sweeping_data import make_sweep
 
-from pipelines.finetune.rundir import check_same, open_record
+from pipelines.finetune.rundir import check_same, open_record, write_json
 from pipelines.run_folder import RunDir
 from pipelines.sweep.board import Board, Standing
 from pipelines.sweep.choose import finals, leaders, ranked, winner
@@ -21,6 +22,8 @@ from pipelines.sweep.config import SweepConfig
 from pipelines.sweep.course import courses, in_plain
 from pipelines.sweep.plan import describe, trials_of
 from pipelines.sweep.population import note_place
+from pipelines.sweep.run import run
+from pipelines.sweep.scorers import check_scorers
 from pipelines.sweep.strategies import plan_of
 from pipelines.sweep.trials import (
     COMPLETING,
@@ -32,6 +35,7 @@ from pipelines.sweep.trials import (
     read_cost,
     read_ended,
     write_cost,
+    write_point,
 )
 from pipelines.sweep.upload import uploading
 from pipelines.tracking.journal import Journal
@@ -273,6 +277,29 @@ def test_torn_files_of_a_trial_are_not_taken_for_an_end(tmp_path: Path):
     (tmp_path / "one" / "point.json").write_text(json.dumps({"params": {"learning_rate": 0.1}, "seed": 3}))
     (found,) = ended_trials(tmp_path, "accuracy", "dev")
     assert (found.score, found.best_epoch, found.point.seed, found.has_model) == (50.0, 2, 3, False)
+
+
+def test_trials_that_other_scorers_have_scored_are_not_mixed_with_new_ones(tmp_path: Path, sample_tokenizer_dir: str):
+    config = config_of(tmp_path, sample_tokenizer_dir)
+    (course,), _ = courses(config)
+    open_record(course.run, course.identity(), {"source": course.job.source.described()})
+    ours = dict(course.job.task.scorers())
+    versions = {name: re.sub(r"scikit-learn [\d.]+", "scikit-learn 0.9.1", text) for name, text in ours.items()}
+    assert versions != ours
+    scored = {"before": {}, "same": ours, "older_package": versions}
+    for number, (name, scorers) in enumerate(scored.items()):
+        write_json(course.trials / name / "scores.json", scored_by(scorers))
+        write_point(course.trials / name, Point({}, number))
+    check_scorers(course)
+    for number, name in enumerate(("odd", "odder")):
+        write_json(course.trials / name / "scores.json", scored_by({**ours, "accuracy": "accuracy of classes"}))
+        write_point(course.trials / name, Point({}, 10 + number))
+    with pytest.raises(ConfigError, match=r"another 'accuracy' than this pmlm has.*: odd, odder\. Start a new sweep"):
+        run(config)
+
+
+def scored_by(scorers: dict[str, str]) -> dict[str, Any]:
+    return {"scores": {"dev": {"accuracy": 50.0}}, "best_epoch": 1, "scorers": scorers}
 
 
 def test_the_board_says_best_counts_and_phase():
