@@ -11,6 +11,7 @@ from pipelines.compare.table import show
 from pipelines.compare.write import CSV, JSON, write
 from pipelines.console import made, next_predict, say
 from pipelines.output_folder import check_output_dir
+from pipelines.tracking.store import is_off
 from pmlm_core.errors import ConfigError
 
 PAGE = "index.html"
@@ -24,6 +25,11 @@ def run(config: CompareConfig) -> None:
         PmlmError: MLflow does not answer.
     """
     check_output_dir(config.output_dir)
+    if not config.folders and is_off(config.tracking_uri):
+        raise ConfigError(
+            "MLFLOW_TRACKING_URI=none in the environment switches MLflow off: name the store, --tracking_uri "
+            "sqlite:///mlflow.db, or the folders of the runs, pmlm compare --folders outputs/finetune"
+        )
     if not (config.benchmark or config.sweep or config.experiment or config.runs or config.folders):
         say("comparing all runs that MLflow has; a benchmark (pmlm compare rte), --sweep or --runs narrows it")
     with _source(config) as source:

@@ -18,6 +18,7 @@ from pipelines.pretrain.tokenizer_beside import tokenizer_files
 from pipelines.pretrain.tracking import has_news, open_sink, register_model
 from pipelines.run_folder import Events, RunDir
 from pipelines.run_place import worked_on_here
+from pipelines.tracking.store import check_registers
 from pipelines.train_group import Group, fit
 from pipelines.upload.background import Uploads, with_uploads
 from pipelines.upload.claim import check_arrived
@@ -36,6 +37,7 @@ def run(config: PretrainConfig) -> None:
     """
     from pipelines.pretrain.start import start_of
 
+    check_registers(config.register_model, config.tracking_uri)
     config = worked_on_here(config)
     manifest = _blocks(config)
     start, data = start_of(config), identity(manifest)
@@ -200,6 +202,7 @@ def dry_run(config: PretrainConfig) -> None:
     from pipelines.pretrain import dry_run as costs
     from pipelines.pretrain.start import start_of
 
+    check_registers(config.register_model, config.tracking_uri)
     config = worked_on_here(config)
     blocks, start = costs.read_blocks(config.data_dir), start_of(config)
     if blocks is not None:

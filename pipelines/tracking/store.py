@@ -43,6 +43,27 @@ def resolve(tracking_uri: str | None) -> str:
     return uri
 
 
+def is_off(tracking_uri: str | None) -> bool:
+    """Whether nothing is tracked: the option says "none", or, left out, MLFLOW_TRACKING_URI does."""
+    return resolve(tracking_uri) == NONE
+
+
+def check_registers(register_model: str | None, tracking_uri: str | None) -> None:
+    """Look that there is somewhere to register a model, if one is asked for.
+
+    Not a configuration's `validate`, which knows nothing of the environment that another machine runs the command in.
+
+    Raises:
+        ConfigError: MLflow is switched off.
+    """
+    if register_model not in (None, NONE) and is_off(tracking_uri):
+        raise ConfigError(
+            f"register_model {register_model} is for MLflow, and MLFLOW_TRACKING_URI=none in the environment switches "
+            "that off: give --tracking_uri, unset the variable, or leave register_model out (--register_model null "
+            "where a recipe gives it)"
+        )
+
+
 def sqlite_file(uri: str) -> Path | None:
     """The database file of a SQLite address, None for any other."""
     return Path(uri.removeprefix(_SQLITE)) if uri.startswith(_SQLITE) else None

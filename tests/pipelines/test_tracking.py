@@ -1,5 +1,6 @@
 """The way of a journal to a real MLflow store (SQLite), with crashes and resumes in between."""
 
+import importlib
 import socket
 import subprocess
 import sys
@@ -11,7 +12,10 @@ import pytest
 from mlflow import MlflowClient
 from tracking_data import write_steps
 
+from pipelines.compare.config import CompareConfig
 from pipelines.lock import locked
+from pipelines.pretrain.config import PretrainConfig
+from pipelines.sweep.config import SweepConfig
 from pipelines.sync.config import SyncConfig
 from pipelines.sync.run import run as sync
 from pipelines.tracking import store
@@ -65,6 +69,30 @@ def test_none_switches_tracking_off(tmp_path: Path) -> None:
 
 
 # ---- a real store ----
+
+
+@pytest.mark.parametrize(
+    ("stage", "config", "functions"),
+    [
+        ("sweep", SweepConfig(benchmark=["rte"], model="m", data_dir=["d"], register_model="best"), ("run", "dry_run")),
+        ("pretrain", PretrainConfig(data_dir="d", output_dir="o", register_model="best"), ("run", "dry_run")),
+        ("compare", CompareConfig(), ("run",)),
+    ],
+)
+def test_what_needs_mlflow_is_refused_where_the_environment_switches_it_off(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, stage: str, config: Any, functions: tuple[str, ...]
+) -> None:
+    """Not by `validate`: `pmlm submit` asks that of a command for another machine."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "none")
+    monkeypatch.chdir(tmp_path)
+    module = importlib.import_module(f"pipelines.{stage}.run")
+    for function in functions:
+        with pytest.raises(ConfigError, match=r"MLFLOW_TRACKING_URI=none in the environment .*--tracking_uri"):
+            getattr(module, function)(config)
+    assert not [*tmp_path.iterdir()]
+    assert store.is_off(None)
+    assert not store.is_off("sqlite:///mlflow.db")  # the option goes before the variable
+    store.check_registers("best", "sqlite:///mlflow.db")
 
 
 def test_a_run_arrives_whole(tmp_path: Path, sqlite_uri: str) -> None:
