@@ -32,8 +32,8 @@ def check_scorers(course: Course) -> None:
     there = "" if course.config.upload_dir is None else ", and the copies in upload_dir"
     raise ConfigError(
         f"{course.benchmark.name}: trials in {course.trials} were scored by another '{name}' than this pmlm has, so "
-        f"their scores do not compare with new ones: {', '.join(trials)}. Start a new sweep with another --run_name; or "
-        f"remove these folders and {course.run.path / TUNE}{there}, and they are trained again"
+        f"their scores do not compare with new ones: {', '.join(trials)}. Start a new sweep with another --run_name, "
+        f"or remove these folders and {course.run.path / TUNE}{there}, and they are trained again"
     )
 
 
