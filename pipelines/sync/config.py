@@ -17,6 +17,9 @@ class SyncConfig:
     """Folder of the run, the one with metrics.jsonl and mlflow.json in it; or a folder of many, such as a sweep's."""
     tracking_uri: str | None = None
     """Address of the store; MLFLOW_TRACKING_URI by default, else the one the run was started with."""
+    all: bool = False
+    """Also figures of steps after the newest checkpoint of a run that has not finished: only if nobody goes on with it,
+    for its command does these steps again, and MLflow would keep the values of now."""
     timeout: float = 600.0
     """Seconds to try for, with each run."""
 

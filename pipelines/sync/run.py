@@ -1,12 +1,13 @@
 """`pmlm sync`: send what runs' journals hold and MLflow has not received: figures, tags, final status, files, models.
 
 A folder may be that of one run or hold many below it, as a sweep's does. A run that others are part of goes first: they
-are created with its id. Of a run that has not finished all figures go, those of steps that its command would do again,
-too: whoever goes on with it need not sync, and has the values of before in MLflow if he did.
+are created with its id. Of a run that has not finished figures go up to its newest checkpoint, as when its command
+ends: it would do the steps after that again, and MLflow takes no figure twice. `--all` sends those, too.
 """
 
 import contextlib
 import os
+import shlex
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,19 +20,24 @@ from pipelines.tracking import artifacts, models
 from pipelines.tracking.delivery import Delivery
 from pipelines.tracking.record import FILE_NAME, Record
 from pipelines.tracking.redact import redact
-from pipelines.tracking.sink import EVERYTHING
+from pipelines.tracking.sink import EVERYTHING, due, holds_back
 from pipelines.tracking.store import Deleted, resolve, sqlite_file
 from pmlm_core.errors import ConfigError, DataError, PmlmError
 
 
 @dataclass(frozen=True)
 class Sent:
-    """What became of one run: how many figures went, and whether all had arrived before."""
+    """What became of one run: how many figures went, and whether all had arrived before.
+
+    Attributes:
+        held_after: the step after which figures were held back; None where none were.
+    """
 
     record: Record
     uri: str
     figures: int
     arrived_before: bool
+    held_after: int | None
 
 
 def run(config: SyncConfig) -> None:
@@ -55,7 +61,7 @@ def run(config: SyncConfig) -> None:
         for folder, each in zip(folders, sent, strict=True):
             if each.record.run_tags:  # some of those runs had no id when this one went
                 _send(config, folder, top)
-    _tell(sent)
+    _tell(sent, config.run_dir)
 
 
 def runs_below(top: Path) -> list[Path]:
@@ -83,7 +89,7 @@ def runs_below(top: Path) -> list[Path]:
 
 def _send(config: SyncConfig, folder: Path, top: Path) -> Sent:
     with contextlib.nullcontext() if folder == top else locked(folder, "pmlm sync"):  # `top` is locked already
-        record, figures = _deliver(config, folder)
+        record, figures, last = _deliver(config, folder)
         uri = _address(config, record)
         before = record.delivered and not (record.pending_artifacts or record.pending_model)
         record.delivered = True
@@ -92,19 +98,24 @@ def _send(config: SyncConfig, folder: Path, top: Path) -> Sent:
             artifacts.send_pending(folder, uri, warn=warn)
         if record.pending_model:
             models.register_pending(folder, uri, warn=warn)
-    return Sent(record, uri, figures, before and not figures)
+    held_after = max(last, 0) if holds_back(folder, last) else None
+    return Sent(record, uri, figures, before and not figures, held_after)
 
 
-def _deliver(config: SyncConfig, folder: Path) -> tuple[Record, int]:
-    """Send tags, figures and status of one run, trying again and again; returns its record and how many figures."""
+def _deliver(config: SyncConfig, folder: Path) -> tuple[Record, int, int]:
+    """Send tags, figures and status of one run, trying again and again.
+
+    Returns:
+        Its record, how many figures went, and the last step that any could be of.
+    """
     record = Record.load(folder)
     assert record is not None, "the folders are those with a record"
     uri = _address(config, record)
     deadline, pause = time.monotonic() + config.timeout, 1.0
-    delivery = Delivery(folder, uri, record)
+    delivery, last = Delivery(folder, uri, record), EVERYTHING if config.all else due(folder, record)
     while True:
         try:
-            return record, delivery.deliver(EVERYTHING)
+            return record, delivery.deliver(last), last
         except Deleted:  # asked again, it still would be
             raise
         except Exception as error:
@@ -119,7 +130,20 @@ def _deliver(config: SyncConfig, folder: Path) -> tuple[Record, int]:
         pause = min(15.0, pause * 2)
 
 
-def _tell(sent: list[Sent]) -> None:
+def _tell(sent: list[Sent], run_dir: str) -> None:
+    _tell_what_went(sent)
+    held = [each for each in sent if each.held_after is not None]
+    if held:
+        whose = f"after the newest checkpoints of {len(held)} runs that have not finished"
+        if len(held) == 1:
+            whose = f"after step {held[0].held_after} of run {held[0].record.run_name}"
+        say(
+            f"figures {whose} were held back, for the command that goes on does these steps again; if none will: "
+            f"pmlm sync --run_dir {shlex.quote(run_dir)} --all"
+        )
+
+
+def _tell_what_went(sent: list[Sent]) -> None:
     uri, figures = redact(sent[0].uri), sum(each.figures for each in sent)
     if len(sent) == 1:
         one = sent[0].record

@@ -118,18 +118,14 @@ class MlflowSink:
     def finish(self, status: str = "FINISHED", timeout: float = 60.0) -> bool:
         """Send what is left and end the run as FINISHED, FAILED or KILLED; whether that arrived in time.
 
-        Of a run that has not finished, figures go up to its newest checkpoint. The same command goes on from there and
-        computes those after it anew, on other workers with other last digits, and MLflow takes back none. They stay in
-        the journal, and whoever does not go on sends them by `pmlm sync`. A part of another run, a sweep's trial, is
-        not tried again once it has FAILED: of that everything goes, as of a finished one.
+        Of a run that has not finished, figures go up to its newest checkpoint (`due`). The others stay in the journal,
+        and whoever does not go on sends them by `pmlm sync --all`.
         """
         if self._thread is None:
             return not self._warned
         with self._condition:
-            record = self._delivery.record
-            record.status = status
-            ended = status == "FINISHED" or (status == "FAILED" and record.parent is not None)
-            goal = self._goal = EVERYTHING if ended else max(self._goal, _newest_checkpoint(self._run_dir))
+            self._delivery.record.status = status
+            goal = self._goal = max(self._goal, due(self._run_dir, self._delivery.record))
             self._reached = min(self._reached, goal - 1)  # the status has to go in any case
         if self._warned and self._deleted is None:
             self._warn(f"waiting up to {timeout:.0f} s for MLflow, which did not answer before")
@@ -150,16 +146,16 @@ class MlflowSink:
     def _tell_what_is_left(self, arrived: bool, goal: int) -> None:
         sync = f"pmlm sync --run_dir {self._run_dir}"
         if not arrived:
-            then = f"When the server is back{', if the run is not to go on' if goal < EVERYTHING else ''}: {sync}"
+            then = f"When the server is back: {sync}"
             if self._deleted is not None:
                 then = f"{self._deleted}. When it is back: {sync}"
             self._warn(f"MLflow has not received all figures of this run; they are kept in {self._run_dir}. {then}")
         elif self._delivery.record.parent is None:  # of its trials a sweep tells
             with contextlib.suppress(Exception):  # a file system that is away, a closed terminal
-                if any(entry.step > goal for entry, _ in journal.read(Path(self._run_dir) / journal.FILE_NAME)):
+                if holds_back(self._run_dir, goal):
                     say(
                         f"figures after step {max(goal, 0)} are not sent to MLflow, for the same command does these "
-                        f"steps again; if the run is not to go on: {sync}"
+                        f"steps again; if the run is not to go on: {sync} --all"
                     )
 
     def _open_record(self, fresh: Record) -> Record:
@@ -231,6 +227,24 @@ class MlflowSink:
                 f"MLflow cannot be reached ({type(error).__name__}: {in_brief(error)}); training goes on, the figures "
                 f"wait in {self._run_dir} and are sent when it answers"
             )
+
+
+def due(run_dir: str | os.PathLike[str], record: Record) -> int:
+    """The last step whose figures may go: of a run that has not finished, that of its newest checkpoint.
+
+    The same command goes on from there and computes those after it anew, on other workers with other last digits, and
+    MLflow takes back none. A part of another run, a sweep's trial, is not tried again once it has FAILED, and a sweep
+    as a whole, which counts its trials, does nothing again.
+    """
+    given_up = record.status == "FAILED" and record.parent is not None
+    if record.status == "FINISHED" or given_up or record.tags.get("stage") == "sweep":
+        return EVERYTHING
+    return _newest_checkpoint(run_dir)
+
+
+def holds_back(run_dir: str | os.PathLike[str], last: int) -> bool:
+    """Whether the journal has figures of steps after `last`."""
+    return any(entry.step > last for entry, _ in journal.read(Path(run_dir) / journal.FILE_NAME))
 
 
 def _newest_checkpoint(run_dir: str | os.PathLike[str]) -> int:

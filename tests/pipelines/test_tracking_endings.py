@@ -67,8 +67,37 @@ def test_a_run_that_failed_before_its_first_checkpoint_and_is_given_up_is_sent_b
     assert run_of(sqlite_uri, tmp_path).info.status == "FAILED"
     assert losses(sqlite_uri, tmp_path) == []
     sync(SyncConfig(str(tmp_path), sqlite_uri))
+    assert losses(sqlite_uri, tmp_path) == []
+    sync(SyncConfig(str(tmp_path), sqlite_uri, all=True))
     assert losses(sqlite_uri, tmp_path) == in_journal(tmp_path) != []
     assert run_of(sqlite_uri, tmp_path).info.status == "FAILED"
+
+
+def test_sync_of_a_killed_run_leaves_to_the_command_that_goes_on_what_it_computes_again(
+    tmp_path: Path, sqlite_uri: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Killed by the system, it has no other status than RUNNING; the sweep it is part of does no step again."""
+    run_dir = tmp_path / "trials" / "killed"
+    tags = {"stage": "sweep"}
+    for folder, name in ((tmp_path, "sweep"), (run_dir, "killed")):
+        parent = {"parent": "../.."} if folder == run_dir else {"tags": tags}
+        Record(sqlite_uri, "pmlm", name, **parent).save(folder)  # type: ignore[arg-type]
+        write_steps(Journal(folder), range(1, 31))
+    folder_of(run_dir / "checkpoints", 20).mkdir(parents=True)
+    sync(SyncConfig(str(tmp_path), sqlite_uri))
+    said = " ".join(capsys.readouterr().out.split())
+    assert "after step 20 of run killed were held back" in said
+    assert f"pmlm sync --run_dir {tmp_path} --all" in said
+    assert losses(sqlite_uri, run_dir) == in_journal(run_dir)[:20]
+    assert losses(sqlite_uri, tmp_path) == in_journal(tmp_path)
+    journal = Journal(run_dir)
+    journal.truncate_after(20)
+    for step in range(21, 41):
+        journal.append(step, {"train/loss": 7.0 + step})
+    assert MlflowSink(run_dir, sqlite_uri, "pmlm", "killed").finish("FINISHED", 60)
+    assert losses(sqlite_uri, run_dir) == in_journal(run_dir)
+    sync(SyncConfig(str(tmp_path), sqlite_uri))
+    assert "held back" not in capsys.readouterr().out
 
 
 def test_of_a_trial_that_failed_everything_is_sent_and_of_one_that_goes_on_what_is_safe(
