@@ -18,7 +18,6 @@ def work_in(
     run: RunDir,
     attempt: str,
     train: Callable[[RunDir, Team], None],
-    memory_full: Callable[[Exception], Exception],
     keeper: str | None,
     ending: Collection[str] = (),
 ) -> None:
@@ -26,12 +25,10 @@ def work_in(
 
     Args:
         train: given the folder to work in, which is the run's or, on a machine that does not see it, stands in for it.
-        memory_full: what to say when the GPU's memory is full.
         keeper: as told by `fit`.
         ending: files of which one says that training is over, and checkpoints are wanted no more.
     """
     import ray.train
-    import torch
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()  # of writing checkpoints
@@ -64,9 +61,6 @@ def work_in(
             if team.leads:
                 request.tell_left()
             post.flush()
-        except torch.OutOfMemoryError as error:
-            _tell_failure(post, failure, memory_full(error))
-            raise
         except NotFinite as error:
             # Every worker is here: none waits for another, so there is nothing to restart if the driver can be told.
             if not _tell_failure(post, failure, error):

@@ -18,7 +18,7 @@ from pmlm_core.tasks.base import Recipe, Task
 from pmlm_core.tasks.files import NoFile
 from pmlm_core.tasks.registry import OPTIONS, get_task
 from pmlm_core.tasks.scoring import figures_of
-from pmlm_core.training.batching import micro_batch_size
+from pmlm_core.training.batching import fitting_rows, micro_batch_size
 from pmlm_core.training.resuming import micro_batch_before
 
 ONLY = {
@@ -29,9 +29,6 @@ ONLY = {
     "question_answering": ("doc_stride",),
 }
 """Options that only one kind of task has."""
-
-# Tokens of one forward pass when micro_batch_size is left out.
-_CPU_TOKENS, _GPU_TOKENS = 4096, 24576
 
 
 @dataclass(frozen=True)
@@ -233,7 +230,7 @@ def settled_micro_batch(config: FinetuneConfig, recipe: Recipe, longest: int) ->
     Args:
         longest: tokens of the longest feature.
     """
-    limit = (_GPU_TOKENS if config.use_gpu else _CPU_TOKENS) // max(1, longest)
+    limit = fitting_rows(longest, use_gpu=config.use_gpu)
     return micro_batch_size(recipe.batch_size, config.num_workers, config.micro_batch_size, limit)
 
 

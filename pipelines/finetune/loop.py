@@ -20,7 +20,6 @@ from pipelines.run_folder import Events
 from pipelines.team import Team, finite
 from pipelines.tracking.journal import Journal
 from pipelines.train_worker import work_in
-from pmlm_core.errors import TrainingError
 from pmlm_core.training import checkpoint, hardware
 from pmlm_core.training.finetuning import finetuning_task
 from pmlm_core.training.optimizer import optimizer_tensors, set_learning_rate
@@ -39,16 +38,8 @@ def ray_worker(told: dict[str, Any]) -> None:
         job.run,
         job.attempt,
         lambda run, team: finetune(replace(job, run=run), team),
-        lambda error: memory_full(job, error),
         keeper,
         ending=(SCORES,),
-    )
-
-
-def memory_full(job: Job, error: Exception) -> TrainingError:
-    return TrainingError(
-        f"the GPU's memory is full with micro_batch_size {job.micro_batch_size}; give a smaller one and the same "
-        f"command goes on: the same rows, other dropout ({str(error).splitlines()[0]})"
     )
 
 
@@ -56,11 +47,16 @@ def finetune(job: Job, team: Team) -> None:
     """Train one seed from its newest good checkpoint to the end, then score and save its best epoch.
 
     Raises:
-        TrainingError: loss or gradient is not finite.
+        TrainingError: loss or gradient is not finite, or a GPU's memory is full.
         CheckpointError: a checkpoint does not fit, or the last one could not be written.
         DataError: files were changed meanwhile.
         Left: the workers were told to leave, and have after a checkpoint.
     """
+    with hardware.full_memory_told(job.micro_batch_size):
+        _finetune(job, team)
+
+
+def _finetune(job: Job, team: Team) -> None:
     config, events = job.config, Events(job.run)
     precision = hardware.set_up(use_gpu=config.use_gpu, threads=job.threads, precision=config.precision)
     start = starting(job.run, team, lambda text: events.add("warning", text), partial(best_in, metric=job.task.metric))

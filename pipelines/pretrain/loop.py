@@ -23,7 +23,6 @@ from pipelines.run_folder import Events
 from pipelines.team import Team, finite
 from pipelines.tracking.journal import Journal
 from pipelines.train_worker import work_in
-from pmlm_core.errors import TrainingError
 from pmlm_core.model.attention.choice import kernel_for
 from pmlm_core.model.objectives import Objective
 from pmlm_core.training import checkpoint, hardware
@@ -45,16 +44,7 @@ def ray_worker(told: dict[str, Any]) -> None:
         plan.run,
         plan.attempt,
         lambda run, team: train(plan_at(plan, run), team),
-        lambda error: memory_full(plan, error),
         told[KEEPER],
-    )
-
-
-def memory_full(plan: WorkPlan, error: Exception) -> TrainingError:
-    return TrainingError(
-        f"the GPU's memory is full with micro_batch_size {plan.micro_batch_size}; give a smaller one, or "
-        "gradient_checkpointing: true, and the same command goes on: the same rows, other dropout "
-        f"({str(error).splitlines()[0]})"
     )
 
 
@@ -62,11 +52,16 @@ def train(plan: WorkPlan, team: Team) -> None:
     """Train from the newest good checkpoint to the last step.
 
     Raises:
-        TrainingError: loss or gradient is not finite.
+        TrainingError: loss or gradient is not finite, or a GPU's memory is full.
         CheckpointError: no checkpoint fits these blocks, or the last one could not be written.
         DataError: a shard cannot be read.
         Left: the workers were told to leave, and have after a checkpoint.
     """
+    with hardware.full_memory_told(plan.micro_batch_size, ", or gradient_checkpointing: true"):
+        _train(plan, team)
+
+
+def _train(plan: WorkPlan, team: Team) -> None:
     config, events = plan.config, Events(plan.run)
     precision = hardware.set_up(use_gpu=config.use_gpu, threads=plan.threads, precision=config.precision)
     start = starting(plan.run, team, lambda text: events.add("warning", text))

@@ -11,11 +11,7 @@ from pmlm_core import storage
 from pmlm_core.corpus.manifest import Manifest
 from pmlm_core.errors import PmlmError
 from pmlm_core.model.cost import max_predictions
-from pmlm_core.training.batching import micro_batch_size
-
-# Tokens (context and appended) of one forward pass when micro_batch_size is left out: activations stay near the caches
-# of a CPU, and fill a GPU without filling its memory at the sizes of base.
-_CPU_TOKENS, _GPU_TOKENS = 4096, 24576
+from pmlm_core.training.batching import fitting_rows, micro_batch_size
 
 
 @dataclass(frozen=True)
@@ -92,7 +88,7 @@ def settled_micro_batch(config: PretrainConfig, max_length: int, slots: int) -> 
     Raises:
         ConfigError: the global batch cannot be shared evenly.
     """
-    limit = (_GPU_TOKENS if config.use_gpu else _CPU_TOKENS) // (max_length + 2 * slots)
+    limit = fitting_rows(max_length + 2 * slots, use_gpu=config.use_gpu)
     return micro_batch_size(config.batch_size, config.num_workers, config.micro_batch_size, limit)
 
 

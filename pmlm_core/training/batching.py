@@ -39,6 +39,17 @@ def micro_batch_size(batch_size: int, num_workers: int, asked: int | None, limit
     return asked
 
 
+def fitting_rows(tokens_per_row: int, *, use_gpu: bool) -> int:
+    """Rows of a forward pass that suit the device where nothing else is asked for, at least 1.
+
+    Their activations stay near the caches of a CPU, and fill a GPU without filling its memory at the sizes of base.
+
+    >>> fitting_rows(688, use_gpu=True), fitting_rows(688, use_gpu=False), fitting_rows(10_000, use_gpu=False)
+    (35, 5, 1)
+    """
+    return max(1, (24576 if use_gpu else 4096) // max(1, tokens_per_row))
+
+
 def divisors(n: int) -> list[int]:
     """Divisors of `n`, ascending."""
     small = [d for d in range(1, int(n**0.5) + 1) if n % d == 0]

@@ -1,8 +1,11 @@
 """What a worker computes on: device, threads, and the type of its matrix products."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 
-from pmlm_core.errors import ConfigError
+from pmlm_core.errors import ConfigError, TrainingError
 from pmlm_core.training.step import Precision
 
 
@@ -42,6 +45,31 @@ def cpu_multiplies_in_bf16() -> bool:
     """Whether this processor has bf16 products (AVX512-BF16 or AMX); emulated ones are far slower than fp32."""
     flags = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
     return any(getattr(torch.cpu, name, lambda: False)() for name in flags)
+
+
+@contextmanager
+def full_memory_told(micro_batch_size: int, or_else: str = "") -> Iterator[None]:
+    """Say in a sentence that a GPU's memory is full.
+
+    Args:
+        or_else: what would help besides smaller micro-batches.
+
+    Raises:
+        TrainingError: in the place of torch's error.
+
+    >>> with full_memory_told(64):
+    ...     raise torch.OutOfMemoryError("tried to allocate 2 GiB")
+    Traceback (most recent call last):
+    pmlm_core.errors.TrainingError: the GPU's memory is full with micro_batch_size 64; give a smaller one, and the \
+same command goes on: the same rows, other dropout (tried to allocate 2 GiB)
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise TrainingError(
+            f"the GPU's memory is full with micro_batch_size {micro_batch_size}; give a smaller one{or_else}, and the "
+            f"same command goes on: the same rows, other dropout ({str(error).splitlines()[0]})"
+        ) from error
 
 
 def versions() -> dict[str, str]:

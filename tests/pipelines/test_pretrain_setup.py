@@ -12,7 +12,6 @@ from tiny_blocks import make_blocks
 from training_without_ray import config_for, plan_of, train_here
 
 from pipelines.pretrain.config import PretrainConfig
-from pipelines.pretrain.loop import memory_full
 from pipelines.pretrain.plan import _absolute
 from pipelines.pretrain.run import run as start
 from pipelines.pretrain.setup import HeldOut, trainee, training_loader
@@ -222,7 +221,6 @@ def test_what_workers_meet_is_said_with_place_and_way_out(
     plan = plan_of(config_for(blocks, tmp_path / "out", max_failures=2))
     group = Group(plan.run, "test", 1, 1, False, max_failures=2)
     assert "training failed 3 times, the last time with: KeyError" in str(given_up(group, KeyError("x")))
-    assert "the same rows, other dropout" in str(memory_full(plan, RuntimeError("full")))
 
 
 def test_initial_weights_have_the_spread_asked_for(tmp_path: Path, sample_texts: list[str], sample_tokenizer_dir: str):
