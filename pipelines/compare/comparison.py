@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from pipelines.compare.config import CompareConfig
 from pipelines.compare.differences import Difference, differences_of
 from pipelines.compare.groups import Group, groups_of
-from pipelines.compare.names import benchmark_title, count_of, digits, figure_title, signed
+from pipelines.compare.names import benchmark_title, digits, figure_title, signed
 from pipelines.compare.runs import Source
 from pipelines.compare.sections import Section, Trial, sections_of
+from pipelines.console import counted
 from pmlm_core.errors import ConfigError
 from tune_spaces.base import Published
 
@@ -155,7 +156,7 @@ def how(difference: Difference | None) -> str:
 
 def spread(group: Group) -> str:
     """Mean and standard deviation over seeds: "61.4 ± 0.8 (5 seeds)"."""
-    return f"{score_of(group)} ({count_of(len(group.best.scores), 'seed')})"
+    return f"{score_of(group)} ({counted(len(group.best.scores), 'seed')})"
 
 
 def score_of(group: Group) -> str:
@@ -179,6 +180,6 @@ def single_seed_note(groups: Sequence[Group], sign: int) -> str:
     if not higher:
         return ""
     return (
-        f"{count_of(len(higher), 'configuration')} scored better with one seed only, which may be luck: of a sweep "
+        f"{counted(len(higher), 'configuration')} scored better with one seed only, which may be luck: of a sweep "
         "that trained some with several seeds, only those can be the best"
     )

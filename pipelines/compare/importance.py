@@ -27,7 +27,8 @@ def importance_of(section: Section) -> Importance:
     finished = [each for each in every if each.outcome == "finished" and each.mean is not None]
     differing = [name for name in section.searched if len({repr(_value(each, name)) for each in finished}) > 1]
     if len(finished) < _FEWEST:
-        return Importance((), len(finished), f"{len(finished)} finished configurations are too few: it takes {_FEWEST}")
+        are = f"{'is' if len(finished) == 1 else 'are'} {len(finished)}"
+        return Importance((), len(finished), f"it takes {_FEWEST} finished configurations, and there {are}")
     if not differing:
         return Importance((), len(finished), "the finished configurations differ in no option")
     if len({each.mean for each in finished}) == 1:

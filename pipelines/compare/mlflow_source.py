@@ -8,7 +8,7 @@ from typing import Any
 
 from pipelines.compare.config import CompareConfig
 from pipelines.compare.runs import FINETUNE, SWEEP, TRIAL, Curve, Run, by_epoch
-from pipelines.console import say, warn
+from pipelines.console import counted, say, warn
 from pipelines.finetune.rundir import MODEL
 from pipelines.run_folder import RUN_FILE
 from pipelines.run_place import named_by
@@ -61,8 +61,8 @@ class MlflowSource:
             if run.id in replaced:
                 trials = sum(each.parent == run.id for each in plain)
                 say(
-                    f"sweep {run.name} was removed and begun again: {trials} trials of before are left out "
-                    f"(--runs {run.id} takes them)"
+                    f"sweep {run.name} was removed and begun again; left out: {counted(trials, 'trial')} of before "
+                    f"(--runs {run.id} takes what is left out)"
                 )
         return [run for run in plain if run.id not in replaced and run.parent not in replaced]
 

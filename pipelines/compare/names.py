@@ -99,15 +99,6 @@ def digits(value: float) -> int:
     return 1 if value == 0 or abs(value) >= 0.095 else 2
 
 
-def count_of(number: int, what: str) -> str:
-    """A number with its noun.
-
-    >>> count_of(1, "seed"), count_of(5, "seed")
-    ('1 seed', '5 seeds')
-    """
-    return f"{number:,} {what}{'s' * (number != 1)}"
-
-
 def duration(seconds: float) -> str:
     """A time in the unit that suits it.
 

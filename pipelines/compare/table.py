@@ -9,10 +9,10 @@ from rich.text import Text
 from pipelines.compare.comparison import Comparison, headline, how, score_of, shown_p, single_seed_note, verdict
 from pipelines.compare.differences import Difference
 from pipelines.compare.groups import Group
-from pipelines.compare.names import benchmark_title, count_of, shown, signed, spoken
+from pipelines.compare.names import benchmark_title, shown, signed, spoken
 from pipelines.compare.runs import SWEEP
 from pipelines.compare.sections import Trial
-from pipelines.console import console, say, warn
+from pipelines.console import console, counted, say, warn
 
 _ROWS = 15
 _WIDE = 110  # columns of the terminal from which every option has its own
@@ -32,7 +32,7 @@ def show(comparison: Comparison, group_by: str) -> None:
         say(f"test: {line}")
     for (outcome, reason), trials in unfinished(comparison).items():
         expected = outcome == "stopped" and bool(section.sweeps)
-        text = f"{count_of(len(trials), 'run')} {outcome}: {reason}"
+        text = f"{counted(len(trials), 'run')} {outcome}: {reason}"
         say(text) if expected else warn(f"{text} ({_names(trials)})")
     for run in section.sweeps:
         if run.outcome != "finished":
@@ -59,7 +59,7 @@ def tests_used(comparison: Comparison) -> list[str]:
         if difference is not None:
             text = how(difference).partition("; ")[0] if difference.test == "paired" else how(difference)
             said[text] = said.get(text, 0) + 1
-    lines = [f"{text} ({count_of(count, 'comparison')})" for text, count in said.items()]
+    lines = [f"{text} ({counted(count, 'comparison')})" for text, count in said.items()]
     pairs = max((each.pairs or 0 for each in comparison.differences if each is not None), default=0)
     if pairs > 1:
         lines.append(

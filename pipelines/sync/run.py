@@ -12,7 +12,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipelines.console import say, warn
+from pipelines.console import counted, say, warn
 from pipelines.lock import locked
 from pipelines.run_place import folder_of
 from pipelines.sync.config import SyncConfig
@@ -144,14 +144,14 @@ def _tell(sent: list[Sent], run_dir: str) -> None:
 
 
 def _tell_what_went(sent: list[Sent]) -> None:
-    uri, figures = redact(sent[0].uri), sum(each.figures for each in sent)
+    uri, figures = redact(sent[0].uri), counted(sum(each.figures for each in sent), "figure")
     if len(sent) == 1:
         one = sent[0].record
-        say(f"sent {figures} figures of run {one.run_name} ({one.status}) to {uri}, experiment {one.experiment}")
+        say(f"sent {figures} of run {one.run_name} ({one.status}) to {uri}, experiment {one.experiment}")
         return
     experiments = ", ".join(sorted({each.record.experiment for each in sent}))
     say(
-        f"sent {figures} figures of {len(sent)} runs to {uri}, experiment {experiments}; "
+        f"sent {figures} of {len(sent)} runs to {uri}, experiment {experiments}; "
         f"{sum(each.arrived_before for each in sent)} of the runs had arrived whole before"
     )
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from pipelines.console import say
+from pipelines.console import counted, say
 from pipelines.console import warn as console_warn
 from pipelines.run_folder import CHECKPOINTS
 from pipelines.tracking import journal
@@ -200,7 +200,7 @@ class MlflowSink:
             if self._warned:
                 self._warned = False
                 with contextlib.suppress(Exception):
-                    say(f"MLflow is back: {sent} figures sent")
+                    say(f"MLflow is back: {counted(sent, 'figure')} sent")
             wait = 0.0
             with self._condition:
                 if self._asked() == asked:  # else there is a new one, which may have come too late for this call

@@ -1,6 +1,7 @@
 """What is compared with what: configurations over seeds, groups of them, what did not finish, which test was used."""
 
 import json
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -334,3 +335,16 @@ def test_another_figure_and_split_may_be_asked_for():
     runs = [replace(each, metrics={**each.metrics, **more}) for each in [run("a", 60.0)]]
     assert only(Shelf(runs), replace(SOME, metric="f1")).groups[0].best.mean == 40.0
     assert only(Shelf(runs), replace(SOME, split="test")).groups[0].best.mean == 30.0
+
+
+def test_one_of_a_thing_is_said_as_one(capsys: pytest.CaptureFixture[str]):
+    """Wherever `compare` counts: seeds, runs, comparisons, finished configurations."""
+    files = {"a": results(*[1] * 30, *[0] * 10), "b": results(*[1] * 18, *[0] * 22)}
+    failed = run("f", None, tags={"outcome": "failed"}, options={"batch_size": 16})
+    found = only(Shelf([run("a", 75.0), run("b", 45.0, options={"batch_size": 16}), failed], files))
+    table.show(found, "configuration")
+    for shown in (capsys.readouterr().out, page([found], SOME)):
+        assert not re.findall(r"\b1 (?:seeds|runs|comparisons|configurations|pairs)\b", shown)
+    alone = page([only(Shelf([run("a", 75.0)]))], SOME)
+    assert "it takes 6 finished configurations, and there is 1" in alone
+    assert "1 run compared" in alone

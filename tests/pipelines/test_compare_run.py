@@ -200,7 +200,7 @@ def test_a_sweep_that_was_removed_and_begun_again_is_one(tmp_path: Path, capsys:
     assert len(left) == 8
     assert not {each.id for each in left} & old
     said = capsys.readouterr().out.replace("\n", " ")
-    assert "sweep night was removed and begun again: 3 trials of before are left out (--runs" in said
+    assert "sweep night was removed and begun again; left out: 3 trials of before (--runs" in said
     assert len(read((uri, tmp_path), runs=list(old))) == 4
 
 

@@ -12,10 +12,11 @@ from markupsafe import Markup
 
 from pipelines.compare.comparison import Comparison
 from pipelines.compare.config import CompareConfig
-from pipelines.compare.names import benchmark_title, count_of, duration
+from pipelines.compare.names import benchmark_title, duration
 from pipelines.compare.page.marks import label_of
 from pipelines.compare.page.view import section_view
 from pipelines.compare.sections import Section, Trial
+from pipelines.console import counted
 from pmlm_core import __version__, storage
 
 _NAMED = 4  # benchmarks in the title
@@ -41,7 +42,7 @@ def page(comparisons: list[Comparison], config: CompareConfig) -> str:
     template = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(_file("page.html.j2"))
     return template.render(
         title=", ".join(names) if len(names) <= _NAMED else f"{len(names)} benchmarks",
-        runs=count_of(len(details), "run"),
+        runs=counted(len(details), "run"),
         group_by=config.group_by.replace("_", " "),
         resamples=f"{config.resamples:,}",
         made=datetime.now(UTC),

@@ -4,9 +4,10 @@ from typing import Any
 
 from pipelines.compare.comparison import Comparison
 from pipelines.compare.groups import Group
-from pipelines.compare.names import count_of, figure_title, signed
+from pipelines.compare.names import figure_title, signed
 from pipelines.compare.page.bars import figure_bar
 from pipelines.compare.page.frame import BASELINE
+from pipelines.console import counted
 from tune_spaces.base import Published
 
 
@@ -25,7 +26,7 @@ def _table(comparison: Comparison, best: Group | None, name: str) -> dict[str, A
     known = [value for value in values if value is not None]
     rows: list[tuple[str, float, str, bool]] = [(each.model, each.figures[name], each.split, False) for each in given]
     if best is not None and known:
-        label = f"{best.label} (mean of {count_of(len(known), 'seed')})"
+        label = f"{best.label} (mean of {counted(len(known), 'seed')})"
         rows.append((label, sum(known) / len(known), split, True))
     if not given:
         return None

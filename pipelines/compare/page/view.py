@@ -8,7 +8,7 @@ from markupsafe import Markup
 
 from pipelines.compare.comparison import Comparison, headline, in_full, score_of, shown_p, single_seed_note
 from pipelines.compare.importance import Importance, importance_of
-from pipelines.compare.names import benchmark_title, count_of, duration, figure_title, spoken
+from pipelines.compare.names import benchmark_title, duration, figure_title, spoken
 from pipelines.compare.page.bars import importance_bars
 from pipelines.compare.page.cost import cost
 from pipelines.compare.page.curves import curves
@@ -19,6 +19,7 @@ from pipelines.compare.page.ranking import ranking
 from pipelines.compare.page.scatter import scatter
 from pipelines.compare.page.standing import standing
 from pipelines.compare.table import tests_used, unfinished
+from pipelines.console import counted
 
 _PLOTTED = 8  # options
 _LONG = {"learning_rate": "learning rate", "batch_size": "batch size"}
@@ -69,7 +70,7 @@ def _card(comparison: Comparison) -> dict[str, Any]:
     published = next(iter(published_of(comparison)), None)
     told = [] if section.baseline is None else [f"baseline {section.baseline:.2f}"]
     told += [f"published, {published.label}: {published.value:g}"] if published else []
-    under = f"{figure_title(section.metric)} on {section.split}, {count_of(len(best.best.scores), 'seed')}"
+    under = f"{figure_title(section.metric)} on {section.split}, {counted(len(best.best.scores), 'seed')}"
     ahead = nearest is not None and section.sign * (nearest.points or 0.0) >= 0
     lead = "" if nearest is None else f"{'lead over' if ahead else 'distance to'} the next: {in_full(nearest)}"
     p = "" if nearest is None or nearest.p is None else f" ({shown_p(nearest)})"
