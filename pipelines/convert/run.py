@@ -54,14 +54,16 @@ def dry_run(config: ConvertConfig) -> None:
 
 
 def _converted(config: ConvertConfig) -> tuple[Any, TextTokenizer]:
-    from pmlm_core.model.published import convert
+    from pmlm_core.model.published import check_model_type, convert
 
     config.validate()
     check_output_dir(config.output_dir)
     if storage.exists(storage.join(storage.normalise(config.output_dir), "config.json")):
         raise ConfigError(f"output_dir {config.output_dir} holds a model already; choose another one")
     weights = _weights_file(config.weights)
-    settings = _read_json(config.model_config or _beside(weights, "config.json", "--model_config"))
+    settings_file = config.model_config or _beside(weights, "config.json", "--model_config")
+    settings = _read_json(settings_file)
+    check_model_type(settings, settings_file)
     vocabulary = config.vocab or _beside(weights, "vocab.txt", "--vocab")
     tokenizer = TextTokenizer.load(vocabulary, cased=config.cased, pseudo_token=config.pseudo_token)
     converted = convert(_read_weights(weights), settings, tokenizer.special_ids, weights)

@@ -60,6 +60,24 @@ def test_a_dry_run_writes_nothing_and_a_model_that_is_there_is_not_replaced(publ
     assert "holds a model already" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("model_type", ["roberta", "electra"])
+def test_a_model_that_only_shares_berts_names_is_refused(published, tmp_path, capsys, model_type):
+    config = published / "tiny-uncased-config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "model_type": model_type}))
+    assert pmlm("convert", "--weights", published / "tiny-uncased.bin", "--output_dir", tmp_path / "out") != 0
+    said = " ".join(capsys.readouterr().err.split())
+    assert f"describes a '{model_type}'" in said
+    assert "pmlm convert takes BERT and UniLMv2" in said
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("model_type", [None, "unilm"])
+def test_unilms_configurations_name_no_model_type_or_their_own(published, tmp_path, model_type):
+    config = published / "tiny-uncased-config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "model_type": model_type}))
+    assert pmlm("convert", "--weights", published / "tiny-uncased.bin", "--output_dir", tmp_path / "out") == 0
+
+
 class _Code:
     def __reduce__(self):
         return os.system, ("touch /tmp/pmlm-was-run",)
