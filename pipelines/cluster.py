@@ -227,15 +227,13 @@ def require(
 
     have, free = ray.cluster_resources(), ray.available_resources()
     for kind, needed in (("CPU", workers * cpus_per_worker), ("GPU", workers * use_gpu)):
+        text = f"{'1 worker needs' if workers == 1 else f'{workers} workers need'} {needed} {kind}{'s' * (needed != 1)}"
         if have.get(kind, 0) < needed:
-            text = f"{workers} workers need {needed} {kind}s, Ray has {have.get(kind, 0):g}"
+            text = f"{text}, Ray has {have.get(kind, 0):g}"
             if not is_remote():
                 raise ConfigError(f"{text}; lower {counted} or {named if kind == 'CPU' else 'leave out use_gpu'}")
             warn(f"{text}; waiting for more nodes")
         elif free.get(kind, 0) < needed:
-            say(
-                f"{workers} workers need {needed} {kind}s, {free.get(kind, 0):g} of Ray's {have[kind]:g} are free; "
-                "waiting for the others"
-            )
+            say(f"{text}, {free.get(kind, 0):g} of Ray's {have[kind]:g} are free; waiting for the others")
     if have.get("GPU", 0) and not use_gpu and gpus_by:
         warn(f"Ray has {have['GPU']:g} GPUs and this runs on CPUs, much slower; {gpus_by} uses them")

@@ -89,7 +89,8 @@ def _counted(
         if totals[kind] >= needed:
             continue
         option = "num_workers" if kind == "CPU" else "num_workers or leave out use_gpu"
-        text = f"{job.stage}: {job.num_workers} workers need {needed:g} {kind}s, and there are {totals[kind]:g}"
+        who = "1 worker needs" if job.num_workers == 1 else f"{job.num_workers} workers need"
+        text = f"{job.stage}: {who} {needed:g} {kind}{'s' * (needed != 1)}, and there are {totals[kind]:g}"
         if not joined and kind == "CPU":
             findings.append(warning(f"{text}: they share them and are slower", "Lower num_workers, or join a cluster."))
         elif most is not None and most.get(kind, 0) >= needed:

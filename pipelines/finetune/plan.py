@@ -13,6 +13,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from pipelines import cluster
+from pipelines.console import counted
 from pipelines.finetune.config import FinetuneConfig
 from pipelines.finetune.families import family_of
 from pipelines.finetune.job import Job, settled_micro_batch
@@ -74,8 +75,9 @@ def describe(job: Job) -> list[str]:
         f"{'fresh weights, architecture' if job.config.from_scratch else 'weights'} of {job.source.path}",
         f"data         {job.train.split.used:,} training examples make about {rows:,} rows of {mean:.0f} tokens "
         f"(the longest about {longest}); predicted at the end: {others}",
-        f"training     {recipe.num_train_epochs} epochs of {steps:,} updates of {recipe.batch_size} rows, "
-        f"{len(seeds)} seed{'s' * (len(seeds) != 1)}: {steps * recipe.num_train_epochs * len(seeds):,} updates, "
+        f"training     {counted(recipe.num_train_epochs, 'epoch')} of {counted(steps, 'update')} of "
+        f"{counted(recipe.batch_size, 'row')}, {counted(len(seeds), 'seed')}: "
+        f"{counted(steps * recipe.num_train_epochs * len(seeds), 'update')}, "
         f"{tokens / 1e6:,.1f} M tokens",
         f"one step     {job.config.num_workers} worker(s), each in "
         f"{recipe.batch_size // job.config.num_workers // micro} forward pass(es) of {micro} rows",

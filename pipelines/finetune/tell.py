@@ -40,8 +40,9 @@ def tell_training(job: Job, max_steps: int, known: bool) -> None:
     """Print what is about to be trained."""
     recipe, split = job.recipe, job.train.split
     say(
-        f"{'run' if known else 'new run'} {job.run.name}: {split.used:,} examples, {recipe.num_train_epochs} epochs of "
-        f"batches of {recipe.batch_size}, {max_steps:,} updates, learning rate {recipe.learning_rate:g}, "
+        f"{'run' if known else 'new run'} {job.run.name}: {counted(split.used, 'example')}, "
+        f"{counted(recipe.num_train_epochs, 'epoch')} of batches of {recipe.batch_size}, "
+        f"{counted(max_steps, 'update')}, learning rate {recipe.learning_rate:g}, "
         f"{'fresh weights' if job.config.from_scratch else 'weights'} of {job.source.path}"
     )
     workers = job.config.num_workers

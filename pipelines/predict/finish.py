@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from pipelines.console import made, next_command, say, warn
+from pipelines.console import counted, made, next_command, say, warn
 from pipelines.predict.config import PredictConfig
 from pipelines.predict.finetuned import Finetuned
 from pipelines.predict.piece import LEDGER, PREDICTIONS, REJECTS, Done, file_of, load_done
@@ -46,7 +46,7 @@ def finish(plan: Plan, config: PredictConfig, finetuned: Finetuned, output_dir: 
     text = json.dumps(summary, indent=1, ensure_ascii=False) + "\n"
     storage.write_bytes(storage.join(output_dir, SUMMARY), text.encode())
     _remove_leftovers(output_dir)
-    say(f"{predictions:,} predictions for {plan.rows:,} rows of {len(plan.inputs):,} files")
+    say(f"{counted(predictions, 'prediction')} for {counted(plan.rows, 'row')} of {counted(len(plan.inputs), 'file')}")
     if counts:
         reasons = ", ".join(f"{reason} {count:,}" for reason, count in counts.most_common())
         warn(f"{counts.total():,} bad rows were set aside ({reasons}); they are listed in {rejects}")

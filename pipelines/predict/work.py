@@ -115,7 +115,7 @@ def over_workers(
             workers = max(1, min(per_cpu, int(have.get("GPU", 0))) if config.use_gpu else per_cpu)
         workers = min(workers, len(pieces))
         cluster.require(workers, config.cpus_per_worker, config.use_gpu)
-        say(f"{workers} workers of {config.cpus_per_worker} CPU(s){' and a GPU' * config.use_gpu}")
+        say(f"{counted(workers, 'worker')} of {counted(config.cpus_per_worker, 'CPU')}{' and a GPU' * config.use_gpu}")
         items = [{"number": piece.number, "piece": pickle.dumps(_with_its_inputs(piece, inputs))} for piece in pieces]
         told = {
             "config": replace(config, model=finetuned.source.path),

@@ -34,8 +34,8 @@ def describe(all_courses: Sequence[Course]) -> Iterator[str]:
                 "max_concurrent_trials changes that"
             )
         yield (
-            f"  a trial takes up to {course.max_epochs} epochs, about {duration(seconds)}; one after the other all "
-            f"{trials} take {duration(seconds * trials)}{_early(course)}"
+            f"  a trial takes up to {counted(course.max_epochs, 'epoch')}, about {duration(seconds)}; one after the "
+            f"other all {trials} take {duration(seconds * trials)}{_early(course)}"
         )
     mfu, kind = (GPU_MFU, "an H100's") if config.gpus_per_trial else (CPU_MFU, "this machine's")
     yield (
@@ -77,9 +77,10 @@ def check_fits(config: SweepConfig) -> None:
 def _counts(course: Course) -> str:
     choose = course.job.choose
     chosen = choose.split.name if choose else ""
-    finals = f", then {counted(course.finalists, 'finalist')} with {len(course.seeds)} seeds each"
+    finals = f", then {counted(course.finalists, 'finalist')} with {counted(len(course.seeds), 'seed')} each"
     if course.config.strategy == "paper_grid":
-        finals = f" ({course.num_samples // len(course.seeds)} configurations with {len(course.seeds)} seeds each)"
+        configurations = counted(course.num_samples // len(course.seeds), "configuration")
+        finals = f" ({configurations} with {counted(len(course.seeds), 'seed')} each)"
     elif not course.finalists:
         finals = ""
     return (

@@ -55,7 +55,7 @@ def test_workers_keep_fetched_shards_where_the_user_said(monkeypatch):
 def test_too_much_is_refused_at_once(ray_session):
     with pytest.raises(ConfigError, match="3 workers need 3 CPUs, Ray has 2; lower num_workers"):
         cluster.require(3, 1, use_gpu=False)
-    with pytest.raises(ConfigError, match="GPUs, Ray has 0"):
+    with pytest.raises(ConfigError, match="1 worker needs 1 GPU, Ray has 0"):
         cluster.require(1, 1, use_gpu=True)
     cluster.require(2, 1, use_gpu=False)
 

@@ -128,6 +128,8 @@ def test_hidden_gpus_and_other_priorities():
 def test_too_few_cpus():
     many = job(workers=7)
     only(capacity.check(NODES, three(), [many], joined=True, most=None), "error", "need 28 CPUs, and there are 24", "")
+    lone = capacity.check(NODES, three(), [job(workers=1, cpus=25)], joined=True, most={"CPU": 64})
+    assert "1 worker needs 25 CPUs, and there are 24" in lone.findings[0].what
     grown = capacity.check(NODES, three(), [many], joined=True, most={"CPU": 64})
     only(grown, "warning", "may grow to 64", "")
     alone = capacity.check(NODES[:1], {"node1": machine()}, [job(workers=3)], joined=False, most=None)

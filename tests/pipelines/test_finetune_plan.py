@@ -15,6 +15,7 @@ from pipelines.finetune.families import family_of
 from pipelines.finetune.job import settle
 from pipelines.finetune.source import build_model
 from pipelines.finetune.splits import read_chosen
+from pipelines.finetune.tell import tell_training
 from pmlm_core.corpus.tokenizer import TextTokenizer
 from pmlm_core.training.finetuning import finetuning_task
 from pmlm_core.training.peak import Peak
@@ -56,12 +57,17 @@ def test_operations_are_those_torch_counts(tmp_path: Path, model: str, task: str
     assert reckoned == pytest.approx(counter.get_total_flops(), rel=0.05)
 
 
-def test_time_follows_what_is_asked(tmp_path: Path, model: str):
+def test_time_follows_what_is_asked(tmp_path: Path, model: str, capsys: pytest.CaptureFixture[str]):
     reviews = write_reviews(tmp_path / "data")
     options = options_for("classification", model, reviews, tmp_path, num_train_epochs=500)
     job, _ = settle(FinetuneConfig(**options))
     seconds = plan.sized(job).flops_per_epoch * 500 / (10e9 * plan.CPU_MFU)
     text = "\n".join(plan.describe(job))
+    short = replace(job, recipe=replace(job.recipe, num_train_epochs=1))
+    assert "1 epoch of " in "\n".join(plan.describe(short))
+    assert ", 1 seed: " in "\n".join(plan.describe(short))
+    tell_training(replace(short, micro_batch_size=1, threads=1), 1, known=False)
+    assert ", 1 epoch of batches of 8, 1 update, " in " ".join(capsys.readouterr().out.split())
     assert f"time here    {plan.duration(seconds)} on 1 of this machine's CPUs, at an assumed 35% of 10 GFLOP/s" in text
     assert "scoring and predictions come on top" in text
 

@@ -132,6 +132,9 @@ def test_a_course_and_its_trials(tmp_path: Path, sample_tokenizer_dir: str):
     assert "learning_rate" in text
     assert "log-uniform 0.0001 to 0.01" in text
     assert "scoring and predictions come on top" in text
+    text = "\n".join(describe([replace(course, searched={**course.searched, "num_train_epochs": 1}, seeds=(1,))]))
+    assert "with 1 seed each" in text
+    assert "a trial takes up to 1 epoch, " in text
 
 
 def test_a_grid_has_every_value_with_every_seed(tmp_path: Path, sample_tokenizer_dir: str):
