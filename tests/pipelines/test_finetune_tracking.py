@@ -17,6 +17,7 @@ from pipelines.sync.config import SyncConfig
 from pipelines.sync.run import run as sync
 from pipelines.tracking import sink
 from pipelines.tracking.record import Record
+from pipelines.tracking.store import open_store
 from pipelines.upload.background import Uploads
 from pmlm_core.tasks.scores.paired import figure
 
@@ -104,6 +105,7 @@ def test_what_a_command_killed_after_the_scores_had_not_sent_is_sent_by_the_same
     from mlflow import MlflowClient
 
     options["tracking_uri"] = store = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    open_store(store, "pmlm-finetune")  # a kill while MLflow makes its tables would leave it half of them
     told = ["finetune", *(f"--{name}={value}" for name, value in options.items())]
     killed = subprocess.run([sys.executable, "-c", KILLED, at, *told], capture_output=True, text=True, timeout=120)
     assert killed.returncode == -9, killed.stderr
