@@ -166,10 +166,10 @@ def _train(
 
 
 def tokenizer_files(job: Job) -> dict[str, bytes]:
-    """The tokenizer of the checkpoint that is fine-tuned, file by file."""
+    """The tokenizer of the checkpoint that is fine-tuned, file by file; Hugging Face's truncation is as the recipe's."""
     from pmlm_core.corpus.tokenizer import TextTokenizer
 
-    return TextTokenizer.load(job.source.path).files_at(job.source.path)
+    return TextTokenizer.load(job.source.path).files_at(job.source.path, model_max_length=job.recipe.max_length)
 
 
 def _contents(

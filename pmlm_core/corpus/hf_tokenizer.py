@@ -1,10 +1,12 @@
 """`PmlmTokenizer`: a checkpoint folder's tokenizer for Hugging Face, giving the very ids of `TextTokenizer`.
 
 Importing this module registers it, so that `AutoTokenizer.from_pretrained(folder)` finds it. A pair is encoded
-`[SOS] A [EOS] B [EOS]`, token types 0 and 1. Special text such as "[MASK]" is ordinary text unless the caller asks for
-`split_special_tokens=False` (as one does to write a sentence with masks to fill).
+`[SOS] A [EOS] B [EOS]`, token types 0 and 1; a `text_target` `A [EOS]`, as the generating model wants its labels.
+Special text such as "[MASK]" is ordinary text unless the caller asks for `split_special_tokens=False` (as one does to
+write a sentence with masks to fill); what was added by `add_tokens` is found in any case.
 """
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -82,8 +84,24 @@ class PmlmTokenizer(PreTrainedTokenizer):
     def get_vocab(self) -> dict[str, int]:
         return {**self._piece_to_id, **self._added_tokens_encoder}
 
+    def tokenize(self, text: str, **kwargs: Any) -> list[str]:  # type: ignore[override]
+        """Split a text into tokens, [SOS] and [EOS] left out."""
+        special = set(self.all_special_tokens)
+        added = [token for token in self._added_tokens_encoder if token not in special]
+        if not added or not kwargs.get("split_special_tokens", self.split_special_tokens):
+            return super().tokenize(text, **kwargs)
+        # transformers looks for all added tokens or for none.
+        parts = re.split("|".join(map(re.escape, sorted(added, key=len, reverse=True))).join("()"), text)
+        return [token for part in parts if part for token in ([part] if part in added else self._tokenize(part))]
+
     def _tokenize(self, text: str, **kwargs: Any) -> list[str]:
         return [self._id_to_piece[i] for i in self.text_tokenizer.encode([text])[0].tolist()]
+
+    def _switch_to_target_mode(self) -> None:
+        self.special_tokens_pattern = "eos"
+
+    def _switch_to_input_mode(self) -> None:
+        self.special_tokens_pattern = "cls_sep"
 
     def _convert_token_to_id(self, token: str) -> int:
         return self._piece_to_id.get(token, self.text_tokenizer.special_ids.unk)

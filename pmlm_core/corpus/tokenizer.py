@@ -26,6 +26,11 @@ CONFIG_FILE = "tokenizer_config.json"
 _KNOWN_FILES = (MODEL_FILE, "spiece.model", "sentencepiece.bpe.model", "spm.model", VOCABULARY_FILE)
 
 
+_UNKNOWN_CLASS = "This is a tokenizer of pmlm's: import pmlm_core.model.auto before it is loaded.--pmlm.PmlmTokenizer"
+"""Where AutoTokenizer should find the class. It finds it by name once that is imported; else it would open the file
+with a tokenizer of its own, which gives other ids, and not say so. What is in front of the dashes it says instead."""
+
+
 class Backend(Protocol):
     """What a tokenization algorithm gives; `pieces` of different ids differ."""
 
@@ -194,11 +199,18 @@ class TextTokenizer:
         pseudo = pseudo_token or saved.get("pseudo_token") or PSEUDO
         return cls(WordPieceBackend(files[name], cased=cased, pseudo_token=pseudo, origin=origin))
 
-    def files_at(self, folder: str) -> dict[str, bytes]:
-        """The files of this tokenizer as they lie in a folder, by name; whatever else lies there is none of them."""
+    def files_at(self, folder: str, *, model_max_length: int | None = None) -> dict[str, bytes]:
+        """The files of this tokenizer as they lie in a folder, by name; whatever else lies there is none of them.
+
+        Args:
+            model_max_length: where Hugging Face's `truncation=True` is to cut, if elsewhere than before.
+        """
         files, present = self.backend.files(), set(storage.names_in(folder))
         names = [*files, *[CONFIG_FILE] * (CONFIG_FILE in present)]
         there = {name: storage.read_bytes(storage.join(folder, name)) for name in names if name in present}
+        if model_max_length is not None and CONFIG_FILE in there:
+            config = {**json.loads(there[CONFIG_FILE]), "model_max_length": model_max_length}
+            there[CONFIG_FILE] = (json.dumps(config, indent=2, sort_keys=True) + "\n").encode()
         return files | there
 
     def save(self, folder: str, *, model_max_length: int = 512) -> None:
@@ -215,6 +227,7 @@ class TextTokenizer:
         names = self.backend.special_tokens
         config = {
             "tokenizer_class": "PmlmTokenizer",
+            "auto_map": {"AutoTokenizer": [_UNKNOWN_CLASS, None]},
             "pmlm_fingerprint": self.fingerprint,
             "model_max_length": model_max_length,
             "split_special_tokens": True,

@@ -30,6 +30,8 @@ class PmlmConfig(PreTrainedConfig):
     """
 
     model_type = "pmlm"
+    # Of the outputs, what is no prediction, for transformers' Trainer.
+    keys_to_ignore_at_inference = ["loss_sum", "correct", "num_predictions", "past_key_values"]  # noqa: RUF012
 
     def __init__(
         self,

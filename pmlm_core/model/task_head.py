@@ -1,5 +1,6 @@
 """What the models with a head for a task share: a body from any checkpoint, a head of their own."""
 
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, Self
 
@@ -44,12 +45,14 @@ def one_a_row(labels: Tensor, rows: int, name: str) -> Tensor:
     return labels_B
 
 
+_WANTED: ContextVar[bool] = ContextVar("a new head is wanted", default=False)
+
+
 class PmlmWithTaskHead(PmlmPreTrainedModel):
     """An encoder `pmlm` and a head that pre-training knows nothing of.
 
     Loading takes the body of any checkpoint; one saved by another class, as pre-training's, brings no head for this
-    one, which is then drawn anew without a word. A checkpoint saved by the class itself must bring its head:
-    transformers reports what is missing.
+    one, which is then drawn anew. transformers reports that, unless `head_seed` says that it is wanted.
     """
 
     # Whatever other heads a checkpoint has: this model has no use for them.
@@ -61,23 +64,27 @@ class PmlmWithTaskHead(PmlmPreTrainedModel):
 
     def post_init(self) -> None:
         super().post_init()
-        if type(self).__name__ not in (self.config.architectures or ()):
+        if _WANTED.get() and type(self).__name__ not in (self.config.architectures or ()):
             self._keys_to_ignore_on_load_missing = {r"^(?!pmlm\.)"}
 
     @classmethod
     def from_pretrained(  # type: ignore[override]
-        cls, pretrained_model_name_or_path: str | Path, *args: Any, head_seed: int = 0, **kwargs: Any
+        cls, pretrained_model_name_or_path: str | Path, *args: Any, head_seed: int | None = None, **kwargs: Any
     ) -> Self:
         """As of every transformers model, and:
 
         Args:
             pretrained_model_name_or_path: a checkpoint of pre-training, or a fine-tuned one.
-            head_seed: what a new head is drawn from; without effect on a head that the checkpoint brings. Equal seeds
-                give equal heads, whatever has been drawn before.
+            head_seed: what a new head is drawn from, 0 if left out; without effect on a head that the checkpoint
+                brings. Equal seeds give equal heads, whatever has been drawn before.
         """
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(key(head_seed, "new head") >> 1)
-            return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+        wanted = _WANTED.set(head_seed is not None)
+        try:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(key(head_seed or 0, "new head") >> 1)
+                return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+        finally:
+            _WANTED.reset(wanted)
 
     @classmethod
     def with_new_head(cls, folder: str | Path, *, head_seed: int, **settings: Any) -> Self:

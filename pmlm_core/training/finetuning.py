@@ -19,7 +19,7 @@ def finetuning_task(kind: str, label_smoothing: float = 0.0) -> Task:
         label_smoothing: of a generation.
     """
     generates = kind == "generation"
-    smoothing = {"label_smoothing": label_smoothing} if generates else {}
+    smoothing = {"smoothing": label_smoothing} if generates else {}
     figures = () if kind == "regression" else ("accuracy",)
 
     def count(batch: Batch) -> int:

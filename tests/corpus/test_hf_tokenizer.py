@@ -24,6 +24,10 @@ def pair(request, sample_texts, tmp_path_factory) -> tuple[TextTokenizer, PmlmTo
     return own, AutoTokenizer.from_pretrained(str(folder))
 
 
+def own_ids(own: TextTokenizer, text: str) -> list[int]:
+    return [own.special_ids.sos, *own.encode([text])[0].tolist(), own.special_ids.eos]
+
+
 def test_auto_tokenizer_gives_the_same_ids(pair, sample_texts):
     own, hugging = pair
     assert isinstance(hugging, PmlmTokenizer)
@@ -109,6 +113,30 @@ def test_added_tokens_come_behind_the_vocabulary(pair, tmp_path):
     hugging.save_pretrained(tmp_path)
     again = AutoTokenizer.from_pretrained(str(tmp_path))
     assert own.vocab_size in again("the zzyzx", split_special_tokens=False)["input_ids"]
+    sos, eos = own.special_ids.sos, own.special_ids.eos
+    the, mask = (own.encode([text])[0].tolist() for text in ("the ", " [MASK]"))
+    for each in (hugging, again):  # found by itself, while special text stays text
+        assert each("the zzyzx [MASK]")["input_ids"] == [sos, *the, own.vocab_size, *mask, eos]
+        assert each("the [MASK]")["input_ids"] == own_ids(own, "the [MASK]")
+
+
+def test_a_target_has_no_sos(pair):
+    own, hugging = pair
+    given = hugging("the time", text_target="machine and he")
+    assert given["input_ids"] == own_ids(own, "the time")
+    assert given["labels"] == own_ids(own, "machine and he")[1:]
+    assert hugging("machine and he")["input_ids"] == own_ids(own, "machine and he")
+
+
+def test_without_the_import_it_is_refused_with_what_to_import(sample_tokenizer_dir, tmp_path):
+    """transformers has a tokenizer of its own for such a file, whose ids are others."""
+    TextTokenizer.load(sample_tokenizer_dir).save(str(tmp_path))
+    code = "import sys; from transformers import AutoTokenizer; AutoTokenizer.from_pretrained(sys.argv[1])"
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, stdin=subprocess.DEVNULL
+    )
+    assert done.returncode != 0
+    assert "import pmlm_core.model.auto before it is loaded" in done.stderr
 
 
 def test_a_fresh_process_finds_it_in_a_checkpoint_folder(sample_tokenizer_dir, tmp_path):

@@ -5,9 +5,13 @@ import torch
 from generation_makers import SOURCES, TARGETS, pad, small_model
 from oracles.generation import next_log_probabilities
 from torch.nn import functional as F
+from transformers.utils.generic import find_labels
 
 from pmlm_core.errors import ConfigError
+from pmlm_core.model import PmlmConfig, PmlmForConditionalGeneration
 from pmlm_core.model.positions import extend_positions
+
+SOS, EOS = 0, 2
 
 
 @pytest.mark.parametrize("rel_pos_bins", [8, 0])
@@ -50,7 +54,7 @@ def test_label_smoothing_is_torchs_in_value_and_gradient():
     expected.backward()
     gradients = {name: p.grad.clone() for name, p in model.named_parameters()}
     model.zero_grad()
-    loss = model(pad(SOURCES), labels=labels, label_smoothing=0.1).loss
+    loss = model(pad(SOURCES), labels=labels, smoothing=0.1).loss
     loss.backward()
     torch.testing.assert_close(loss, expected)
     assert abs(loss / model(pad(SOURCES), labels=labels).loss - 1) > 0.01
@@ -120,3 +124,32 @@ def test_more_positions_repeat_the_learned_ones():
     assert roomy.config.max_position_embeddings == 23
     with pytest.raises(ConfigError, match="at least one"):
         extend_positions(roomy, 0)
+
+
+def test_labels_with_sos_are_refused():
+    labels = torch.tensor([[SOS, 7, 9, EOS]])
+    with pytest.raises(ValueError, match=r"label is \[SOS\], which is never generated"):
+        small_model()(pad(SOURCES[:1]), labels=labels)
+
+
+def test_the_decoders_input_is_what_labels_imply():
+    model = small_model().eval()
+    labels = torch.tensor([[7, 9, EOS], [8, EOS, -100]])
+    before = model.prepare_decoder_input_ids_from_labels(labels)
+    sos, pad_id = SOS, model.config.pad_token_id
+    assert before.tolist() == [[sos, 7, 9], [sos, 8, EOS]]
+    assert (before != -100).all()
+    assert pad_id not in before[0]
+    implied = model(pad(SOURCES[:2]), labels=labels)
+    told = model(pad(SOURCES[:2]), labels=labels, decoder_input_ids=before)
+    torch.testing.assert_close(told.loss, implied.loss)
+    logits = model(pad(SOURCES[:2]), decoder_input_ids=before).logits
+    torch.testing.assert_close(F.cross_entropy(logits.flatten(0, 1), labels.flatten()), implied.loss)
+
+
+def test_transformers_trainer_knows_labels_and_predictions():
+    """By the names of arguments, and by the configuration's list of what is no prediction."""
+    assert find_labels(PmlmForConditionalGeneration) == ["labels"]
+    outputs = small_model()(pad(SOURCES[:1]), labels=torch.tensor([[7, EOS]]))
+    left = [name for name in outputs if name not in (*PmlmConfig.keys_to_ignore_at_inference, "loss")]
+    assert left == []

@@ -177,6 +177,16 @@ def test_a_pretraining_checkpoint_gives_the_body_in_silence(cls, pretrained, cap
 
 
 @both
+def test_a_head_that_nobody_said_is_wanted_new_is_reported_missing(cls, pretrained, caplog):
+    logging.getLogger("transformers").addHandler(caplog.handler)
+    try:
+        HEADS[cls].from_pretrained(pretrained[1])
+    finally:
+        logging.getLogger("transformers").removeHandler(caplog.handler)
+    assert "MISSING" in caplog.text
+
+
+@both
 def test_a_fine_tuned_folder_comes_back_whole(cls, pretrained, tmp_path):
     labels = {"id2label": {0: "no", 1: "yes"}, "label2id": {"no": 0, "yes": 1}}
     model = cls.from_pretrained(pretrained_model_name_or_path=pretrained[1], **labels).eval()

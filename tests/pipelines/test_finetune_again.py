@@ -13,6 +13,7 @@ from pipelines.finetune.families import decoding
 from pipelines.finetune.source import TASK_FILE, brings_head, build_model, open_source
 from pipelines.predict.config import PredictConfig
 from pipelines.predict.finetuned import open_finetuned
+from pmlm_core.corpus.tokenizer import CONFIG_FILE, TextTokenizer
 from pmlm_core.tasks.base import Task
 from pmlm_core.tasks.registry import get_task
 
@@ -109,3 +110,13 @@ def test_beams_end_when_none_can_win_whoever_asks_for_them(tmp_path: Path, pretr
         found = open_finetuned(PredictConfig(model=folder, inputs=["x"], output_dir="y", num_beams=1)).generation
         assert (found["early_stopping"], found["length_penalty"]) == (False, 1.0)
     assert decoding(recipe, 8)["early_stopping"] == "never"
+
+
+def test_truncation_of_the_fine_tuned_tokenizer_is_as_the_recipes(tmp_path: Path, pretrained: str):
+    settings = json.loads((Path(pretrained) / CONFIG_FILE).read_text())
+    files = TextTokenizer.load(pretrained).files_at(pretrained, model_max_length=77)
+    assert json.loads(files[CONFIG_FILE]) == {**settings, "model_max_length": 77}
+    assert (
+        TextTokenizer.load(pretrained).files_at(pretrained)[CONFIG_FILE]
+        == (Path(pretrained) / CONFIG_FILE).read_bytes()
+    )

@@ -84,7 +84,7 @@ class PmlmForConditionalGeneration(PmlmPreTrainedModel, LengthPenalty, Generatio
         encoder_outputs: SourceOutput | None = None,
         past_key_values: TargetCache | None = None,
         use_cache: bool | None = None,
-        label_smoothing: float = 0.0,
+        smoothing: float = 0.0,
         **others: Any,
     ) -> PmlmForConditionalGenerationOutput:
         """Loss with labels; logits of all target positions without; logits of the next one with `encoder_outputs`.
@@ -95,17 +95,19 @@ class PmlmForConditionalGeneration(PmlmPreTrainedModel, LengthPenalty, Generatio
             token_type_ids: None for the source's segment throughout.
             decoder_input_ids: any start token, then the true tokens before each target position, [B, T]. With labels,
                 None takes the labels themselves; word-drop puts [MASK] for some.
-            labels: the target with its closing [EOS], [B, T]; -100 for padding, and with `decoder_input_ids` for any
+            labels: the target with its closing [EOS] and without [SOS], as `tokenizer(text_target=...)` gives it,
+                [B, T]; -100 for padding, and with `decoder_input_ids` for any
                 token that is not to be learned.
             encoder_outputs: from `get_encoder()`; with it and `decoder_input_ids` a decoding step is made, without
                 gradient, whose rows may be several to a source.
             past_key_values: from the step before; only the tokens after it are computed.
-            label_smoothing: see `pmlm_core.model.cross_entropy.cross_entropy_sum`.
+            smoothing: `label_smoothing` of `pmlm_core.model.cross_entropy.cross_entropy_sum`, whose name transformers'
+                Trainer would take for a batch's labels.
             others: what transformers gives to every model; without effect.
 
         Raises:
             ValueError: source and target need more positions than the model has; an input is missing, or says what
-                another says too; a -100 inside the target without `decoder_input_ids`.
+                another says too; [SOS] among the labels; a -100 inside the target without `decoder_input_ids`.
             TypeError: an argument that there is not.
         """
         refuse_unknown(others, self.forward)
@@ -122,7 +124,7 @@ class PmlmForConditionalGeneration(PmlmPreTrainedModel, LengthPenalty, Generatio
         embedding_VD = self.pmlm.embeddings.word.weight
         if labels is None:
             return PmlmForConditionalGenerationOutput(logits=self.head(states_BTD, embedding_VD))
-        loss_sum, correct = self.head.loss(states_BTD, embedding_VD, labels, label_smoothing)
+        loss_sum, correct = self.head.loss(states_BTD, embedding_VD, labels, smoothing)
         predictions = (labels != IGNORED).sum()
         return PmlmForConditionalGenerationOutput(
             loss=loss_sum / predictions.clamp(min=1), loss_sum=loss_sum, correct=correct, num_predictions=predictions
@@ -150,12 +152,14 @@ class PmlmForConditionalGeneration(PmlmPreTrainedModel, LengthPenalty, Generatio
             assert decoder_input_ids is not None
             # Nobody sees the last true token, so any will do.
             labels_BT = torch.cat([decoder_input_ids[:, 1:], decoder_input_ids[:, -1:]], dim=1)
+        else:
+            _refuse((labels_BT == config.sos_token_id).any(), _SOS)
         labelled_BT = labels_BT != IGNORED
         offsets_T = torch.arange(labels_BT.shape[1], device=ids_BN.device)
         # What is left out of the loss before the last label is a part of the target all the same.
         used_BT = offsets_T < (labelled_BT * (offsets_T + 1)).amax(1, keepdim=True)
         if decoder_input_ids is None:
-            _refuse_holes((used_BT & ~labelled_BT).any())
+            _refuse((used_BT & ~labelled_BT).any(), _HOLES)
             decoder_input_ids = torch.cat([labels_BT[:, :1], labels_BT[:, :-1]], dim=1)
         true_BT = torch.cat([decoder_input_ids[:, 1:], labels_BT[:, -1:]], dim=1)
         lengths_B1 = kept_BN.sum(1, keepdim=True)
@@ -185,6 +189,12 @@ class PmlmForConditionalGeneration(PmlmPreTrainedModel, LengthPenalty, Generatio
         state_BD = pseudo_state(self.pmlm, source, decoder_input_ids[:, 1:], cache)
         logits_B1V = self.head(state_BD, self.pmlm.embeddings.word.weight)[:, None]
         return PmlmForConditionalGenerationOutput(logits=logits_B1V, past_key_values=cache if use_cache else None)
+
+    def prepare_decoder_input_ids_from_labels(self, labels: Tensor) -> Tensor:
+        """The `decoder_input_ids` that labels imply, [B, T]; transformers' `DataCollatorForSeq2Seq` asks for them."""
+        start_B1 = torch.full_like(labels[:, :1], self.config.sos_token_id)
+        before_BT = torch.cat([start_B1, labels[:, :-1]], dim=1)
+        return before_BT.masked_fill(before_BT == IGNORED, self.config.pad_token_id)
 
     def prepare_inputs_for_generation(  # type: ignore[override]
         self,
@@ -246,17 +256,24 @@ class PmlmForConditionalGeneration(PmlmPreTrainedModel, LengthPenalty, Generatio
                 setattr(self.generation_config, name, value)
 
 
-def _refuse_holes(holes: Tensor) -> None:
-    what = (
-        "A label before the last of its row is -100: that token is not predicted, and nothing says which it is. "
-        "Give decoder_input_ids, the true tokens before each target position."
-    )
-    if eager_on_cpu(holes):
-        if bool(holes):
+_SOS = (
+    "A label is [SOS], which is never generated: a target is its tokens and the closing [EOS], as "
+    "tokenizer(text_target=...) gives it."
+)
+_HOLES = (
+    "A label before the last of its row is -100: that token is not predicted, and nothing says which it is. Give "
+    "decoder_input_ids, the true tokens before each target position."
+)
+
+
+def _refuse(wrong: Tensor, what: str) -> None:
+    """Raise ValueError if `wrong`, a truth value on the device."""
+    if eager_on_cpu(wrong):
+        if bool(wrong):
             raise ValueError(what)
-    elif holes.is_cuda:
+    elif wrong.is_cuda:
         # Nobody waits for it; the GPU stops with these words.
-        torch._assert_async(~holes, what)
+        torch._assert_async(~wrong, what)
 
 
 def _check_positions(lengths_B1: Tensor, used_BT: Tensor, need_and_have: tuple[int, int]) -> None:
