@@ -13,13 +13,15 @@ class ConvertConfig:
     needs: ClassVar[tuple[str, ...]] = ("weights", "output_dir")
 
     weights: str = ""
-    """The checkpoint's weights (.bin or .safetensors), or the folder they lie in; local, s3:// or gs://."""
+    """The checkpoint's weights (.bin, .safetensors or their .index.json), or the folder they lie in; local, s3:// or
+    gs://."""
     model_config: str = ""
     """Its configuration; left out, NAME-config.json or config.json beside the weights."""
     vocab: str = ""
-    """Its vocabulary; left out, NAME-vocab.txt or vocab.txt beside the weights."""
+    """Its vocabulary; left out, NAME-vocab.txt, vocab.txt or tokenizer.json beside the weights."""
     cased: bool | None = None
-    """Whether text keeps capital letters and accents; left out, as the vocabulary's tokens show."""
+    """Whether text keeps capital letters and accents; left out, as tokenizer.json says or the vocabulary's
+    tokens show."""
     pseudo_token: Literal["[MASK]", "[PSEUDO]"] = "[MASK]"
     """What [P] is: [MASK], as in the authors' fine-tuning kit, or a token of that name in the vocabulary."""
     output_dir: str = ""

@@ -1,8 +1,6 @@
 """`pmlm convert`: a published checkpoint, read, put into our model, written as a folder that every command takes."""
 
-import io
 import json
-import pickle
 import shlex
 import tempfile
 from pathlib import Path
@@ -10,12 +8,13 @@ from typing import Any
 
 from pipelines.console import counted, made, next_command, say, warn
 from pipelines.convert.config import ConvertConfig
+from pipelines.convert.weights import read_weights, weights_file
 from pipelines.output_folder import check_output_dir
 from pmlm_core import storage
 from pmlm_core.corpus.tokenizer import TextTokenizer
-from pmlm_core.errors import CheckpointError, ConfigError, DataError, NotThereError
-
-_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+from pmlm_core.corpus.tokenizer_json import TOKENIZER_JSON, wordpiece_in
+from pmlm_core.corpus.wordpiece_backend import VOCABULARY_FILE
+from pmlm_core.errors import ConfigError, DataError, NotThereError
 
 
 def run(config: ConvertConfig) -> None:
@@ -60,13 +59,13 @@ def _converted(config: ConvertConfig) -> tuple[Any, TextTokenizer]:
     check_output_dir(config.output_dir)
     if storage.exists(storage.join(storage.normalise(config.output_dir), "config.json")):
         raise ConfigError(f"output_dir {config.output_dir} holds a model already; choose another one")
-    weights = _weights_file(config.weights)
+    weights = weights_file(config.weights)
     settings_file = config.model_config or _beside(weights, "config.json", "--model_config")
     settings = _read_json(settings_file)
     check_model_type(settings, settings_file)
-    vocabulary = config.vocab or _beside(weights, "vocab.txt", "--vocab")
-    tokenizer = TextTokenizer.load(vocabulary, cased=config.cased, pseudo_token=config.pseudo_token)
-    converted = convert(_read_weights(weights), settings, tokenizer.special_ids, weights)
+    vocabulary = config.vocab or _beside(weights, "vocab.txt", "--vocab", TOKENIZER_JSON)
+    tokenizer = _tokenizer(config, vocabulary)
+    converted = convert(read_weights(weights), settings, tokenizer.special_ids, weights)
     model = converted.model.config
     if tokenizer.vocab_size > model.vocab_size:
         raise DataError(
@@ -87,22 +86,21 @@ def _converted(config: ConvertConfig) -> tuple[Any, TextTokenizer]:
     return converted, tokenizer
 
 
-def _weights_file(given: str) -> str:
-    given = storage.normalise(given)
-    if storage.size(given) is not None:
-        return given
-    present = set(storage.names_in(given))
-    name = next((name for name in _WEIGHTS if name in present), None)
-    if name is None:
-        raise NotThereError(f"weights {given}: no such file, and no folder with {' or '.join(_WEIGHTS)} in it")
-    return storage.join(given, name)
+def _tokenizer(config: ConvertConfig, vocabulary: str) -> TextTokenizer:
+    cased, pseudo = config.cased, config.pseudo_token
+    if not storage.split_query(vocabulary)[0].endswith(".json"):
+        return TextTokenizer.load(vocabulary, cased=cased, pseudo_token=pseudo)
+    tokens, keeps_case = wordpiece_in(storage.read_bytes(vocabulary), vocabulary)
+    cased = keeps_case if cased is None else cased
+    files = {VOCABULARY_FILE: tokens}
+    return TextTokenizer.from_files(VOCABULARY_FILE, files, origin=vocabulary, cased=cased, pseudo_token=pseudo)
 
 
-def _beside(weights: str, ending: str, option: str) -> str:
-    """`unilm2-base-uncased-vocab.txt` or `vocab.txt`, in the folder of `unilm2-base-uncased.bin`."""
+def _beside(weights: str, ending: str, option: str, *others: str) -> str:
+    """`unilm2-base-uncased-vocab.txt`, `vocab.txt` or one of the others, beside `unilm2-base-uncased.bin`."""
     path, query = storage.split_query(weights) if storage.is_remote(weights) else (weights, "")
     folder, _, name = path.rpartition("/")
-    tried = [f"{name.rpartition('.')[0]}-{ending}", ending]
+    tried = [f"{name.rpartition('.')[0]}-{ending}", ending, *others]
     for each in tried:
         if storage.size(found := storage.with_query(f"{folder}/{each}", query)) is not None:
             return found
@@ -118,26 +116,4 @@ def _read_json(path: str) -> dict[str, Any]:
         raise DataError(f"{path} is no JSON ({error}); give the checkpoint's configuration") from None
     if not isinstance(found, dict):
         raise DataError(f"{path} holds a {type(found).__name__}; give the checkpoint's configuration, an object")
-    return found
-
-
-def _read_weights(path: str) -> dict[str, Any]:
-    import torch
-    from safetensors import SafetensorError
-    from safetensors.torch import load
-
-    data = storage.read_bytes(path)
-    try:
-        if storage.split_query(path)[0].endswith(".safetensors"):
-            found: Any = load(data)
-        else:
-            found = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:
-        raise CheckpointError(
-            f"{path} holds more than weights, or none; it is not read further, for such a file may run code"
-        ) from None
-    except (SafetensorError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        raise CheckpointError(f"{path} cannot be read as weights: {str(error).splitlines()[0]}") from None
-    if not isinstance(found, dict) or not all(isinstance(value, torch.Tensor) for value in found.values()):
-        raise CheckpointError(f"{path} is no table of weights; give a checkpoint of UniLMv2 or BERT for PyTorch")
     return found

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoModelForMaskedLM, AutoTokenizer, BertConfig, BertForMaskedLM
+from safetensors.torch import load_file
+from transformers import AutoModelForMaskedLM, AutoTokenizer, BertConfig, BertForMaskedLM, BertTokenizer
 
 import pmlm_core.model.auto  # noqa: F401
 from pipelines.cli import main
@@ -76,6 +77,48 @@ def test_unilms_configurations_name_no_model_type_or_their_own(published, tmp_pa
     config = published / "tiny-uncased-config.json"
     config.write_text(json.dumps({**json.loads(config.read_text()), "model_type": model_type}))
     assert pmlm("convert", "--weights", published / "tiny-uncased.bin", "--output_dir", tmp_path / "out") == 0
+
+
+@pytest.mark.parametrize("lower", [True, False])
+def test_a_bert_that_transformers_saved_converts_from_its_tokenizer_json(published, tmp_path, lower):
+    """transformers 5 writes no vocab.txt."""
+    there, out = tmp_path / "saved", tmp_path / "out"
+    theirs = BertTokenizer(str(published / "tiny-uncased-vocab.txt"), do_lower_case=lower)
+    theirs.save_pretrained(there)
+    BertForMaskedLM(BertConfig.from_pretrained(published / "tiny-uncased-config.json")).save_pretrained(there)
+    assert not (there / "vocab.txt").exists()
+    assert pmlm("convert", "--weights", there, "--output_dir", out) == 0
+    ours = AutoTokenizer.from_pretrained(out)
+    for text in ("The cats sat.", "the dog", "unknown"):
+        assert ours(text)["input_ids"] == theirs(text)["input_ids"]
+
+
+def test_weights_in_several_files_are_put_together(published, tmp_path, capsys):
+    model = BertForMaskedLM(BertConfig.from_pretrained(published / "tiny-uncased-config.json"))
+    model.load_state_dict(torch.load(published / "tiny-uncased.bin"))
+    there = tmp_path / "saved"
+    model.save_pretrained(there, max_shard_size="4KB")
+    (there / "vocab.txt").write_text("\n".join(WORDS))
+    parts = sorted(there.glob("model-*.safetensors"))
+    assert len(parts) > 1
+    assert pmlm("convert", "--weights", there, "--output_dir", tmp_path / "a") == 0
+    assert pmlm("convert", "--weights", published / "tiny-uncased.bin", "--output_dir", tmp_path / "b") == 0
+    weights = [load_file(tmp_path / name / "model.safetensors") for name in ("a", "b")]
+    assert weights[0].keys() == weights[1].keys()
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+    parts[0].unlink()
+    capsys.readouterr()
+    assert pmlm("convert", "--weights", there, "--output_dir", tmp_path / "c") == 2
+    assert f"names {parts[0].name}, which does not lie beside it" in " ".join(capsys.readouterr().err.split())
+
+
+def test_an_index_does_not_lead_out_of_its_folder(published, capsys):
+    index = published / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": {"a": "../elsewhere.safetensors"}}))
+    (published / "config.json").write_text((published / "tiny-uncased-config.json").read_text())
+    (published / "vocab.txt").write_text((published / "tiny-uncased-vocab.txt").read_text())
+    assert pmlm("convert", "--weights", index, "--output_dir", published / "out") == 1
+    assert "do not use this model" in " ".join(capsys.readouterr().err.split())
 
 
 class _Code:
