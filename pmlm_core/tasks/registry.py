@@ -64,7 +64,7 @@ def get_task(name: str, **options: Any) -> Task:
             raise ConfigError(f"task '{name}' has no option '{option}'; it has {known}")
     if name in _BENCHMARKS:
         return _BENCHMARKS[name]()
-    forms = {"qa": (".json", ".parquet"), "seq2seq": seq2seq.FORMS}.get(name, TABLES)
+    forms = {"qa": squad.FORMS, "seq2seq": seq2seq.FORMS}.get(name, TABLES)
     patterns = {
         split: _patterns(given.get(option), SPLIT_NAMES[split], forms)
         for split, option in zip(SPLIT_NAMES, _FILES, strict=True)

@@ -18,7 +18,7 @@ from pmlm_core.tasks.base import BadRow, QaExample, Recipe, Task
 from pmlm_core.tasks.fields import text_of
 from pmlm_core.tasks.files import SPLIT_NAMES, find_files, form, name_patterns
 from pmlm_core.tasks.lines import contents, without_mark
-from pmlm_core.tasks.rows import Row, RowError, bad_row, parquet_rows
+from pmlm_core.tasks.rows import Row, RowError, bad_row, read_rows
 
 logger = logging.getLogger(__name__)
 
@@ -31,6 +31,8 @@ RECIPE = Recipe(
     max_length=384,
     doc_stride=128,
 )
+FORMS = (".json", ".jsonl", ".parquet")
+_OR_ELSE = "; where questions may have no answer, give --can_be_unanswerable true with --task qa, or take squad2.0"
 _HUB_FOLDERS = {"1.1": ("plain_text",), "2.0": ("squad_v2",)}
 
 
@@ -39,7 +41,7 @@ def squad_task(version: str) -> Task:
     patterns = {
         split: [
             *(f"{stem}-v{version}{middle}.json" for stem in stems for middle in ("", ".sample")),
-            *name_patterns(stems, (".json", ".parquet")),
+            *name_patterns(stems, FORMS),
         ]
         for split, stems in SPLIT_NAMES.items()
     }
@@ -55,7 +57,7 @@ def qa_task(
     folders: Sequence[str] = ("",),
     several: bool = False,
 ) -> Task:
-    """A task over files in SQuAD's JSON form (or the hub's Parquet form of it).
+    """A task over files in SQuAD's JSON form, or with a question a row: the hub's Parquet, or JSON lines.
 
     Args:
         patterns: of the files of "train", "dev", "test"; see `find_files`.
@@ -128,14 +130,15 @@ def _has_answers(row: Row | BadRow) -> bool:
 def question_rows(file: str) -> Iterator[Row | BadRow]:
     """Yield each question with the fields id, question, context, answers, is_impossible.
 
-    The file is SQuAD's JSON, the bare list of articles of it (Du et al.'s raw files), or Parquet as the hub has it.
-    A row's number is the place of the question in the file, from 1.
+    The file is SQuAD's JSON, the bare list of articles of it (Du et al.'s raw files), or Parquet as the hub has it, or
+    JSON lines with the same fields. A row's number is the place of the question in the file, from 1; its line in JSON
+    lines.
 
     Raises:
         DataError: not JSON, or of another structure.
     """
-    if form(file) == ".parquet":
-        for row in parquet_rows(file, ("id", "context", "question"), ("answers",)):
+    if form(file) in (".parquet", ".jsonl"):
+        for row in read_rows([file], ("id", "context", "question"), ("answers", "is_impossible")):
             if isinstance(row, Row):
                 row = row._replace(fields={**row.fields, "answers": _one_by_one(row.fields.get("answers"))})
             yield row
@@ -144,7 +147,8 @@ def question_rows(file: str) -> Iterator[Row | BadRow]:
     try:
         data = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{file} is not JSON: {error}") from None
+        lines = "; if it holds JSON lines, name it .jsonl" * str(error).startswith("Extra data")
+        raise DataError(f"{file} is not JSON: {error}{lines}") from None
     articles = data.get("data") if isinstance(data, dict) else data
     number = 0
     try:
@@ -183,12 +187,13 @@ def _example(row: Row, can_be_unanswerable: bool, needs_answer: bool, says: bool
     if impossible is not None and not isinstance(impossible, bool):
         raise RowError("not a truth value", f"field 'is_impossible' holds {impossible!r:.40}")
     if impossible and not can_be_unanswerable:
-        raise RowError("unanswerable question", "field 'is_impossible' is true; questions of this task have answers")
+        raise RowError("unanswerable question", f"field 'is_impossible' is true{_OR_ELSE}")
     if impossible:
         answers = ()  # v2.0 keeps plausible answers elsewhere; were any here, they would not be right ones
     elif not answers and needs_answer:
         if not can_be_unanswerable or impossible is not None:
-            raise RowError("no answer", "field 'answers' is empty and 'is_impossible' is not true")
+            detail = "field 'answers' is empty" + " and 'is_impossible' is not true" * (impossible is not None)
+            raise RowError("no answer", detail + _OR_ELSE * (not can_be_unanswerable))
         impossible = True  # the hub's Parquet has no is_impossible
     elif answers:
         impossible = False

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from pmlm_core.errors import DataError
 from pmlm_core.tasks.base import Answer
+from pmlm_core.tasks.registry import get_task
 from pmlm_core.tasks.squad import nearest, squad_task
 from tests.tasks.task_makers import read, write
 
@@ -185,6 +186,56 @@ def test_unanswerable_questions_of_a_test_file_in_the_hub_s_form(tmp_path, answe
         figures = task.score(examples, {example.id: Answer("Ann", 11, 1.0) for example in examples})
         assert (figures["total"], figures["NoAns_f1"], figures["HasAns_f1"]) == (2, 0, 100)
     assert not any(example.is_impossible for example in read(squad_task("1.1"), tmp_path, "test")[0])
+
+
+@pytest.mark.parametrize("task", [get_task("qa"), squad_task("1.1")], ids=["qa", "squad1.1"])
+def test_rows_without_an_answer_name_the_option_that_takes_them(tmp_path, task):
+    hub_table(tmp_path, ANN, NONE)
+    (tmp_path / "test.parquet").rename(tmp_path / "train.parquet")
+    examples, (bad,) = read(task, tmp_path, "train")
+    assert [e.id for e in examples] == ["0"]
+    assert bad.detail.endswith(
+        "row 2: field 'answers' is empty; where questions may have no answer, give --can_be_unanswerable true with "
+        "--task qa, or take squad2.0"
+    )
+    taken, bad = read(get_task("qa", can_be_unanswerable=True), tmp_path, "train")
+    assert ([e.is_impossible for e in taken], bad) == ([False, True], [])
+
+
+JSON_LINES = "".join(
+    json.dumps({"id": key, "context": CONTEXT, "question": f"{key}?", **more}) + "\n"
+    for key, more in {
+        "a": {"answers": ANN},
+        "b": {"answers": [{"text": "May", "answer_start": 41}]},
+        "c": {"answers": NONE, "is_impossible": True},
+        "d": {"answers": {"text": ["Paris"], "answer_start": [0]}},
+    }.items()
+)
+
+
+@pytest.mark.parametrize("options", [{}, {"train_file": "train.jsonl"}])
+def test_json_lines_with_the_fields_of_the_hub_s_parquet(tmp_path, options):
+    write(tmp_path / "train.jsonl", JSON_LINES)
+    examples, bad = read(get_task("qa", can_be_unanswerable=True, **options), tmp_path, "train")
+    assert [(e.id, e.row, e.question, e.answers, e.is_impossible) for e in examples] == [
+        ("a", 1, "a?", (("Ann", 11),), False),
+        ("b", 2, "b?", (("May", 41),), False),
+        ("c", 3, "c?", (), True),
+    ]
+    assert [(b.row, b.reason) for b in bad] == [(4, "answer not in passage")]
+
+
+def test_json_lines_by_the_name_of_squad_s_form(tmp_path):
+    write(tmp_path / "train.json", JSON_LINES)
+    with pytest.raises(DataError, match=r"train.json is not JSON: Extra data.*if it holds JSON lines, name it .jsonl"):
+        read(get_task("qa"), tmp_path, "train")
+
+
+def test_parquet_may_say_itself_that_there_is_no_answer(tmp_path):
+    table = {"id": ["a", "b"], "context": [CONTEXT] * 2, "question": ["Who?"] * 2, "answers": [ANN, ANN]}
+    pq.write_table(pa.table({**table, "is_impossible": [False, True]}), tmp_path / "dev.parquet")
+    examples, _ = read(squad_task("2.0"), tmp_path, "dev")
+    assert [(e.id, e.answers, e.is_impossible) for e in examples] == [("a", (("Ann", 11),), False), ("b", (), True)]
 
 
 @given(st.text("ab", max_size=12), st.text("ab", min_size=1, max_size=3), st.integers(0, 14))
