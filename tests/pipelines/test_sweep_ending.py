@@ -97,6 +97,9 @@ def test_a_signal_kills_only_benchmarks_without_a_result(
     done, slow = (run_of(course) for course in found)
     assert (done.info.status, slow.info.status) == ("FINISHED", "KILLED")
     assert done.data.tags["winner"] == WINNER
+    record = Record.load(found[0].run.path)
+    assert record is not None
+    assert (record.status, record.delivered) == ("FINISHED", True)  # so that nothing is left for the next command
 
 
 @pytest.mark.parametrize("before", ["KILLED", "RUNNING"])
