@@ -94,8 +94,22 @@ def open_store(uri: str, experiment: str) -> tuple[Any, str]:
     from mlflow import MlflowClient
 
     with _alone_with(sqlite_file(uri)):
+        _make(sqlite_file(uri))
         client = MlflowClient(tracking_uri=uri)
         return client, _ensure_experiment(client, uri, experiment)
+
+
+def _make(database: Path | None) -> None:
+    """Make a SQLite file that is not there: under its name only when it is whole, for half of one, which a kill would
+    leave, MLflow can neither use nor complete."""
+    if database is None or database.exists():
+        return
+    from mlflow import MlflowClient
+
+    draft = database.with_name(f".{database.name}.making")
+    draft.unlink(missing_ok=True)
+    MlflowClient(tracking_uri=f"{_SQLITE}{draft}").search_experiments(max_results=1)
+    draft.rename(database)
 
 
 def _ensure_experiment(client: Any, uri: str, name: str) -> str:

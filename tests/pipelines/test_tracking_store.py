@@ -1,0 +1,32 @@
+"""MLflow's SQLite file: made whole or not at all, whoever kills whom."""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from mlflow import MlflowClient
+
+from pipelines.tracking import store
+
+OPEN = "import sys; from pipelines.tracking import store; store.open_store(sys.argv[1], 'pmlm')"
+
+
+def test_a_kill_while_the_tables_are_made_is_no_obstacle(tmp_path: Path) -> None:
+    """Half of them MLflow can neither use nor complete."""
+    database, draft = tmp_path / "mlflow.db", tmp_path / ".mlflow.db.making"
+    uri = f"sqlite:///{database}"
+    process = subprocess.Popen([sys.executable, "-c", OPEN, uri])
+    while process.poll() is None and not (draft.exists() and draft.stat().st_size):
+        time.sleep(0.005)
+    process.kill()
+    process.wait()
+    assert not database.exists()
+    assert draft.stat().st_size
+    client, experiment = store.open_store(uri, "pmlm")
+    assert client.get_experiment(experiment).name == "pmlm"
+    assert not draft.exists()
+    assert MlflowClient(tracking_uri=uri).create_run(experiment).info.run_id
+    again, same = store.open_store(uri, "pmlm")
+    assert same == experiment
+    assert len(again.search_runs([experiment])) == 1
