@@ -138,7 +138,8 @@ def _id(fields: Mapping[str, Any], column: str | None, number: int) -> str:
     value = fields.get(column)
     if value is None or value == "" or isinstance(value, dict | list):
         raise FieldError("missing field", f"field '{column}' holds no id", column)
+    where = f"field '{column}'"
     try:
-        return checked(label_text(value), f"field '{column}'")
+        return checked(label_text(value, where), where)
     except RowError as error:
         raise FieldError(error.reason, error.detail, column) from None

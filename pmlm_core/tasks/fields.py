@@ -65,7 +65,7 @@ def label_of(fields: Mapping[str, Any], name: str, labels: Sequence[str], *, by_
             return None
         if 0 <= value < len(labels):
             return labels[value]
-    text = label_text(value)
+    text = label_text(value, f"field '{name}'")
     if text in labels:
         return text
     shown = checked(text, f"field '{name}'")[:80]
@@ -73,8 +73,14 @@ def label_of(fields: Mapping[str, Any], name: str, labels: Sequence[str], *, by_
     raise RowError("unknown label", f"field '{name}' holds '{shown}'; labels are {known}")
 
 
-def label_text(value: Any) -> str:
-    """A label as text: 1 and 1.0 are "1", true is "true"."""
+def label_text(value: Any, where: str) -> str:
+    """A label (or an id) as text: 1 and 1.0 are "1", true is "true".
+
+    Raises:
+        RowError: it is several values, as of a data set with several labels a row.
+    """
+    if isinstance(value, list | tuple | dict):
+        raise RowError("not one value", f"{where} holds a {_kind(value)} ({value!r:.60}); text or a number is needed")
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, float) and value.is_integer():

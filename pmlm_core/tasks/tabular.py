@@ -11,7 +11,7 @@ from pmlm_core.tasks.base import BadRow, Task, TextExample
 from pmlm_core.tasks.fields import checked, label_of, label_text, number_of, required, text_of
 from pmlm_core.tasks.files import find_files
 from pmlm_core.tasks.glue import RECIPE
-from pmlm_core.tasks.rows import MissingColumn, Row, RowError, as_examples, read_rows
+from pmlm_core.tasks.rows import MissingColumn, Row, RowError, as_examples, bad_row, read_rows
 
 _MAX_LABELS = 1000
 
@@ -57,7 +57,7 @@ def classification_task(
             raise ConfigError("task 'classification' needs its labels, or the data_dir whose training file has them")
         files = find_files(data_dir, patterns["train"], what="split 'train' of task 'classification'", several=several)
         labels = _labels_in(files, columns.label)
-    labels = tuple(label_text(label) for label in labels)
+    labels = tuple(label_text(label, "labels") for label in labels)
     if len(labels) < 2 or len(set(labels)) != len(labels):
         raise ConfigError(
             f"task 'classification' needs two labels or more, each once; got {', '.join(map(repr, labels)) or 'none'}"
@@ -97,20 +97,29 @@ def regression_task(patterns: Mapping[str, Sequence[str]], columns: Columns, sev
 
 
 def _labels_in(files: Sequence[str], column: str) -> list[str]:
-    """Distinct labels of files, numbers in the order of numbers. Bad rows are passed over: reading reports them."""
+    """Distinct labels of files, numbers in the order of numbers. Bad rows are passed over: reading reports them.
+
+    Raises:
+        ConfigError: far too many labels.
+        DataError: no row has one that can be used.
+    """
     found: set[str] = set()
+    bad: BadRow | None = None
     for row in _named(read_rows(files, [column])):
         if isinstance(row, BadRow) or (value := row.fields.get(column)) is None or value == "":
             continue
         try:
-            found.add(checked(label_text(value), column))
-        except RowError:
+            found.add(checked(label_text(value, f"field '{column}'"), f"field '{column}'"))
+        except RowError as error:
+            bad = bad or bad_row(row.file, row.number, error)
             continue
         if len(found) > _MAX_LABELS:
             raise ConfigError(
                 f"{files[0]}: column '{column}' holds more than {_MAX_LABELS} different labels; is it the right "
                 "column, or is this a regression?"
             )
+    if bad and not found:
+        raise DataError(f"{bad.detail}; no row has a label that can be used")
     try:
         return sorted(found, key=lambda label: (float(label), label))  # "1" and "1.0" are two labels
     except ValueError:
@@ -165,7 +174,8 @@ class _Maker:
         value = fields.get(self.columns.id)
         if value is None or value == "":
             raise RowError("missing field", f"field '{self.columns.id}' holds no id")
-        identifier = checked(label_text(value), f"field '{self.columns.id}'")
+        where = f"field '{self.columns.id}'"
+        identifier = checked(label_text(value, where), where)
         if identifier in self.seen:
             raise RowError("duplicate id", f"field '{self.columns.id}': '{identifier}' stands twice")
         self.seen.add(identifier)

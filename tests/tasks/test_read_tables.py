@@ -205,3 +205,23 @@ def test_columns_that_are_missing_are_named_all_at_once_with_the_options_that_na
     task = get_task("classification", labels=["good", "bad"])
     with pytest.raises(DataError, match=r"no columns 'text', 'label'; columns found: .*--text_column.*--label_column"):
         read(task, tmp_path, "train")
+
+
+@pytest.mark.parametrize(("odd", "kind"), [(["x"], "list"), ({"name": "x"}, "dict"), ([], "list")])
+def test_several_values_in_a_label_or_an_id_are_no_class(tmp_path, odd, kind):
+    rows = [{"text": "a", "label": "x", "id": 1}, {"text": "b", "label": odd, "id": 2}, {"text": "c", "label": "y"}]
+    path = write(tmp_path / "train.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+    task = get_task("classification", data_dir=str(tmp_path))
+    assert task.labels == ("x", "y")
+    examples, (bad,) = read(task, tmp_path, "train")
+    assert [e.label for e in examples] == ["x", "y"]
+    assert bad.detail == f"{path}, row 2: field 'label' holds a {kind} ({odd!r}); text or a number is needed"
+    write(path, json.dumps({"text": "a", "label": "x", "id": odd}))
+    _, (bad,) = read(get_task("classification", labels=["x", "y"], id_column="id"), tmp_path, "train")
+    assert f"field 'id' holds a {kind}" in bad.detail
+
+
+def test_a_file_without_one_label_that_can_be_used_says_why(tmp_path):
+    write(tmp_path / "train.jsonl", '{"text": "a", "label": ["x"]}\n{"text": "b", "label": ["y"]}\n')
+    with pytest.raises(DataError, match=r"row 1: field 'label' holds a list .*; no row has a label that can be used"):
+        get_task("classification", data_dir=str(tmp_path))
