@@ -72,11 +72,11 @@ class Section:
 
     @property
     def baseline(self) -> float | None:
-        """What knows nothing scores by the section's figure."""
+        """The trivial baseline's score by the section's figure."""
         return self.baseline_of(self.split, self.metric)
 
     def baseline_of(self, split: str, figure: str) -> float | None:
-        """What knows nothing scores, of most of the runs; None where none was held against it."""
+        """The trivial baseline's score, of most of the runs; None where none was held against it."""
         name = f"baseline/{split}/{figure}"
         found = [trial.run.metrics[name] for trial in self.trials if name in trial.run.metrics]
         return max(found, key=found.count, default=None)

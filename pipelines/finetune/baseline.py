@@ -1,6 +1,6 @@
-"""What knows nothing scores: the most frequent label, the mean, no answer, the first sentences of the source.
+"""Scores of trivial baselines: the most frequent label, the mean, no answer, the first sentences of the source.
 
-A figure says little until one knows what it has to beat, so every labelled split is scored twice. What knows nothing
+A figure says little until one knows what it has to beat, so every labelled split is scored twice. The baseline
 is the same for all seeds and trials: it is computed once and kept beside the features.
 """
 
@@ -44,7 +44,7 @@ def baseline_of(job: Job, part: Part, examples: Sequence[Any], names: Collection
         scores = dict.fromkeys(names, 0.0) if constant else scores_of(task, examples, predictions)
         found = {"what": what, "scores": scores}
     except (PmlmError, OSError) as error:
-        warn(f"what knows nothing scores on '{part.split.name}' cannot be told: {error}")
+        warn(f"what the trivial baseline scores on '{part.split.name}' cannot be told: {error}")
         return None
     with suppress(OSError):  # the next seed computes it again
         path.parent.mkdir(parents=True, exist_ok=True)

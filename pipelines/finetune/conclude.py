@@ -42,7 +42,7 @@ class Scored:
     Attributes:
         scores: figures; empty for a split without labels.
         files: of the predictions, seen from the run's folder.
-        baseline: what knows nothing scores, see `baseline_of`.
+        baseline: scores of the trivial baseline, see `baseline_of`.
     """
 
     scores: dict[str, float]
@@ -51,7 +51,7 @@ class Scored:
 
 
 def figures_of(splits: Mapping[str, Scored]) -> dict[str, float]:
-    """Scores of splits, and those of what knows nothing, as figures of the journal."""
+    """Scores of splits, and those of the trivial baselines, as figures of the journal."""
     found = {f"final/{split}/{name}": value for split, each in splits.items() for name, value in each.scores.items()}
     for split, each in splits.items():
         if each.baseline is not None:

@@ -77,12 +77,12 @@ def show(results: Sequence[Mapping[str, Any]]) -> None:
 
 
 def baselines_of(results: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """What knows nothing, by split; the same for every seed, and not there in one that was trained long ago."""
+    """Scores of the trivial baseline, by split; the same for every seed, and not there in one that was trained long ago."""
     return {split: each for result in results for split, each in result.get("baselines", {}).items()}
 
 
 def baselines_in_words(baselines: Mapping[str, Mapping[str, Any]]) -> dict[str, list[str]]:
-    """What knows nothing and is scored beside the model -> the splits it is of."""
+    """Trivial baseline that is scored beside the model -> the splits it is of."""
     found: dict[str, list[str]] = {}
     for split, each in baselines.items():
         found.setdefault(each["what"], []).append(split)

@@ -1,4 +1,4 @@
-"""What knows nothing scores, on data of each kind."""
+"""Scores of trivial baselines, on data of each kind."""
 
 import json
 import logging

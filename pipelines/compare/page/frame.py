@@ -17,14 +17,14 @@ _RAIL = 14  # below the scores: trials without one
 
 @dataclass(frozen=True)
 class Reference:
-    """A published figure, or what knows nothing scores, on the scale of the scores."""
+    """A published figure, or a trivial baseline's, on the scale of the scores."""
 
     label: str
     value: float
 
 
 def references_of(comparison: Comparison) -> list[Reference]:
-    """What knows nothing scores, and published results, of the section's figure."""
+    """The trivial baseline's and published results, of the section's figure."""
     baseline = comparison.section.baseline
     known = [] if baseline is None else [Reference(BASELINE, round(baseline, 2))]
     return known + published_of(comparison)
