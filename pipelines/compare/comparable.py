@@ -1,7 +1,6 @@
 """Which scores may be held against each other: those on the same examples, by the same scorer."""
 
 import json
-import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,12 +9,9 @@ from typing import TypeVar
 
 from pipelines.compare.runs import Run
 from pmlm_core.tasks.registry import OPTIONS, TASKS, get_task
+from pmlm_core.tasks.scores.versions import without_versions
 from pmlm_core.tasks.scoring import FIGURES
 
-# Another version of the package that a scorer takes is the same scorer.
-_PACKAGE = re.compile(
-    r"\b(scikit-learn|scipy|rouge-score|nltk|sacrebleu|pycocoevalcap) (?:\(not installed\)|\d[\w.+]*)"
-)
 _NOT_RECORDED = ""
 T = TypeVar("T")
 
@@ -75,7 +71,7 @@ def _scorer(run: Run, metric: str) -> str | None:
         told = {}
     for name, text in told.items():
         if name in (metric, "squad") or metric in FIGURES.get(name, ()):
-            return _PACKAGE.sub(r"\1", text)
+            return without_versions(text)
     # Runs of before did not say. Only questions were scored otherwise then: every one by itself, not by its source.
     return _NOT_RECORDED if _asks_questions(run.tags.get("task", "")) else None
 

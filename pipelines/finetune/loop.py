@@ -166,7 +166,7 @@ def _train(
 
 
 def tokenizer_files(job: Job) -> dict[str, bytes]:
-    """The tokenizer of the checkpoint that is fine-tuned, file by file; Hugging Face's truncation is as the recipe's."""
+    """The tokenizer of the checkpoint that is fine-tuned, file by file, set to truncate as the recipe does."""
     from pmlm_core.corpus.tokenizer import TextTokenizer
 
     return TextTokenizer.load(job.source.path).files_at(job.source.path, model_max_length=job.recipe.max_length)

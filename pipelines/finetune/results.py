@@ -77,7 +77,7 @@ def show(results: Sequence[Mapping[str, Any]]) -> None:
 
 
 def baselines_of(results: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Scores of the trivial baseline, by split; the same for every seed, and not there in one that was trained long ago."""
+    """Scores of the trivial baseline, by split; the same for every seed, and lacking in one trained long ago."""
     return {split: each for result in results for split, each in result.get("baselines", {}).items()}
 
 

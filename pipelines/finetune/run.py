@@ -22,6 +22,7 @@ from pipelines.finetune.rundir import (
     REJECTS,
     SCORES,
     check_same,
+    check_scorers,
     make_folder,
     open_run,
     read_scores,
@@ -68,6 +69,7 @@ def _run_alone(job: Job, rejects: Rejects, known: bool) -> None:
     for seed in seeds:
         check_same(seed_folder(job.run, seed), job.identity())
     finished = {seed: read_scores(seed_folder(job.run, seed)) for seed in seeds}
+    check_scorers(job, finished)
     uploads, ended, there = upload.finished_uploads(job), False, True
     try:
         if not all(finished.values()):

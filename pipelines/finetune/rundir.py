@@ -14,15 +14,18 @@ OUTPUT_DIR/RUN_NAME/
 
 import json
 import time
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from pipelines.console import counted
 from pipelines.finetune.job import Job, changed
 from pipelines.run_folder import RUN_FILE, RunDir, check_is_new, unreadable, write_record
 from pipelines.tracking.redact import redact, redacted
 from pmlm_core import storage
 from pmlm_core.errors import ConfigError
+from pmlm_core.tasks.scores.versions import others
 
 SCORES, REJECTS, MODEL, PREDICTIONS = "scores.json", "rejects.jsonl", "model", "predictions"
 
@@ -118,6 +121,27 @@ def read_scores(run: RunDir) -> dict[str, Any] | None:
         raise unreadable(path, error) from error
     except ValueError as error:
         raise ConfigError(f"{path} cannot be read ({error}); remove it, and the seed is finished anew") from None
+
+
+def check_scorers(job: Job, finished: Mapping[int, Mapping[str, Any] | None]) -> None:
+    """Refuse to add seeds to others that were scored otherwise: their mean would be one of two measures.
+
+    Args:
+        finished: scores by seed, None for those that are still to be trained.
+
+    Raises:
+        ConfigError: naming the seeds.
+    """
+    ours = job.task.scorers()
+    found = {seed: others(ours, scores.get("scorers", {})) for seed, scores in finished.items() if scores}
+    odd = [seed for seed, names in found.items() if names]
+    if odd and not all(finished.values()):
+        folders = ", ".join(str(seed_folder(job.run, seed).path) for seed in odd)
+        raise ConfigError(
+            f"{job.run.path}: {counted(len(odd), 'seed')} ({', '.join(map(str, odd))}) had another scorer "
+            f"'{found[odd[0]][0]}', of an older pmlm, than new ones would have: no mean can be taken over both. Give "
+            f"another --run_name, or remove {folders} to train them again"
+        )
 
 
 def write_json(path: Path, content: Any) -> None:

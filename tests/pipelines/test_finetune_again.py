@@ -1,19 +1,24 @@
 """Fine-tuning from what was fine-tuned: which head and which way to decode a checkpoint brings along."""
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from finetuning_data import make_checkpoint
+from finetuning_data import make_checkpoint, options_for, write_reviews
 
+from pipelines.finetune.config import FinetuneConfig
 from pipelines.finetune.families import decoding
+from pipelines.finetune.job import settle
+from pipelines.finetune.rundir import check_scorers
 from pipelines.finetune.source import TASK_FILE, brings_head, build_model, open_source
 from pipelines.predict.config import PredictConfig
 from pipelines.predict.finetuned import open_finetuned
 from pmlm_core.corpus.tokenizer import CONFIG_FILE, TextTokenizer
+from pmlm_core.errors import ConfigError
 from pmlm_core.tasks.base import Task
 from pmlm_core.tasks.registry import get_task
 
@@ -120,3 +125,18 @@ def test_truncation_of_the_fine_tuned_tokenizer_is_as_the_recipes(tmp_path: Path
         TextTokenizer.load(pretrained).files_at(pretrained)[CONFIG_FILE]
         == (Path(pretrained) / CONFIG_FILE).read_bytes()
     )
+
+
+def test_seeds_of_other_scorers_are_not_averaged_with_new_ones(tmp_path: Path, pretrained: str):
+    options = options_for("classification", pretrained, write_reviews(tmp_path / "reviews"), tmp_path / "out")
+    job, _ = settle(FinetuneConfig(**options))
+    now = dict(job.task.scorers())
+    before = {name: f"{text}, otherwise" for name, text in now.items()}
+    other_version = {name: re.sub(r"scikit-learn [\d.]+", "scikit-learn 0.1", text) for name, text in now.items()}
+    assert other_version != now
+    check_scorers(job, {1: {"scorers": other_version}, 2: None})
+    check_scorers(job, {1: {"scorers": before}, 2: {"scorers": before}})  # nothing is added
+    with pytest.raises(
+        ConfigError, match=r"1 seed \(1\) had another scorer .*, or remove .*seed-1 to train"
+    ):
+        check_scorers(job, {1: {"scorers": before}, 2: None})

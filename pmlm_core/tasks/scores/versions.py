@@ -1,6 +1,7 @@
 """What computes each score, with version, tokenization and options: stored beside the figures."""
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 
 from pmlm_core.errors import ConfigError
@@ -24,7 +25,32 @@ def describe(*names: str) -> dict[str, str]:
     return {name: _DESCRIBED[name]() for name in names}
 
 
+_PACKAGES = ("scikit-learn", "scipy", "rouge-score", "nltk", "sacrebleu", "pycocoevalcap")
+_PACKAGE = re.compile(rf"\b({'|'.join(_PACKAGES)}) (?:\(not installed\)|\d[\w.+]*)")
+_LEFT_OUT = "left out"
+
+
+def without_versions(text: str) -> str:
+    """A scorer's sentence without the versions of packages: another of those is the same scorer.
+
+    >>> without_versions("METEOR 1.5 -l en -norm, Java program of pycocoevalcap 1.2; percent")
+    'METEOR 1.5 -l en -norm, Java program of pycocoevalcap; percent'
+    """
+    return _PACKAGE.sub(r"\1", text)
+
+
+def others(ours: Mapping[str, str], theirs: Mapping[str, str]) -> list[str]:
+    """Names of scorers that both have, and that are not the same; one that a machine lacks is none of its.
+
+    >>> others({"f1": "F1; scipy 1.2", "meteor": "METEOR"}, {"f1": "F1; scipy 1.3", "meteor": "METEOR: left out"})
+    []
+    """
+    both = [name for name in ours if name in theirs and _LEFT_OUT not in ours[name] + theirs[name]]
+    return [name for name in both if without_versions(ours[name]) != without_versions(theirs[name])]
+
+
 def _package(name: str) -> str:
+    assert name in _PACKAGES
     try:
         return f"{name} {version(name)}"
     except PackageNotFoundError:
@@ -70,7 +96,7 @@ def _bleu() -> str:
 
 def _meteor() -> str:
     if reason := why_not():
-        return f"METEOR 1.5: left out, {reason}"
+        return f"METEOR 1.5: {_LEFT_OUT}, {reason}"
     return f"METEOR 1.5 -l en -norm, Java program of {_package('pycocoevalcap')}; {_QUESTIONS}; percent"
 
 
