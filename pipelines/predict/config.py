@@ -57,7 +57,7 @@ class PredictConfig:
     """Questions: tokens by which the windows of a long passage move on; left out, as in fine-tuning."""
     null_threshold: float | None = None
     """Questions that may have no answer: none is given where the null score is above the best span's by more; left out,
-    by anything (0)."""
+    by anything (0). Where the model's folder does not say whether they may have none, this option says so."""
     n_best: int = 0
     """Questions: number of answers that are listed with their probabilities."""
     max_target_length: int | None = None

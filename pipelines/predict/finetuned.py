@@ -1,7 +1,7 @@
 """The fine-tuned folder: what it predicts, how long its inputs may be, and whether it was fine-tuned at all."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -9,6 +9,7 @@ from typing import Any
 from pipelines.finetune.families import WITHOUT_BEAMS, of_beams
 from pipelines.finetune.source import TASK_FILE, Source, model_class, open_source
 from pipelines.predict.config import PredictConfig
+from pipelines.predict.inferred import inferred_description
 from pmlm_core.errors import ConfigError
 from pmlm_core.tasks.base import BadRow, Example, Recipe, Task
 
@@ -30,6 +31,7 @@ class Finetuned:
         columns: names of columns in fine-tuning, where it was on data of one's own.
         search: what is asked of decoding in place of the folder's generation config.
         generation: the two together.
+        inferred: no description lies there, and the configuration alone was asked.
     """
 
     source: Source
@@ -38,6 +40,7 @@ class Finetuned:
     columns: Mapping[str, str]
     search: Mapping[str, Any]
     generation: Mapping[str, Any]
+    inferred: bool = False
 
 
 def open_finetuned(config: PredictConfig) -> Finetuned:
@@ -50,7 +53,12 @@ def open_finetuned(config: PredictConfig) -> Finetuned:
     source = open_source(config.model)
     folder = Path(source.path)
     saved = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    told = _description(folder, saved.get("architectures") or [])
+    inferred = not (folder / TASK_FILE).is_file()
+    told = (
+        inferred_description(folder, saved, _generation(folder), can_be_unanswerable=config.null_threshold is not None)
+        if inferred
+        else _description(folder / TASK_FILE)
+    )
     task = described_task(told)
     head = model_class(task).__name__
     if head not in (saved.get("architectures") or []):
@@ -69,11 +77,13 @@ def open_finetuned(config: PredictConfig) -> Finetuned:
     if task.kind == "generation":
         saved_search = _generation(folder)
         search = _search(config, saved_search, recipe)
+        if not saved_search.get("max_new_tokens"):
+            search = {"max_new_tokens": recipe.max_target_length, **search}  # transformers' own is 20
         generation = saved_search | search
         recipe = replace(recipe, max_target_length=int(generation.get("max_new_tokens", recipe.max_target_length)))
         _check_search(config, generation)
     _check_lengths(config, source, recipe)
-    return Finetuned(source, task, recipe, columns, search, generation)
+    return Finetuned(source, task, recipe, columns, search, generation, inferred)
 
 
 def described_task(told: Mapping[str, Any]) -> Task:
@@ -98,14 +108,7 @@ def _nothing(data_dir: str, split: str) -> Iterator[Example | BadRow]:
     return iter(())
 
 
-def _description(folder: Path, architectures: Sequence[str]) -> dict[str, Any]:
-    path = folder / TASK_FILE
-    if not path.is_file():
-        named = ", ".join(architectures) or "no architecture"
-        raise ConfigError(
-            f"model {folder} was not fine-tuned: its config.json names {named}, and there is no {TASK_FILE}; fine-tune "
-            "it first (pmlm finetune --help) and give the folder that comes of it, RUN/seed-0/model"
-        )
+def _description(path: Path) -> dict[str, Any]:
     try:
         told = json.loads(path.read_text(encoding="utf-8"))
         described_task(told)
@@ -132,7 +135,9 @@ def _search(config: PredictConfig, saved: Mapping[str, Any], recipe: Recipe) -> 
     search = config.search()
     beams = int({**saved, **search}.get("num_beams") or 1)
     usual = of_beams(recipe.length_penalty) if beams > 1 else WITHOUT_BEAMS
-    return {name: value for name, value in usual.items() if beams == 1 or not saved.get(name)} | search
+    # Only what the folder says for beams needs taking back: more would count as its own choice (`served.options_of`).
+    taken = {name for name in usual if (name in saved if beams == 1 else not saved.get(name))}
+    return {name: usual[name] for name in taken} | search
 
 
 def _check_options(config: PredictConfig, task: Task) -> None:

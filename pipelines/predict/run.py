@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pipelines import cluster
 from pipelines.console import counted, say, warn
+from pipelines.finetune.source import TASK_FILE
 from pipelines.left_out import told_left_out
 from pipelines.lock import locked
 from pipelines.output_folder import check_output_dir
@@ -107,6 +108,8 @@ def _locked(output_dir: str) -> Iterator[None]:
 
 
 def _announce(plan: Plan, finetuned: Finetuned, done: dict[int, Done]) -> None:
+    if finetuned.inferred:
+        say(f"task         as config.json tells it, for there is no {TASK_FILE}: {finetuned.task.name}")
     size = sum(each.size for each in plan.inputs)
     say(
         f"{finetuned.task.kind.replace('_', ' ')} ('{finetuned.task.name}'): {counted(plan.rows, 'row')} in "

@@ -65,7 +65,7 @@ class Filler:
                 raise
             raise CheckpointError(f"model {folder} cannot be read, it may be damaged: {in_a_line(error)}") from None
         self._warn = warn
-        self._trained_length = _trained_length(Path(folder))
+        self._trained_length = trained_length(Path(folder))
         config = self.model.config
         if self.tokenizer.vocab_size > config.vocab_size or self.tokenizer.special_ids != config.special_ids:
             raise CheckpointError(
@@ -164,7 +164,7 @@ def _continuation(tokenizer: TextTokenizer, part: str) -> np.ndarray:
     return tokenizer.encode([part])[0]
 
 
-def _trained_length(folder: Path) -> int | None:
+def trained_length(folder: Path) -> int | None:
     """Tokens of a row in training, which preprocessing writes down beside the tokenizer; None where it is not said."""
     try:
         length = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8")).get("model_max_length")

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from finetuning_data import make_checkpoint
-from predicting_data import LABELS, files, make_finetuned, predict, records, write_texts
+from predicting_data import HEADS, LABELS, files, make_finetuned, predict, records, write_texts
 
 from pipelines.predict import piece as piece_module
 from pipelines.predict.config import PredictConfig
@@ -339,6 +339,59 @@ def test_folders_that_cannot_predict_are_refused(
     (broken / "model.safetensors").write_bytes(b"nothing")
     with pytest.raises(CheckpointError, match="cannot be loaded"):
         predict(str(broken), [path], tmp_path / "out")
+
+
+@pytest.mark.parametrize("kind", ["classification", "regression", "question_answering", "generation"])
+def test_a_model_that_hugging_face_s_trainer_saved_predicts_as_its_configuration_says(
+    tmp_path: Path, models: dict[str, str], kind: str, capsys: pytest.CaptureFixture[str]
+):
+    folder = Path(shutil.copytree(models[kind], tmp_path / "model"))
+    (folder / "pmlm_task.json").unlink()
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    (folder / "tokenizer_config.json").write_text(json.dumps({**config, "model_max_length": 40}))
+    row = {"text": "the old man " * 9, "question": "Who?", "context": "The man went home. " * 9, "src": "a man"}
+    path = tmp_path / "in.jsonl"
+    path.write_text(json.dumps(row) + "\n")
+    asked = {"question_answering": {"null_threshold": 0.0, "doc_stride": 8}}.get(kind, {})
+    (found,) = predict(str(folder), [path], tmp_path / "out", **asked)
+    assert f"there is no pmlm_task.json: {HEADS[kind][0]}" in capsys.readouterr().out
+    (expected,) = predict(models[kind], [path], tmp_path / "expected", **asked)
+    assert found == expected
+    if kind == "question_answering":  # a v1 model, unless it is asked for what only a v2 model has
+        (found,) = predict(str(folder), [path], tmp_path / "v1")
+        assert found["null_score"] is None
+
+
+def saved_by_others(folder: Path, told: dict[str, Any]) -> Path:
+    """The folder with these entries in its configuration, None for leaving one out, and no description of a task."""
+    (folder / "pmlm_task.json").unlink(missing_ok=True)
+    path = folder / "config.json"
+    config = {**json.loads(path.read_text()), **told}
+    path.write_text(json.dumps({name: value for name, value in config.items() if value is not None}))
+    return folder
+
+
+def test_two_labels_without_names_are_transformers_own(tmp_path: Path, models: dict[str, str]):
+    folder = Path(shutil.copytree(models["classification"], tmp_path / "model"))
+    saved_by_others(folder, {"id2label": None, "label2id": None, "problem_type": "single_label_classification"})
+    assert open_finetuned(PredictConfig(model=str(folder))).task.labels == ("LABEL_0", "LABEL_1")
+
+
+@pytest.mark.parametrize("problem", ["multi_label_classification", "regression"])
+def test_several_values_a_row_are_refused(tmp_path: Path, models: dict[str, str], problem: str):
+    folder = saved_by_others(
+        Path(shutil.copytree(models["classification"], tmp_path / "model")), {"problem_type": problem}
+    )
+    with pytest.raises(ConfigError, match=rf"3 values a row .*{problem}.*transformers' pipeline"):
+        open_finetuned(PredictConfig(model=str(folder)))
+
+
+def test_lengths_that_nobody_told_fit_the_model_s_positions(tmp_path: Path, models: dict[str, str]):
+    folder = saved_by_others(Path(shutil.copytree(models["generation"], tmp_path / "model")), {})
+    (folder / "generation_config.json").write_text("{}")
+    finetuned = open_finetuned(PredictConfig(model=str(folder)))
+    assert (finetuned.recipe.max_length, finetuned.recipe.max_target_length) == (48, 16)
+    assert finetuned.search["max_new_tokens"] == 16
 
 
 @pytest.mark.parametrize(
