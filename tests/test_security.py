@@ -12,8 +12,9 @@ import pytest
 import torch
 
 from pipelines.pretrain import upload
+from pipelines.registry import models
 from pipelines.run_folder import RunDir
-from pipelines.tracking import artifacts, models
+from pipelines.tracking import artifacts
 from pipelines.tracking.record import Record
 from pipelines.upload import finished, lease
 from pmlm_core import storage
@@ -71,7 +72,7 @@ def test_nothing_that_is_read_can_run_code():
     assert {file for file, name, _ in found if name in ("pickle.load", "pickle.loads", "pickle.Unpickler")} == _PICKLES
     # One command reads published checkpoints, which are pickles, by torch's reader of weights alone.
     loads = [(file, node) for file, name, node in found if name == "torch.load"]
-    assert [file for file, _ in loads] == ["pipelines/convert/run.py"]
+    assert [file for file, _ in loads] == ["pipelines/convert/weights.py"]
     assert all("weights_only=True" in ast.unparse(node) for _, node in loads)
     words = [(file, word.arg, ast.unparse(word.value)) for file, _, node in found for word in node.keywords]
     assert not [each for each in words if each[1] in ("trust_remote_code", "allow_pickle") and each[2] != "False"]

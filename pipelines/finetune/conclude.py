@@ -20,10 +20,10 @@ from pipelines.finetune.rundir import MODEL, PREDICTIONS, SCORES, write_json
 from pipelines.finetune.source import TASK_FILE, model_class
 from pipelines.finetune.splits import predictions_name, read_chosen
 from pipelines.finetune.trainee import job_family
-from pipelines.handover.checkpoints import present
 from pipelines.run_folder import Events, RunDir
 from pipelines.team import Team
 from pipelines.tracking.journal import Journal
+from pipelines.upload.of_workers import present
 from pmlm_core import storage
 from pmlm_core.durable import force
 from pmlm_core.errors import CheckpointError

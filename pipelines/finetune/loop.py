@@ -13,13 +13,13 @@ from pipelines.finetune.rundir import SCORES
 from pipelines.finetune.source import brings_head
 from pipelines.finetune.trainee import Trainee, TrainingBatches, job_family, trainee
 from pipelines.finetune.upload import best_in
-from pipelines.handover.checkpoints import hand_over, starting
 from pipelines.handover.serving import KEEPER
 from pipelines.leaving import Left, Notices
 from pipelines.run_folder import Events
 from pipelines.team import Team, finite
 from pipelines.tracking.journal import Journal
 from pipelines.train_worker import work_in
+from pipelines.upload.of_workers import hand_over, starting
 from pmlm_core.training import checkpoint, hardware
 from pmlm_core.training.finetuning import finetuning_task
 from pmlm_core.training.optimizer import optimizer_tensors, set_learning_rate

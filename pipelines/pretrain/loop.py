@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 
-from pipelines.handover.checkpoints import hand_over, starting
 from pipelines.handover.serving import KEEPER
 from pipelines.leaving import Left, Notices
 from pipelines.pretrain.meter import Meter
@@ -23,6 +22,7 @@ from pipelines.run_folder import Events
 from pipelines.team import Team, finite
 from pipelines.tracking.journal import Journal
 from pipelines.train_worker import work_in
+from pipelines.upload.of_workers import hand_over, starting
 from pmlm_core.model.attention.choice import kernel_for
 from pmlm_core.model.objectives import Objective
 from pmlm_core.training import checkpoint, hardware

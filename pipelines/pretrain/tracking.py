@@ -47,7 +47,7 @@ def register_model(plan: WorkPlan, folder: Path) -> None:
     config = plan.config
     if config.register_model is None:
         return
-    from pipelines.tracking.models import register
+    from pipelines.registry.models import register
     from pipelines.tracking.record import Record
 
     record = Record.load(plan.run.path)

@@ -5,11 +5,11 @@ from typing import Any
 
 from pipelines.console import warn
 from pipelines.finetune.rundir import MODEL
+from pipelines.registry.models import register
 from pipelines.sweep.benchmark_sweep import tell
 from pipelines.sweep.course import RESULT, Course
 from pipelines.sweep.tracking import SweepTracking
 from pipelines.sweep.trials import ended_trials
-from pipelines.tracking.models import register
 from pipelines.tracking.record import Record
 from pipelines.tracking.store import NONE, resolve
 

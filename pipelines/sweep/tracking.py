@@ -103,7 +103,7 @@ class SweepTracking:
     def catch_up(self, folder: Path) -> None:
         """Send what an earlier command, killed meanwhile, has left of a trial that had ended."""
         record = Record.load(folder)
-        if record is not None and not record.delivered:
+        if record is not None and not (record.delivered and SCORES in record.sent_artifacts):
             record.tags["outcome"] = "finished"
             record.save(folder)
             self.update(folder)

@@ -14,9 +14,10 @@ from pathlib import Path
 
 from pipelines.console import counted, say, warn
 from pipelines.lock import locked
+from pipelines.registry import models
 from pipelines.run_place import folder_of
 from pipelines.sync.config import SyncConfig
-from pipelines.tracking import artifacts, models
+from pipelines.tracking import artifacts
 from pipelines.tracking.delivery import Delivery
 from pipelines.tracking.record import FILE_NAME, Record
 from pipelines.tracking.redact import redact

@@ -11,7 +11,7 @@ import pytest
 from mlflow import MlflowClient
 from predicting_data import make_finetuned, predict
 
-from pipelines.tracking import models
+from pipelines.registry import models
 from pipelines.tracking.sink import MlflowSink
 
 ROWS: dict[str, list[dict[str, str]]] = {

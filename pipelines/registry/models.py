@@ -16,7 +16,7 @@ from typing import Any
 
 from pipelines.console import made
 from pipelines.console import warn as console_warn
-from pipelines.tracking.forms import Form, form_of
+from pipelines.registry.forms import Form, form_of
 from pipelines.tracking.patience import Attempt
 from pipelines.tracking.record import Record
 from pipelines.tracking.redact import redact

@@ -11,9 +11,10 @@ import pytest
 from finetuning_data import make_checkpoint
 from mlflow import MlflowClient
 
+from pipelines.registry import models
 from pipelines.sync.config import SyncConfig
 from pipelines.sync.run import run as sync
-from pipelines.tracking import models, store
+from pipelines.tracking import store
 from pipelines.tracking.journal import Journal
 from pipelines.tracking.record import Record
 from pipelines.tracking.sink import MlflowSink

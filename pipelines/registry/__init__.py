@@ -1,0 +1,1 @@
+"""Models in MLflow's registry: what is registered of a folder, and how it predicts there."""
