@@ -135,9 +135,7 @@ def _search(config: PredictConfig, saved: Mapping[str, Any], recipe: Recipe) -> 
     search = config.search()
     beams = int({**saved, **search}.get("num_beams") or 1)
     usual = of_beams(recipe.length_penalty) if beams > 1 else WITHOUT_BEAMS
-    # Only what the folder says for beams needs taking back: more would count as its own choice (`served.options_of`).
-    taken = {name for name in usual if (name in saved if beams == 1 else not saved.get(name))}
-    return {name: usual[name] for name in taken} | search
+    return {name: value for name, value in usual.items() if beams == 1 or not saved.get(name)} | search
 
 
 def _check_options(config: PredictConfig, task: Task) -> None:

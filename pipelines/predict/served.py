@@ -98,8 +98,10 @@ def options_of(finetuned: Finetuned) -> dict[str, int | float]:
             own["null_threshold"] = 0.0
     elif finetuned.task.kind == "generation":
         told = {name: value for name, value in finetuned.generation.items() if value is not None}
+        if (beams := int(told.get("num_beams", 1))) == 1:
+            told.pop("length_penalty", None)  # which is none; with beams it is the recipe's
         own |= {
-            "num_beams": int(told.get("num_beams", 1)),
+            "num_beams": beams,
             "max_target_length": finetuned.recipe.max_target_length,
             "min_target_length": int(told.get("min_new_tokens", 0)),
             "length_penalty": float(told.get("length_penalty", finetuned.recipe.length_penalty)),

@@ -197,7 +197,7 @@ def test_beams_for_a_model_trained_without_have_its_recipe_s_length_penalty(
     for number, asked in enumerate(({}, {"num_beams": 3}, {"num_beams": 3, "length_penalty": 1.0})):
         predict(str(folder), [path], tmp_path / f"{number}", **asked)
         served.predict([{"source": "a man"}], asked)
-    assert searches == [None, None, 0.6, 0.6, 1.0, 1.0]
+    assert searches == [1.0, 1.0, 0.6, 0.6, 1.0, 1.0]
 
 
 def test_a_threshold_is_for_questions_that_may_have_no_answer(tmp_path: Path, models: dict[str, str]):
