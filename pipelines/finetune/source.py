@@ -14,6 +14,7 @@ from pipelines.model_here import local_copy
 from pmlm_core import storage
 from pmlm_core.corpus.tokenizer import TextTokenizer
 from pmlm_core.errors import CheckpointError, ConfigError, DataError, PmlmError
+from pmlm_core.model.foreign import check_ours
 from pmlm_core.model.weights import INDEX, files_in
 from pmlm_core.randomness import key
 from pmlm_core.tasks.base import Recipe, Task
@@ -72,6 +73,8 @@ def open_source(model: str) -> Source:
         CheckpointError: its bytes are not those that were written.
     """
     folder = Path(local_copy(model)).expanduser().resolve()
+    if (folder / "config.json").is_file():
+        check_ours((folder / "config.json").read_bytes(), model)
     weights = next((folder / name for name in WEIGHTS if (folder / name).is_file()), None)
     if not (folder / "config.json").is_file() or weights is None:
         inside = sorted(folder.glob("seed-*/model/config.json"))
@@ -130,8 +133,6 @@ def _config(folder: Path) -> dict[str, Any]:
         int(config["vocab_size"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"{folder / 'config.json'} cannot be read: {error!r}") from None
-    if config.get("model_type") != "pmlm":
-        raise ConfigError(f"model {folder} is a '{config.get('model_type')}', not a pmlm checkpoint")
     return config
 
 

@@ -10,6 +10,7 @@ from pipelines.pretrain.config import PretrainConfig
 from pipelines.pretrain.rundir import Start
 from pmlm_core import storage
 from pmlm_core.errors import CheckpointError, NotThereError
+from pmlm_core.model.foreign import check_ours
 from pmlm_core.training import checkpoint
 
 
@@ -26,6 +27,7 @@ def start_of(config: PretrainConfig) -> Start | None:
     path = storage.normalise(config.init_checkpoint)
     if storage.size(storage.join(path, "config.json")) is None:
         raise NotThereError(f"init_checkpoint {path} is no checkpoint folder: it has no config.json")
+    check_ours(storage.read_bytes(storage.join(path, "config.json")), path, "init_checkpoint")
     # Its own link only (OUTPUT_DIR/final): the folders above it may go by other names on other machines.
     while os.path.islink(path):
         path = os.path.join(os.path.dirname(path), os.readlink(path))

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from pmlm_core.corpus.tokenizer import CONFIG_FILE, TextTokenizer
 from pmlm_core.errors import CheckpointError, ConfigError, NotThereError, PmlmError, in_a_line
+from pmlm_core.model.foreign import check_ours
 from pmlm_core.model.masked_lm import PmlmForMaskedLM
 from pmlm_core.model.objectives import Objective
 
@@ -190,6 +191,7 @@ def _check_head(folder: Path) -> None:
 def _check_folder(folder: Path) -> None:
     # Asked first: transformers takes the name of a missing folder for that of a model on a hub.
     if (folder / "config.json").is_file():
+        check_ours((folder / "config.json").read_bytes(), str(folder))
         _check_head(folder)
         return
     if not folder.is_dir():

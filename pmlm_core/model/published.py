@@ -18,9 +18,9 @@ from torch import Tensor
 from pmlm_core.corpus.special import SpecialIds
 from pmlm_core.errors import CheckpointError
 from pmlm_core.model.config import PmlmConfig
+from pmlm_core.model.foreign import CONVERTIBLE
 from pmlm_core.model.pretraining import PmlmForPreTraining
 
-MODEL_TYPES = ("bert", "unilm", "unilmv2")
 _LAYER = re.compile(r"encoder\.layer\.(\d+)\.(.+)")
 _IN_LAYER = {
     "attention.self.qkv_linear.weight": "qkv_weight",
@@ -68,13 +68,11 @@ class Converted:
 def check_model_type(config: Mapping[str, Any], origin: str) -> None:
     """Refuse what has BERT's names and another meaning, as RoBERTa, whose positions begin at 2.
 
-    The configurations of UniLMv2 were published without a `model_type`.
-
     Raises:
         CheckpointError: the configuration names a model of another kind.
     """
     named = config.get("model_type")
-    if named and named not in MODEL_TYPES:
+    if named and named not in CONVERTIBLE:
         raise CheckpointError(
             f"{origin} describes a '{named}', whose weights would become another model here; pmlm convert takes "
             "BERT and UniLMv2 (model_type 'bert' or 'unilm', or none)"

@@ -12,6 +12,9 @@ from transformers import AutoModelForMaskedLM, AutoTokenizer, BertConfig, BertFo
 
 import pmlm_core.model.auto  # noqa: F401
 from pipelines.cli import main
+from pipelines.pretrain.config import PretrainConfig
+from pipelines.pretrain.start import start_of
+from pmlm_core.errors import NotThereError
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "cat", "sat", "on", "mat", ".", "##s", "a", "dog"]
 
@@ -119,6 +122,40 @@ def test_an_index_does_not_lead_out_of_its_folder(published, capsys):
     (published / "vocab.txt").write_text((published / "tiny-uncased-vocab.txt").read_text())
     assert pmlm("convert", "--weights", index, "--output_dir", published / "out") == 1
     assert "do not use this model" in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("fill", "the [MASK]", "--model"),
+        ("finetune", "--task", "rte", "--data_dir", ".", "--output_dir", "o", "--model"),
+        ("predict", "in.jsonl", "--output_dir", "o", "--model"),
+    ],
+)
+@pytest.mark.parametrize(
+    ("model_type", "way_out"),
+    [
+        ("bert", "is a 'bert', not a pmlm checkpoint; `pmlm convert --weights {} --output_dir NEW` makes a pmlm model"),
+        (None, "is a model of no named type, not a pmlm checkpoint; `pmlm convert --weights {} --output_dir NEW`"),
+        ("gpt2", "is a 'gpt2', not a pmlm checkpoint; give a folder that pmlm pretrain, finetune or convert made"),
+    ],
+)
+def test_commands_that_are_given_another_model_say_what_makes_it_ours(
+    tmp_path, capsys, monkeypatch, command, model_type, way_out
+):
+    monkeypatch.chdir(tmp_path)
+    theirs = tmp_path / "theirs"
+    theirs.mkdir()
+    (theirs / "config.json").write_text(json.dumps({"model_type": model_type, "architectures": ["X"]}))
+    assert pmlm(*command, theirs) == 2
+    told = " ".join(capsys.readouterr().err.split())
+    assert f"model {theirs} {way_out.format(theirs)}" in told
+
+
+def test_pre_training_from_another_model_says_what_makes_it_ours(tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
+    with pytest.raises(NotThereError, match=r"init_checkpoint .* is a 'bert', .*pmlm convert --weights"):
+        start_of(PretrainConfig("", "", init_checkpoint=str(tmp_path)))
 
 
 class _Code:

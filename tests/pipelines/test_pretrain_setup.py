@@ -208,7 +208,7 @@ def test_workers_in_other_folders_find_what_the_command_named(
     blocks = make_blocks(tmp_path / "blocks", sample_texts[:40], sample_tokenizer_dir)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "start").mkdir()
-    (tmp_path / "start" / "config.json").write_text("{}")
+    (tmp_path / "start" / "config.json").write_text('{"model_type": "pmlm"}')
     plan = plan_of(start_from(Path("start"), "blocks", tmp_path / "out"))
     assert (plan.config.data_dir, plan.config.init_checkpoint) == (blocks, str(tmp_path / "start"))
     assert _absolute("s3://bucket/blocks") == "s3://bucket/blocks"
