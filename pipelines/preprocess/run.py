@@ -82,7 +82,7 @@ def _same_as_earlier(job: Job) -> bool:
 def _refuse_known_rejects(job: Job) -> None:
     if job.skipped:
         first = job.skipped[0]
-        wrong = UnknownFormError if first.reason == "unknown_form" else DataError
+        wrong = UnknownFormError if first.reason in ("unknown_form", "plain_text") else DataError
         raise wrong(f"{first} (--strict): give --input_format, name other files, or leave out --strict")
     # What an earlier run without --strict left out: doing those pieces again finds the place and stops there.
     job.finished = {number: row for number, row in job.finished.items() if not row.rejects["counts"]}

@@ -21,7 +21,11 @@ REASONS = {
     "wrong_schema": "the Parquet file lacks a text column of that name",
     "unreadable": "the file may not be read",
     "duplicate": "the same bytes were given twice; the second is left out",
-    "unknown_form": "the file's name does not tell its form",
+    "unknown_form": "the file's name does not tell its form; if it is to be read, give it one that does",
+    "plain_text": (
+        "plain text beside other forms; make it JSON lines to read it with them, or give it by itself with "
+        "--input_format text_lines, text_blocks or text_files"
+    ),
     "hidden": "its name, or that of a folder above it, begins with . or _",
     "no_file": "no file that can be read: a link that leads nowhere, a pipe or a device",
     "bad_name": "the name is not UTF-8; rename it",

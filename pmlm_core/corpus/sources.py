@@ -98,7 +98,8 @@ class _Listing:
             if kind is None:
                 unknown.append(found.uri)
                 plain = name if beside else plain
-                self._leave_out(found.uri, "unknown_form", _why(packing) if packing else "")
+                reason = "plain_text" if beside else "unknown_form"
+                self._leave_out(found.uri, reason, _why(packing) if packing else "")
                 continue
             known = True
             self._take(

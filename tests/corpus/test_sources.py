@@ -109,8 +109,12 @@ def test_plain_text_beside_known_forms_is_left_out_aloud_unless_named(tree):
     (tree / "README.txt").write_bytes(b"x")
     skipped: list[LeftOut] = []
     found = list_sources([str(tree)], AUTO, skipped.append)
-    unknown = sorted(Path(each.uri).name for each in skipped if each.reason == "unknown_form")
-    assert unknown == ["README.md", "README.txt"]
+    left = {Path(each.uri).name: each for each in skipped}
+    assert (left["README.md"].reason, left["README.txt"].reason) == ("unknown_form", "plain_text")
+    assert "make it JSON lines to read it with them, or give it by itself with --input_format" in str(
+        left["README.txt"]
+    )
+    assert str(left["README.md"]).endswith("if it is to be read, give it one that does")
     assert len(found) == 5
     for named in (str(tree / "README.txt"), str(tree / "*.txt")):
         with pytest.raises(DataError, match="all input is then read so"):
