@@ -12,8 +12,7 @@ from pipelines.convert.weights import read_weights, weights_file
 from pipelines.output_folder import check_output_dir
 from pmlm_core import storage
 from pmlm_core.corpus.tokenizer import TextTokenizer
-from pmlm_core.corpus.tokenizer_json import TOKENIZER_JSON, wordpiece_in
-from pmlm_core.corpus.wordpiece_backend import VOCABULARY_FILE
+from pmlm_core.corpus.tokenizer_json import TOKENIZER_JSON
 from pmlm_core.errors import ConfigError, DataError, NotThereError
 
 
@@ -64,7 +63,7 @@ def _converted(config: ConvertConfig) -> tuple[Any, TextTokenizer]:
     settings = _read_json(settings_file)
     check_model_type(settings, settings_file)
     vocabulary = config.vocab or _beside(weights, "vocab.txt", "--vocab", TOKENIZER_JSON)
-    tokenizer = _tokenizer(config, vocabulary)
+    tokenizer = TextTokenizer.load(vocabulary, cased=config.cased, pseudo_token=config.pseudo_token)
     converted = convert(read_weights(weights), settings, tokenizer.special_ids, weights)
     model = converted.model.config
     if tokenizer.vocab_size > model.vocab_size:
@@ -84,16 +83,6 @@ def _converted(config: ConvertConfig) -> tuple[Any, TextTokenizer]:
     if not converted.has_head:
         warn("it has no output layer over the vocabulary: fresh weights stand there until it is trained")
     return converted, tokenizer
-
-
-def _tokenizer(config: ConvertConfig, vocabulary: str) -> TextTokenizer:
-    cased, pseudo = config.cased, config.pseudo_token
-    if not storage.split_query(vocabulary)[0].endswith(".json"):
-        return TextTokenizer.load(vocabulary, cased=cased, pseudo_token=pseudo)
-    tokens, keeps_case = wordpiece_in(storage.read_bytes(vocabulary), vocabulary)
-    cased = keeps_case if cased is None else cased
-    files = {VOCABULARY_FILE: tokens}
-    return TextTokenizer.from_files(VOCABULARY_FILE, files, origin=vocabulary, cased=cased, pseudo_token=pseudo)
 
 
 def _beside(weights: str, ending: str, option: str, *others: str) -> str:

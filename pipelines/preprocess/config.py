@@ -18,7 +18,7 @@ class PreprocessConfig:
     inputs: list[str] = field(default_factory=list)
     """Files, folders or globs of text; local, s3:// or gs://; plain, .gz or .zst."""
     tokenizer: str = ""
-    """Folder made by `pmlm tokenizer`, a SentencePiece .model, or a BERT vocab.txt."""
+    """Folder made by `pmlm tokenizer`, a SentencePiece .model, or a BERT vocab.txt or tokenizer.json."""
     output_dir: str = ""
     """Folder for the blocks; local (seen by every machine of the cluster), s3:// or gs://."""
 

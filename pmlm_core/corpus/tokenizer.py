@@ -18,12 +18,13 @@ from pmlm_core.corpus.sentencepiece_backend import MODEL_FILE, SentencePieceBack
 from pmlm_core.corpus.sentencepiece_training import DEFAULT_THREADS, train_model
 from pmlm_core.corpus.special import PSEUDO, SpecialIds
 from pmlm_core.corpus.text_cuts import PART_CHARACTERS, cut
+from pmlm_core.corpus.tokenizer_json import TOKENIZER_JSON, wordpiece_in
 from pmlm_core.corpus.wordpiece_backend import VOCABULARY_FILE, WordPieceBackend
 from pmlm_core.errors import DataError, NotThereError
 
 CONFIG_FILE = "tokenizer_config.json"
 # In the order they are looked for; the foreign SentencePiece names are those of ALBERT, XLM-R and DeBERTa.
-_KNOWN_FILES = (MODEL_FILE, "spiece.model", "sentencepiece.bpe.model", "spm.model", VOCABULARY_FILE)
+_KNOWN_FILES = (MODEL_FILE, "spiece.model", "sentencepiece.bpe.model", "spm.model", VOCABULARY_FILE, TOKENIZER_JSON)
 
 
 _UNKNOWN_CLASS = "This is a tokenizer of pmlm's: import pmlm_core.model.auto before it is loaded.--pmlm.PmlmTokenizer"
@@ -151,7 +152,8 @@ class TextTokenizer:
 
     @classmethod
     def load(cls, path: str, *, cased: bool | None = None, pseudo_token: str | None = None) -> "TextTokenizer":
-        """Load a folder written by `save`, a SentencePiece `.model`, or a BERT `vocab.txt` (or a folder with one).
+        """Load a folder written by `save`, a SentencePiece `.model`, or a BERT `vocab.txt` or
+        `tokenizer.json` (or a folder with one).
 
         Args:
             path: local, s3:// or gs://.
@@ -171,7 +173,8 @@ class TextTokenizer:
             if not name:
                 raise NotThereError(
                     f"{path}: no tokenizer there (looked for {', '.join(_KNOWN_FILES)}); "
-                    "train one with `pmlm tokenizer`, or give a SentencePiece .model or a BERT vocab.txt"
+                    "train one with `pmlm tokenizer`, or give a SentencePiece .model, or BERT's vocab.txt or "
+                    "tokenizer.json"
                 )
             wanted = [name, CONFIG_FILE] if CONFIG_FILE in present else [name]
             files = {each: storage.read_bytes(storage.join(path, each)) for each in wanted}
@@ -188,6 +191,10 @@ class TextTokenizer:
         pseudo_token: str | None = None,
     ) -> "TextTokenizer":
         """Build from file contents: `name` is the model or vocabulary among `files`; a config beside it is heeded."""
+        if PurePosixPath(name).suffix == ".json":
+            content, keeps_case = wordpiece_in(files[name], origin)
+            name, files = VOCABULARY_FILE, {**files, VOCABULARY_FILE: content}
+            cased = keeps_case if cased is None else cased
         if PurePosixPath(name).suffix != ".txt":
             return cls(SentencePieceBackend(files[name], origin))
         try:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from pmlm_core.corpus.tokenizer import TextTokenizer
 from pmlm_core.corpus.tokenizer_json import wordpiece_in
 from pmlm_core.errors import DataError
 
@@ -54,3 +55,23 @@ def test_the_normalizer_tells_whether_case_is_kept(normalizer, cased):
 def test_what_would_give_other_ids_is_refused(content, message):
     with pytest.raises(DataError, match=message):
         wordpiece_in(content, "x")
+
+
+@pytest.mark.parametrize(
+    ("normalizer", "config", "ids"),
+    [
+        ({"type": "BertNormalizer", "lowercase": True}, {}, [5, 6]),
+        ({"type": "BertNormalizer", "lowercase": False}, {}, [1, 6]),
+        (None, {"do_lower_case": True}, [5, 6]),
+    ],
+)
+def test_a_folder_with_nothing_else_is_a_tokenizer(tmp_path, normalizer, config, ids):
+    tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "cat", "NATO"]
+    vocabulary = {token: number for number, token in enumerate(tokens)}
+    content = saved(added_tokens=[], normalizer=normalizer, model={"type": "WordPiece", "vocab": vocabulary})
+    (tmp_path / "tokenizer.json").write_bytes(content)
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
+    tokenizer = TextTokenizer.load(str(tmp_path))
+    assert tokenizer.encode(["The cat"])[0].tolist() == ids
+    tokenizer.save(str(tmp_path / "again"))
+    assert TextTokenizer.load(str(tmp_path / "again")).fingerprint == tokenizer.fingerprint
