@@ -24,7 +24,7 @@ class SubmitConfig:
     no_wait: bool = False
     """Return when the job is accepted, or with --logs when all that there is was printed; nothing is followed."""
     retries: int = 0
-    """Number of times it is submitted again where the command's process or node was lost; not after an error of its own."""
+    """Times it is submitted again where the command's process or node was lost; not after an error of its own."""
 
     status: str | None = None
     """In place of a command: id of a job to tell the state and the MLflow runs of."""

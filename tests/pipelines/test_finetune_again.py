@@ -136,7 +136,5 @@ def test_seeds_of_other_scorers_are_not_averaged_with_new_ones(tmp_path: Path, p
     assert other_version != now
     check_scorers(job, {1: {"scorers": other_version}, 2: None})
     check_scorers(job, {1: {"scorers": before}, 2: {"scorers": before}})  # nothing is added
-    with pytest.raises(
-        ConfigError, match=r"1 seed \(1\) had another scorer .*, or remove .*seed-1 to train"
-    ):
+    with pytest.raises(ConfigError, match=r"1 seed \(1\) had another scorer .*, or remove .*seed-1 to train"):
         check_scorers(job, {1: {"scorers": before}, 2: None})
