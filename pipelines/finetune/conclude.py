@@ -151,9 +151,7 @@ def _save(job: Job, best: Path, splits: Mapping[str, Scored], history: list[dict
     }
     _save_model(job, best, result)
     write_json(job.run.path / SCORES, result)
-    force(
-        job.run.path
-    )  # where SCORES is new; then nothing needs the checkpoints any more, not after a power cut either
+    force(job.run.path)  # in which SCORES is new: after a power cut, too, checkpoints are needed no more
     shutil.rmtree(job.run.checkpoints, ignore_errors=True)
 
 

@@ -200,7 +200,7 @@ def _computed_by(job: Job, team: Team, precision: Precision) -> dict[str, Any]:
 
 def _tell_start(job: Job, team: Team, trained: Trainee, precision: Precision, events: Events) -> None:
     if not trained.step:
-        head = ", with the head of the checkpoint, which is for this task" * _keeps_head(job)
+        head = ", with the head of the checkpoint, which fits this task" * _keeps_head(job)
         events.add("resumed", f"seed {job.seed}: training from step 0 in {precision.name}{head}", step=0)
         return
     text = f"seed {job.seed}: resumed from the checkpoint of step {trained.step} in {precision.name}"

@@ -137,10 +137,11 @@ def check_scorers(job: Job, finished: Mapping[int, Mapping[str, Any] | None]) ->
     odd = [seed for seed, names in found.items() if names]
     if odd and not all(finished.values()):
         folders = ", ".join(str(seed_folder(job.run, seed).path) for seed in odd)
+        there = "" if job.config.upload_dir is None else ", and their copies in upload_dir,"
         raise ConfigError(
             f"{job.run.path}: {counted(len(odd), 'seed')} ({', '.join(map(str, odd))}) had another scorer "
             f"'{found[odd[0]][0]}', of an older pmlm, than new ones would have: no mean can be taken over both. Give "
-            f"another --run_name, or remove {folders} to train them again"
+            f"another --run_name, or remove {folders}{there} to train them again"
         )
 
 

@@ -204,6 +204,6 @@ def _blocks_of_before(fingerprint: str, data_dir: str) -> str:
     if not storage.exists(kept):
         return "Give the blocks it was trained on"
     return (
-        f"Those it was trained on are still there: copy {kept} over {storage.join(data_dir, MANIFEST)} (the same "
-        "`pmlm preprocess` makes the newer one again, in no time)"
+        f"If nobody removed shards, those it was trained on are still there: copy {kept} over "
+        f"{storage.join(data_dir, MANIFEST)} (the same `pmlm preprocess` makes the newer one again, in no time)"
     )

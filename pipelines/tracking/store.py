@@ -65,8 +65,12 @@ def check_registers(register_model: str | None, tracking_uri: str | None) -> Non
 
 
 def sqlite_file(uri: str) -> Path | None:
-    """The database file of a SQLite address, None for any other."""
-    return Path(uri.removeprefix(_SQLITE)) if uri.startswith(_SQLITE) else None
+    """The database file of a SQLite address, None for any other.
+
+    >>> sqlite_file("sqlite:////data/mlflow.db?timeout=60")
+    PosixPath('/data/mlflow.db')
+    """
+    return Path(uri.removeprefix(_SQLITE).partition("?")[0]) if uri.startswith(_SQLITE) else None
 
 
 def set_client_defaults() -> None:

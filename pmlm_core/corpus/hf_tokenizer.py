@@ -3,7 +3,8 @@
 Importing this module registers it, so that `AutoTokenizer.from_pretrained(folder)` finds it. A pair is encoded
 `[SOS] A [EOS] B [EOS]`, token types 0 and 1; a `text_target` `A [EOS]`, as the generating model wants its labels.
 Special text such as "[MASK]" is ordinary text unless the caller asks for `split_special_tokens=False` (as one does to
-write a sentence with masks to fill); what was added by `add_tokens` is found in any case.
+write a sentence with masks to fill); what was added by `add_tokens` is found either
+way, as it is spelt in the vocabulary (lower-cased by an uncased WordPiece).
 """
 
 import re

@@ -30,6 +30,7 @@ _KNOWN_FILES = (MODEL_FILE, "spiece.model", "sentencepiece.bpe.model", "spm.mode
 _UNKNOWN_CLASS = "This is a tokenizer of pmlm's: import pmlm_core.model.auto before it is loaded.--pmlm.PmlmTokenizer"
 """Where AutoTokenizer should find the class. It finds it by name once that is imported; else it would open the file
 with a tokenizer of its own, which gives other ids, and not say so. What is in front of the dashes it says instead."""
+_AUTO_MAP = {"AutoTokenizer": [_UNKNOWN_CLASS, None]}
 
 
 class Backend(Protocol):
@@ -215,9 +216,13 @@ class TextTokenizer:
         files, present = self.backend.files(), set(storage.names_in(folder))
         names = [*files, *[CONFIG_FILE] * (CONFIG_FILE in present)]
         there = {name: storage.read_bytes(storage.join(folder, name)) for name in names if name in present}
-        if model_max_length is not None and CONFIG_FILE in there:
-            config = {**json.loads(there[CONFIG_FILE]), "model_max_length": model_max_length}
-            there[CONFIG_FILE] = (json.dumps(config, indent=2, sort_keys=True) + "\n").encode()
+        if CONFIG_FILE in there:
+            given = json.loads(there[CONFIG_FILE])
+            config = {"auto_map": _AUTO_MAP} | given  # those of before 2026-11-28 lack it
+            if model_max_length is not None:
+                config["model_max_length"] = model_max_length
+            if config != given:
+                there[CONFIG_FILE] = (json.dumps(config, indent=2, sort_keys=True) + "\n").encode()
         return files | there
 
     def save(self, folder: str, *, model_max_length: int = 512) -> None:
@@ -234,7 +239,7 @@ class TextTokenizer:
         names = self.backend.special_tokens
         config = {
             "tokenizer_class": "PmlmTokenizer",
-            "auto_map": {"AutoTokenizer": [_UNKNOWN_CLASS, None]},
+            "auto_map": _AUTO_MAP,
             "pmlm_fingerprint": self.fingerprint,
             "model_max_length": model_max_length,
             "split_special_tokens": True,

@@ -1,6 +1,7 @@
 """Taking values out of a row: texts, labels, numbers; `RowError` where a field does not hold one."""
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Any
@@ -42,7 +43,7 @@ def text_or_tokens(value: Any, where: str) -> str:
     'the unaffable'
     """
     if isinstance(value, list | tuple) and all(isinstance(token, str) for token in value):
-        value = " ".join(value).replace(" ##", "")
+        value = re.sub(r" ##(?=\S)", "", " ".join(value))  # not a token "##" of its own
     if not isinstance(value, str):
         raise RowError("not text", f"{where} holds {_kind(value)}, neither text nor a list of tokens")
     return checked(value, where)

@@ -26,7 +26,7 @@ class Window:
         self.sums, self.count, self.steps = {}, 0, 0
 
     def to_json(self) -> dict[str, object]:
-        return {"sums": dict(self.sums), "count": self.count, "steps": self.steps}
+        return {"sums": self.sums, "count": self.count, "steps": self.steps}
 
     @classmethod
     def from_json(cls, value: dict) -> "Window":

@@ -117,10 +117,22 @@ def test_beams_end_when_none_can_win_whoever_asks_for_them(tmp_path: Path, pretr
     assert decoding(recipe, 8)["early_stopping"] == "never"
 
 
+@pytest.mark.parametrize("early", [False, None, "never"])
+def test_a_saved_length_penalty_of_0_is_one(tmp_path: Path, pretrained: str, early: Any):
+    folder = finetuned(task_of("squad_qg"), pretrained, tmp_path / "beams")
+    path = Path(folder) / "generation_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "length_penalty": 0.0, "early_stopping": early}))
+    found = open_finetuned(PredictConfig(model=folder, inputs=["x"], output_dir="y")).generation
+    assert (found["length_penalty"], found["early_stopping"]) == (0.0, "never")
+
+
 def test_truncation_of_the_fine_tuned_tokenizer_is_as_the_recipes(tmp_path: Path, pretrained: str):
     settings = json.loads((Path(pretrained) / CONFIG_FILE).read_text())
     files = TextTokenizer.load(pretrained).files_at(pretrained, model_max_length=77)
     assert json.loads(files[CONFIG_FILE]) == {**settings, "model_max_length": 77}
+    older = {name: value for name, value in settings.items() if name != "auto_map"}
+    (tmp_path / CONFIG_FILE).write_text(json.dumps(older))
+    assert json.loads(TextTokenizer.load(pretrained).files_at(str(tmp_path))[CONFIG_FILE]) == settings
     assert (
         TextTokenizer.load(pretrained).files_at(pretrained)[CONFIG_FILE]
         == (Path(pretrained) / CONFIG_FILE).read_bytes()

@@ -12,6 +12,13 @@ from pipelines.tracking import store
 OPEN = "import sys; from pipelines.tracking import store; store.open_store(sys.argv[1], 'pmlm')"
 
 
+def test_an_address_with_settings_makes_and_opens_the_same_file(tmp_path: Path) -> None:
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}?timeout=60"
+    _, experiment = store.open_store(uri, "pmlm")
+    assert store.open_store(uri, "pmlm")[1] == experiment
+    assert {path.name for path in tmp_path.iterdir()} == {"mlflow.db", ".mlflow.db.lock"}
+
+
 def test_a_kill_while_the_tables_are_made_is_no_obstacle(tmp_path: Path) -> None:
     """Half of them MLflow can neither use nor complete."""
     database, draft = tmp_path / "mlflow.db", tmp_path / ".mlflow.db.making"
