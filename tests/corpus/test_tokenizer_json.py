@@ -10,11 +10,25 @@ from pmlm_core.corpus.tokenizer import TextTokenizer
 from pmlm_core.corpus.tokenizer_json import wordpiece_in
 from pmlm_core.errors import DataError
 
+BERTS = {
+    "type": "BertNormalizer",
+    "clean_text": True,
+    "handle_chinese_chars": True,
+    "strip_accents": None,
+    "lowercase": True,
+}
+WORDPIECE = {
+    "type": "WordPiece",
+    "unk_token": "[UNK]",
+    "continuing_subword_prefix": "##",
+    "max_input_chars_per_word": 100,
+    "vocab": {"b": 2, "[PAD]": 0, "a": 1},
+}
 SAVED: dict[str, Any] = {
     "added_tokens": [{"id": 0, "content": "[PAD]"}, {"id": 3, "content": "[NEW]"}],
-    "normalizer": {"type": "BertNormalizer", "lowercase": True, "strip_accents": None},
+    "normalizer": BERTS,
     "pre_tokenizer": {"type": "BertPreTokenizer"},
-    "model": {"type": "WordPiece", "continuing_subword_prefix": "##", "vocab": {"b": 2, "[PAD]": 0, "a": 1}},
+    "model": WORDPIECE,
 }
 
 
@@ -30,10 +44,9 @@ def test_tokens_stand_in_the_order_of_their_ids_added_ones_too():
     ("normalizer", "cased"),
     [
         (None, None),
-        ({"type": "BertNormalizer", "lowercase": False, "strip_accents": None}, True),
-        ({"type": "BertNormalizer", "lowercase": True, "strip_accents": True}, False),
-        ({"type": "Sequence", "normalizers": [{"type": "NFD"}, {"type": "Lowercase"}]}, False),
-        ({"type": "Sequence", "normalizers": [{"type": "NFC"}]}, True),
+        ({**BERTS, "lowercase": False}, True),
+        ({**BERTS, "lowercase": True, "strip_accents": True}, False),
+        ({**BERTS, "lowercase": False, "strip_accents": False}, True),
     ],
 )
 def test_the_normalizer_tells_whether_case_is_kept(normalizer, cased):
@@ -47,7 +60,20 @@ def test_the_normalizer_tells_whether_case_is_kept(normalizer, cased):
         (b"[]", "cannot be read as a tokenizer"),
         (saved(model={"type": "BPE", "vocab": {}}), "a tokenizer that is BPE"),
         (saved(pre_tokenizer={"type": "Whitespace"}), "otherwise than BERT's"),
-        (saved(normalizer={"type": "BertNormalizer", "lowercase": True, "strip_accents": False}), "leaves accents on"),
+        (saved(pre_tokenizer=None), "otherwise than BERT's does .pre_tokenizer None"),
+        (saved(model={**WORDPIECE, "max_input_chars_per_word": 50}), "max_input_chars_per_word 50"),
+        (saved(model={**WORDPIECE, "continuing_subword_prefix": ""}), "continuing_subword_prefix ''"),
+        (saved(model={**WORDPIECE, "unk_token": "<unk>"}), "unk_token '<unk>'"),
+        (saved(normalizer={**BERTS, "strip_accents": False}), "leaves accents on"),
+        (saved(normalizer={**BERTS, "lowercase": False, "strip_accents": True}), "takes accents off"),
+        (saved(normalizer={**BERTS, "clean_text": False}), "clean_text False"),
+        (saved(normalizer={**BERTS, "handle_chinese_chars": False}), "handle_chinese_chars False"),
+        (saved(normalizer={"type": "Lowercase"}), "normalizer is Lowercase"),
+        (saved(normalizer={"type": "BertNormalizer"}), "cannot be read as a tokenizer"),
+        *(
+            (saved(normalizer={"type": "Sequence", "normalizers": [{"type": kind} for kind in kinds]}), "is Sequence")
+            for kinds in (["NFKC", "Lowercase"], ["NFD", "Lowercase"], ["NFC"], ["NFD", "StripAccents"])
+        ),
         (saved(added_tokens=[{"id": 9, "content": "[NEW]"}]), "are not 0 to 3"),
         (saved(model={"type": "WordPiece", "vocab": {"a\nb": 1, "c": 2}}), "the end of a line"),
     ],
@@ -60,8 +86,8 @@ def test_what_would_give_other_ids_is_refused(content, message):
 @pytest.mark.parametrize(
     ("normalizer", "config", "ids"),
     [
-        ({"type": "BertNormalizer", "lowercase": True}, {}, [5, 6]),
-        ({"type": "BertNormalizer", "lowercase": False}, {}, [1, 6]),
+        (BERTS, {}, [5, 6]),
+        ({**BERTS, "lowercase": False}, {}, [1, 6]),
         (None, {"do_lower_case": True}, [5, 6]),
     ],
 )
