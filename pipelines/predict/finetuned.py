@@ -134,8 +134,10 @@ def _search(config: PredictConfig, saved: Mapping[str, Any], recipe: Recipe) -> 
     that was trained to decode without beams cannot hold one, and transformers' own is another."""
     search = config.search()
     beams = int({**saved, **search}.get("num_beams") or 1)
-    usual = of_beams(recipe.length_penalty) if beams > 1 else WITHOUT_BEAMS
-    return {name: value for name, value in usual.items() if beams == 1 or not saved.get(name)} | search
+    if beams == 1:
+        return WITHOUT_BEAMS | search
+    said = {name for name, value in saved.items() if value is not None and value is not False}  # 0 is a penalty, too
+    return {name: value for name, value in of_beams(recipe.length_penalty).items() if name not in said} | search
 
 
 def _check_options(config: PredictConfig, task: Task) -> None:

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from pipelines.finetune.families import WITHOUT_BEAMS
 from pipelines.predict.config import PredictConfig
 from pipelines.predict.fields import wanted
 from pipelines.predict.finetuned import Finetuned
@@ -24,6 +25,8 @@ from pmlm_core.errors import ConfigError, DataError
 
 PLAN = "plan.json"
 FORMAT = 1
+_SHOWN = {"can_be_unanswerable": "whether null_threshold is given"}
+"""What a user may not know by its name, in words."""
 
 
 @dataclass(frozen=True)
@@ -57,14 +60,24 @@ class Plan:
 
 def identity_of(config: PredictConfig, finetuned: Finetuned, inputs: Sequence[Input]) -> dict[str, Any]:
     """All that decides the output: weights, tokenizer, options, files and their states."""
+    options = config.deciding()
+    if finetuned.inferred and finetuned.task.kind == "question_answering":  # elsewhere the folder of the model says it
+        options["can_be_unanswerable"] = finetuned.task.can_be_unanswerable
     content = {
         "model": {"weights": finetuned.source.sha256, "tokenizer": finetuned.source.tokenizer},
-        "options": config.deciding(),
-        "generation": {k: v for k, v in finetuned.generation.items() if k != "transformers_version"},
+        "options": options,
+        "generation": _deciding(finetuned.generation),
         "recipe": dict(vars(finetuned.recipe)),
         "inputs": [each.state for each in inputs],
     }
     return json.loads(json.dumps(content))
+
+
+def _deciding(generation: Mapping[str, Any]) -> dict[str, Any]:
+    """Without beams, what is for beams decides nothing, and the plans of several versions say several things of it."""
+    greedy = int(generation.get("num_beams") or 1) == 1
+    passed_over = {"transformers_version", *(WITHOUT_BEAMS if greedy else ())}
+    return {name: value for name, value in generation.items() if name not in passed_over}
 
 
 def load_plan(output_dir: str) -> Plan | None:
@@ -96,12 +109,13 @@ def check_same(output_dir: str, before: Mapping[str, Any], now: Mapping[str, Any
     Raises:
         ConfigError: with what is different.
     """
+    before = {**before, "generation": _deciding(before["generation"])}
     if before == now:
         return
     other_model = before["model"] != now["model"]
     differences = ["the model's weights or tokenizer are others"] * other_model
     differences += [
-        f"{name} was {before[group].get(name)!r} and is {now[group].get(name)!r}"
+        f"{_SHOWN.get(name, name)} was {before[group].get(name)!r} and is {now[group].get(name)!r}"
         for group in (["options"] if other_model else ["options", "recipe", "generation"])  # the others are the model's
         for name in sorted({*before[group], *now[group]})
         if before[group].get(name) != now[group].get(name)

@@ -341,6 +341,27 @@ def test_folders_that_cannot_predict_are_refused(
         predict(str(broken), [path], tmp_path / "out")
 
 
+def test_a_folder_that_an_earlier_version_began_without_beams_goes_on(tmp_path: Path, models: dict[str, str]):
+    """Its plan says nothing of what is for beams, or what the model's folder says; with beams it decides."""
+    model, path = models["generation"], tmp_path / "in.jsonl"
+    path.write_text(json.dumps({"src": "a man"}) + "\n")
+    for beams in (1, 2):
+        out = tmp_path / f"{beams}"
+        before = predict(model, [path], out, num_beams=beams)
+        plan = json.loads((out / "plan.json").read_text())
+        search = plan["identity"]["generation"]
+        for name in ("length_penalty", "early_stopping"):
+            search.pop(name, None)
+        for told in ({}, {"length_penalty": 0.7}, {"length_penalty": 1.0, "early_stopping": False}):
+            plan["identity"]["generation"] = {**search, **told}
+            (out / "plan.json").write_text(json.dumps(plan))
+            if beams == 1:
+                assert predict(model, [path], out, num_beams=1) == before
+            else:
+                with pytest.raises(ConfigError, match=r"early_stopping was (None|False) and is 'never'"):
+                    predict(model, [path], out, num_beams=2)
+
+
 @pytest.mark.parametrize("kind", ["classification", "regression", "question_answering", "generation"])
 def test_a_model_that_hugging_face_s_trainer_saved_predicts_as_its_configuration_says(
     tmp_path: Path, models: dict[str, str], kind: str, capsys: pytest.CaptureFixture[str]
@@ -360,6 +381,11 @@ def test_a_model_that_hugging_face_s_trainer_saved_predicts_as_its_configuration
     if kind == "question_answering":  # a v1 model, unless it is asked for what only a v2 model has
         (found,) = predict(str(folder), [path], tmp_path / "v1")
         assert found["null_score"] is None
+        with pytest.raises(ConfigError, match="whether null_threshold is given was False and is True"):
+            predict(str(folder), [path], tmp_path / "v1", **asked)
+    for out in (tmp_path / "out", tmp_path / "expected"):  # only where nobody told is it a matter of the options
+        options = json.loads((out / "plan.json").read_text())["identity"]["options"]
+        assert ("can_be_unanswerable" in options) is (kind == "question_answering" and out.name == "out")
 
 
 def saved_by_others(folder: Path, told: dict[str, Any]) -> Path:
