@@ -1,5 +1,6 @@
 """What is done once a benchmark has its result: closed in MLflow as it ends, registered once, killed only if it was."""
 
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from pipelines.sweep.course import RESULT, Course, courses
 from pipelines.sweep.upload import News
 from pipelines.tracking.record import Record
 from pipelines.tracking.sink import MlflowSink
+from pmlm_core.errors import TrainingError
 
 WINNER = "abc-seed-1"
 
@@ -73,6 +75,7 @@ def test_a_signal_kills_only_benchmarks_without_a_result(
     tmp_path: Path, sample_tokenizer_dir: str, monkeypatch: pytest.MonkeyPatch, registered: list[str]
 ):
     found = courses_of(tmp_path, sample_tokenizer_dir, "done", "slow", register_model=None)
+    over = threading.Event()
 
     class Sweep:
         def __init__(self, course: Course, *told: Any) -> None:
@@ -80,7 +83,8 @@ def test_a_signal_kills_only_benchmarks_without_a_result(
 
         def run(self) -> dict[str, Any]:
             if self.course.benchmark.name == "slow":
-                time.sleep(600)
+                over.wait(600)
+                raise TrainingError("the test is over")
             return ended(self.course)
 
     def show(board: Any, threads: Any) -> None:
@@ -91,8 +95,14 @@ def test_a_signal_kills_only_benchmarks_without_a_result(
 
     monkeypatch.setattr(benchmark_sweep, "BenchmarkSweep", Sweep)
     monkeypatch.setattr(stage, "_show", show)
-    with pytest.raises(KeyboardInterrupt):
-        stage._sweep(found, found[0].config, News(), None)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            stage._sweep(found, found[0].config, News(), None)
+    finally:
+        over.set()  # `_sweep` does not wait for it, and in a later test it would print and write
+        for thread in [each for each in threading.enumerate() if each.name == "slow"]:
+            thread.join(60)
+    assert "slow" not in [each.name for each in threading.enumerate()]
     assert registered == ["pmlm-done"]
     done, slow = (run_of(course) for course in found)
     assert (done.info.status, slow.info.status) == ("FINISHED", "KILLED")
