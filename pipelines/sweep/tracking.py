@@ -13,7 +13,7 @@ from typing import Any
 
 from pipelines.console import warn
 from pipelines.finetune.job import Job
-from pipelines.finetune.record import params_of, tags_of
+from pipelines.finetune.record import has_arrived, params_of, tags_of
 from pipelines.finetune.rundir import MODEL, SCORES
 from pipelines.finetune.source import TASK_FILE
 from pipelines.sweep.board import in_words
@@ -103,7 +103,7 @@ class SweepTracking:
     def catch_up(self, folder: Path) -> None:
         """Send what an earlier command, killed meanwhile, has left of a trial that had ended."""
         record = Record.load(folder)
-        if record is not None and not (record.delivered and SCORES in record.sent_artifacts):
+        if record is not None and not has_arrived(folder, record):
             record.tags["outcome"] = "finished"
             record.save(folder)
             self.update(folder)

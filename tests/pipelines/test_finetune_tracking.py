@@ -5,14 +5,18 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from finetuning_data import make_checkpoint, options_for, write_reviews
 
+from pipelines.finetune import record
 from pipelines.finetune import run as stage
 from pipelines.finetune.config import FinetuneConfig
+from pipelines.finetune.job import Job
 from pipelines.finetune.run import run
+from pipelines.run_folder import RunDir
 from pipelines.sync.config import SyncConfig
 from pipelines.sync.run import run as sync
 from pipelines.tracking import sink
@@ -69,8 +73,11 @@ def test_a_signal_while_the_store_is_waited_for_still_ends_the_seed_in_mlflow(
     def interrupted(*told: Any, **more: Any) -> Any:
         raise KeyboardInterrupt
 
+    really = Uploads.close
+
     def close(uploads: Uploads, leaving: bool = False) -> bool:
         waited.append(leaving)
+        really(uploads, leaving)
         raise KeyboardInterrupt
 
     monkeypatch.setattr(stage, "_fit", interrupted)
@@ -122,12 +129,67 @@ def test_what_a_command_killed_after_the_scores_had_not_sent_is_sent_by_the_same
     run(FinetuneConfig(**options))
 
 
+def test_a_finished_seed_stays_in_its_store_from_wherever_the_command_is_given_again(
+    tmp_path: Path, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    here, elsewhere, seed = tmp_path / "here", tmp_path / "elsewhere", tmp_path / "out" / "run" / "seed-0"
+    config = FinetuneConfig(**{**options, "tracking_uri": None})
+
+    def again(folder: Path, **changed: Any) -> dict[str, Any]:
+        """Give the command again, its record changed meanwhile; the record then."""
+        folder.mkdir(exist_ok=True)
+        monkeypatch.chdir(folder)
+        if changed:
+            told = {**json.loads((seed / "mlflow.json").read_text()), **changed}
+            (seed / "mlflow.json").write_text(json.dumps(told))
+        capsys.readouterr()
+        run(config)
+        return dict(json.loads((seed / "mlflow.json").read_text()))
+
+    first = again(here)
+    assert first["tracking_uri"] == f"sqlite:///{here / 'mlflow.db'}"
+    assert again(elsewhere) == first
+    assert again(elsewhere, delivered=False, sent_artifacts=[]) == first  # what is left goes where the rest is
+    assert not list(elsewhere.iterdir())
+    lost = again(elsewhere, delivered=False, tracking_uri=f"sqlite:///{tmp_path}/lost/mlflow.db")
+    assert not lost["delivered"]
+    assert "is gone; give the address by --tracking_uri" in " ".join(capsys.readouterr().out.split())
+    away = again(elsewhere, tracking_uri="http://***@127.0.0.1:9")
+    assert not away["delivered"]
+    assert "user and password" in capsys.readouterr().out
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'named.db'}")
+    named = again(elsewhere, run_id=None, shipped={})
+    assert (named["tracking_uri"], named["delivered"]) == (f"sqlite:///{tmp_path / 'named.db'}", True)
+
+
+@pytest.mark.parametrize("pending", [[], ["scores.json"]])
+def test_a_seed_of_an_earlier_version_is_sent_again_only_if_files_of_it_are_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pending: list[str]
+):
+    store, sent = f"sqlite:///{tmp_path / 'mlflow.db'}", list[str]()
+    folder = tmp_path / "seed-0"
+    done = Record(store, "pmlm", "seed", run_id="abc", status="FINISHED", delivered=True, pending_artifacts=pending)
+    done.save(folder)
+    told = json.loads((folder / "mlflow.json").read_text())
+    del told["sent_artifacts"]
+    (folder / "mlflow.json").write_text(json.dumps(told))
+    monkeypatch.setattr(sink.MlflowSink, "__init__", lambda self, *told: None)
+    monkeypatch.setattr(sink.MlflowSink, "finish", lambda self, status: sent.append(status))
+    monkeypatch.setattr(record, "send_files", lambda job, uri=None: sent.append(uri))
+    record.catch_up(cast(Job, SimpleNamespace(run=RunDir(folder), config=SimpleNamespace(tracking_uri=store))))
+    assert sent == (["FINISHED", store] if pending else [])
+
+
 def test_a_signal_while_the_store_of_a_finished_seed_is_waited_for_keeps_nothing_from_mlflow(
     tmp_path: Path, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ):
     from mlflow import MlflowClient
 
+    really = Uploads.close
+
     def close(uploads: Uploads, leaving: bool = False) -> bool:
+        really(uploads, leaving)
         raise KeyboardInterrupt
 
     monkeypatch.setattr(Uploads, "close", close)
@@ -154,9 +216,9 @@ def test_a_server_that_is_away_stops_nothing_and_gets_the_files_later(
     seed = tmp_path / "out" / "run" / "seed-0"
     assert (seed / "model" / "config.json").is_file()
     assert "pmlm sync --run_dir" in capsys.readouterr().out
-    record = Record.load(seed)
-    assert record is not None
-    assert "scores.json" in record.pending_artifacts
+    left = Record.load(seed)
+    assert left is not None
+    assert "scores.json" in left.pending_artifacts
     store = f"sqlite:///{tmp_path / 'later.db'}"
     sync(SyncConfig(run_dir=str(seed), tracking_uri=store, timeout=60))
     client = mlflow.MlflowClient(store)
