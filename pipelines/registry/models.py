@@ -6,6 +6,7 @@ run's record, and `pmlm sync` does it later.
 """
 
 import contextlib
+import json
 import os
 import shutil
 import tempfile
@@ -23,9 +24,12 @@ from pipelines.tracking.redact import redact
 from pipelines.tracking.store import NONE, resolve, set_client_defaults
 from pipelines.variables import set_for_a_while
 from pmlm_core.errors import CheckpointError
+from pmlm_core.tasks.scores.versions import others
 
 _DATA = "data."
 """Tags of a run begin so that are fingerprints of its splits."""
+_SCORERS, _MOST_ROWS = "scorers", "max_predict_rows"
+"""A run's tag of what scored it, and its parameter of how many rows of a split were; tags of a version, both."""
 
 
 def register(
@@ -135,10 +139,11 @@ def _end_as_before(client: Any, record: Record) -> None:
 
 
 def _describe(client: Any, name: str, version: str, form: Form, record: Record) -> dict[str, str]:
-    """Say of the version what it is and which data its score is of; returns its tags."""
+    """Say of the version what it is, which data its score is of and what scored it; returns its tags."""
     client.update_model_version(name, version, description=form.description)
-    data = {tag: value for tag, value in record.tags.items() if tag.startswith(_DATA)}
-    tags = {tag: redact(value) for tag, value in {**data, **form.tags}.items()}
+    told = {tag: value for tag, value in record.tags.items() if tag.startswith(_DATA) or tag == _SCORERS}
+    told |= {name: value for name, value in record.params.items() if name == _MOST_ROWS}
+    tags = {tag: redact(value) for tag, value in {**told, **form.tags}.items()}
     for tag, value in tags.items():
         client.set_model_version_tag(name, version, tag, value)
     return tags
@@ -147,8 +152,8 @@ def _describe(client: Any, name: str, version: str, form: Form, record: Record) 
 def _give_alias(
     client: Any, name: str, alias: str, version: str, tags: Mapping[str, str], warn: Callable[[str], None]
 ) -> None:
-    """Move the alias here, unless the version that has it scored better on the same data: whoever loads a model by its
-    alias is not to be given a worse one by a sweep of fewer trials, or of yesterday."""
+    """Move the alias here, unless the version that has it scored better on the same examples, by the same scorers:
+    whoever loads a model by its alias is not to be given a worse one by a sweep of fewer trials, or of yesterday."""
     holder = str(client.get_registered_model(name).aliases.get(alias, version))
     ahead = None if holder == version else _ahead(client.get_model_version(name, holder).tags, tags)
     if ahead is None:
@@ -167,10 +172,24 @@ def _ahead(there: Mapping[str, str], here: Mapping[str, str]) -> str | None:
     name = next((tag for tag in here if tag.endswith(f".{here.get('metric')}")), None)
     if name is None or name not in there:
         return None
-    data = _DATA + name.partition(".")[0]
-    if data not in here or here[data] != there.get(data) or float(there[name]) <= float(here[name]):
+    if not _comparable(there, here, _DATA + name.partition(".")[0]) or float(there[name]) <= float(here[name]):
         return None
     return f"{name} {float(there[name]):.2f}, and {float(here[name]):.2f} here"
+
+
+def _comparable(there: Mapping[str, str], here: Mapping[str, str], data: str) -> bool:
+    """Whether both scores are of the same rows of the same split and by the same scorers. Versions of before say
+    neither how many rows nor which scorers: they are taken to be of all, and by the same."""
+    from pipelines.finetune.record import fingerprint
+
+    if data not in here or data not in there or fingerprint(here[data]) != fingerprint(there[data]):
+        return False
+    if here.get(_MOST_ROWS, "None") != there.get(_MOST_ROWS, "None"):
+        return False
+    try:
+        return not others(json.loads(here.get(_SCORERS, "{}")), json.loads(there.get(_SCORERS, "{}")))
+    except ValueError:  # anybody may set a version's tags
+        return False
 
 
 def _log_model(run_dir: Path, run_id: str, checkpoint: Path, name: str, uri: str, form: Form) -> int:

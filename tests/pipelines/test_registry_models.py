@@ -151,12 +151,14 @@ def test_an_alias_stays_with_a_version_that_is_better_on_the_same_data(
 
     monkeypatch.setattr(models, "_log_model", create)  # which takes seconds, and is none of this
 
-    def champion_after(score: float, data: str) -> str:
-        """The alias's version once another run of this score, on dev data of this fingerprint, is registered."""
+    def champion_after(score: float, data: str, most: int | None = None, scorer: str = "accuracy; scipy 1.0") -> str:
+        """The alias's version once another run is registered: of this score, on at most so many rows of dev data of
+        this fingerprint (the epochs chosen by so many), by this scorer."""
         tags = {"metric": "accuracy", "dev.accuracy": str(score)}
         monkeypatch.setattr(models, "form_of", lambda checkpoint: replace(form, tags=tags))
         run_dir = tmp_path / f"{score}-{data}"
-        assert MlflowSink(run_dir, uri, "pmlm", "one", tags={"data.dev": data}).finish("FINISHED", 60)
+        told = {"data.dev": data, "scorers": json.dumps({"accuracy": scorer})}
+        assert MlflowSink(run_dir, uri, "pmlm", "one", {"max_predict_rows": most}, told).finish("FINISHED", 60)
         assert models.register(run_dir, checkpoint, "pmlm-best", uri, "champion", warn=warnings.append)
         return str(client.get_model_version_by_alias("pmlm-best", "champion").version)
 
@@ -166,9 +168,15 @@ def test_an_alias_stays_with_a_version_that_is_better_on_the_same_data(
     assert "dev.accuracy 80.00, and 9.00 here" in warnings[0]
     assert "set_registered_model_alias('pmlm-best', 'champion', '2')" in warnings[0]
     assert champion_after(81.0, "a 60") == "3"
-    assert champion_after(50.0, "a 40") == "4"  # of other examples, so nobody can say which is better
-    assert client.get_model_version("pmlm-best", "4").tags["data.dev"] == "a 40"
-    assert len(warnings) == 1
+    assert champion_after(50.0, "b 60") == "4"  # of other examples, so nobody can say which is better
+    assert client.get_model_version("pmlm-best", "4").tags["data.dev"] == "b 60"
+    assert champion_after(45.0, "b 40") == "4"  # the final score is on all of them, however many chose the epochs
+    assert champion_after(44.0, "b 60", scorer="accuracy; scipy 2.0") == "4"  # the same scorer
+    assert len(warnings) == 3
+    assert champion_after(100.0, "b 60", most=3) == "7"
+    assert champion_after(40.0, "b 60") == "8"  # on all rows, which the few say nothing of
+    assert champion_after(30.0, "b 60", scorer="share of exact matches") == "9"
+    assert len(warnings) == 3
 
 
 def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
