@@ -1,12 +1,14 @@
 """Small blocks for every module, and one undisturbed run of two workers for all that disturb one and compare."""
 
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from preprocessing_data import maker, write_corpus
 
 from pipelines.preprocess.config import PreprocessConfig
+from pipelines.upload.ending import UPLOADING
 from tests.pipelines.tiny_blocks import make_blocks
 from tests.pipelines.training_without_ray import config_for
 
@@ -36,3 +38,13 @@ def corpus(tmp_path: Path, sample_texts: list[str]) -> Path:
 def config(corpus: Path, tmp_path: Path, sample_tokenizer_dir: str) -> Callable[..., PreprocessConfig]:
     """Makes configurations that preprocess that corpus, with changes."""
     return maker(corpus, tmp_path / "blocks", sample_tokenizer_dir)
+
+
+@pytest.fixture(autouse=True)
+def no_upload_outlives_its_test() -> Iterator[None]:
+    """The end of a command in this process would end the process, taking it for one that nobody waits for."""
+    yield
+    for thread in threading.enumerate():
+        if thread.name == UPLOADING:
+            thread.join(30)
+            assert not thread.is_alive(), "an upload of this test has not ended"

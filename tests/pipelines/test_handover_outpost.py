@@ -15,7 +15,6 @@ from pipelines.finetune import epochs
 from pipelines.finetune.elsewhere import job_here, read_by
 from pipelines.finetune.loop import finetune
 from pipelines.finetune.rundir import SCORES
-from pipelines.handover import checkpoints
 from pipelines.handover.files import address, kept
 from pipelines.handover.outpost import Outpost, opened
 from pipelines.handover.serving import end_keeper, start_keeper
@@ -24,6 +23,7 @@ from pipelines.pretrain.loop import train
 from pipelines.pretrain.plan import WorkPlan, plan_at
 from pipelines.run_folder import Events
 from pipelines.team import Team
+from pipelines.upload import of_workers
 from pmlm_core import storage
 from pmlm_core.errors import CheckpointError
 from pmlm_core.stores import StoreError
@@ -184,7 +184,7 @@ def test_a_checkpoint_is_seen_there_when_it_is_whole(
 def test_other_ranks_get_the_checkpoint_that_rank_0_names(plan: WorkPlan, keeper: str, in_peace: Path):
     work(plan, keeper)
     with opened(plan.run, plan.attempt, False, keeper) as post:
-        folder = checkpoints.present(post.run, "step-00000024")
+        folder = of_workers.present(post.run, "step-00000024")
         assert folder.parent == post.run.checkpoints
         assert checkpoint.damage(folder) is None
         with opened(

@@ -117,6 +117,12 @@ def test_a_signal_while_the_store_is_waited_for_still_ends_the_run_in_mlflow(
         waited.append(leaving)
         raise KeyboardInterrupt
 
+    def wake(uploads: Uploads) -> None:
+        begun.add(uploads)
+        really_wake(uploads)
+
+    begun, really_wake, really_close = set[Uploads](), Uploads.wake, Uploads.close
+    monkeypatch.setattr(Uploads, "wake", wake)
     monkeypatch.setattr(stage, "_fit", fit)
     monkeypatch.setattr(Uploads, "close", close)
     store = f"sqlite:///{tmp_path / 'mlflow.db'}"
@@ -128,5 +134,7 @@ def test_a_signal_while_the_store_is_waited_for_still_ends_the_run_in_mlflow(
     (tracked,) = client.search_runs([client.get_experiment_by_name("pmlm-pretrain").experiment_id])
     assert tracked.info.status == ("KILLED" if signals_in_training else "FINISHED")
     assert waited == {0: [False], 1: [True], 2: []}[signals_in_training], "who signals twice waits for nothing"
+    for uploads in begun:
+        really_close(uploads)
     assert not (tmp_path / "out" / "run" / "ray").exists()
     assert "pmlm-progress" not in {thread.name for thread in threading.enumerate()}
