@@ -8,6 +8,7 @@ from hashlib import sha256
 from typing import TypeVar
 
 from pipelines.compare.runs import Run
+from pipelines.finetune.record import fingerprint
 from pmlm_core.tasks.registry import OPTIONS, TASKS, get_task
 from pmlm_core.tasks.scores.versions import without_versions
 from pmlm_core.tasks.scoring import FIGURES
@@ -58,10 +59,8 @@ def by_yardstick(runs: Sequence[Run], metric: str, split: str) -> list[tuple[str
 
 def _yardstick(run: Run, metric: str, split: str) -> Yardstick:
     data = run.tags.get(f"data.{split}")  # and how many the epochs were chosen by; the final score is on all
-    fingerprint = data and (data.rpartition(" ")[0] or data)
-    return Yardstick(
-        (fingerprint, run.params.get("max_predict_rows", "None")) if fingerprint else None, _scorer(run, metric)
-    )
+    examples = (fingerprint(data), run.params.get("max_predict_rows", "None")) if data else None
+    return Yardstick(examples, _scorer(run, metric))
 
 
 def _scorer(run: Run, metric: str) -> str | None:

@@ -28,7 +28,7 @@ from pmlm_core import storage
 from pmlm_core.durable import force
 from pmlm_core.errors import CheckpointError
 from pmlm_core.tasks.scores import paired
-from pmlm_core.training import checkpoint
+from pmlm_core.training import checkpoint, hardware
 from pmlm_core.training.step import Precision
 
 PAIRED = "paired"
@@ -104,7 +104,8 @@ def predict_part(job: Job, part: Part, family: Family, model: nn.Module, precisi
     """
     features = Features(Path(part.features))
     batch_size, num_beams = job.config.eval_batch_size, job.recipe.num_beams
-    outputs = outputs_of(family, model, features, precision, team, batch_size=batch_size, num_beams=num_beams)
+    with hardware.full_memory_told(f"give a smaller eval_batch_size than {batch_size}, and the same command goes on"):
+        outputs = outputs_of(family, model, features, precision, team, batch_size=batch_size, num_beams=num_beams)
     if not team.leads:
         return Scored({})
     examples = list(read_chosen(job.task, job.config.data_dir, part.split))

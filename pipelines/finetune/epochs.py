@@ -14,6 +14,7 @@ from pipelines.finetune.results import ordered
 from pipelines.finetune.splits import read_chosen
 from pipelines.team import Team
 from pmlm_core.errors import ConfigError
+from pmlm_core.training import hardware
 from pmlm_core.training.step import Precision
 
 
@@ -30,15 +31,17 @@ class Chooser:
     def scores(self, model: nn.Module) -> dict[str, float]:
         """Figures of the task, the same on every rank."""
         config = self._job.config
-        outputs = outputs_of(
-            self._family,
-            model,
-            self._features,
-            self._precision,
-            self._team,
-            batch_size=config.eval_batch_size,
-            num_beams=config.eval_num_beams,
-        )
+        way_out = f"give a smaller eval_batch_size than {config.eval_batch_size}, and the same command goes on"
+        with hardware.full_memory_told(way_out):
+            outputs = outputs_of(
+                self._family,
+                model,
+                self._features,
+                self._precision,
+                self._team,
+                batch_size=config.eval_batch_size,
+                num_beams=config.eval_num_beams,
+            )
         scores = None
         if self._team.leads:
             predictions = self._family.predictions(self._examples, self._features, outputs)

@@ -52,7 +52,10 @@ def finetune(job: Job, team: Team) -> None:
         DataError: files were changed meanwhile.
         Left: the workers were told to leave, and have after a checkpoint.
     """
-    with hardware.full_memory_told(job.micro_batch_size):
+    with hardware.full_memory_told(
+        f"give a smaller micro_batch_size than {job.micro_batch_size}, and the same command goes on, with the same "
+        "rows and other dropout"
+    ):
         _finetune(job, team)
 
 

@@ -57,7 +57,10 @@ def train(plan: WorkPlan, team: Team) -> None:
         DataError: a shard cannot be read.
         Left: the workers were told to leave, and have after a checkpoint.
     """
-    with hardware.full_memory_told(plan.micro_batch_size, ", or gradient_checkpointing: true"):
+    with hardware.full_memory_told(
+        f"give a smaller micro_batch_size than {plan.micro_batch_size}, or gradient_checkpointing: true, and the same "
+        "command goes on, with the same rows and other dropout"
+    ):
         _train(plan, team)
 
 

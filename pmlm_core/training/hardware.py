@@ -48,28 +48,24 @@ def cpu_multiplies_in_bf16() -> bool:
 
 
 @contextmanager
-def full_memory_told(micro_batch_size: int, or_else: str = "") -> Iterator[None]:
+def full_memory_told(way_out: str) -> Iterator[None]:
     """Say in a sentence that a GPU's memory is full.
 
     Args:
-        or_else: what would help besides smaller micro-batches.
+        way_out: what to do about it.
 
     Raises:
         TrainingError: in the place of torch's error.
 
-    >>> with full_memory_told(64):
+    >>> with full_memory_told("give a smaller eval_batch_size"):
     ...     raise torch.OutOfMemoryError("tried to allocate 2 GiB")
     Traceback (most recent call last):
-    pmlm_core.errors.TrainingError: the GPU's memory is full with micro_batch_size 64; give a smaller one, and the \
-same command goes on: the same rows, other dropout (tried to allocate 2 GiB)
+    pmlm_core.errors.TrainingError: the GPU's memory is full: give a smaller eval_batch_size (tried to allocate 2 GiB)
     """
     try:
         yield
     except torch.OutOfMemoryError as error:
-        raise TrainingError(
-            f"the GPU's memory is full with micro_batch_size {micro_batch_size}; give a smaller one{or_else}, and the "
-            f"same command goes on: the same rows, other dropout ({str(error).splitlines()[0]})"
-        ) from error
+        raise TrainingError(f"the GPU's memory is full: {way_out} ({str(error).splitlines()[0]})") from error
 
 
 def versions() -> dict[str, str]:

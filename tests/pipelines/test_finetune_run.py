@@ -15,7 +15,7 @@ from finetuning_data import make_checkpoint, options_for, write_pairs, write_que
 from safetensors.torch import load_file
 
 from pipelines import team
-from pipelines.finetune import epochs, loop
+from pipelines.finetune import conclude, epochs, loop
 from pipelines.finetune import run as stage
 from pipelines.finetune.config import FinetuneConfig
 from pipelines.finetune.job import Job, settle
@@ -24,7 +24,7 @@ from pipelines.finetune.rundir import open_run
 from pipelines.leaving import Left, Terminated, heed_sigterm
 from pipelines.lock import locked
 from pipelines.team import Team
-from pmlm_core.errors import ConfigError, DataError
+from pmlm_core.errors import ConfigError, DataError, TrainingError
 from pmlm_core.training import checkpoint
 
 
@@ -325,3 +325,23 @@ def test_dry_run_makes_nothing(tmp_path: Path, model: str, reviews: str, capsys:
     dry_run(FinetuneConfig(**options_for("classification", model, reviews, tmp_path / "out")))
     assert "parameters" in capsys.readouterr().out
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("where", "sentence"),
+    [
+        ((loop, "train_step"), "give a smaller micro_batch_size than"),
+        ((epochs, "outputs_of"), "give a smaller eval_batch_size than 32"),
+        ((conclude, "outputs_of"), "give a smaller eval_batch_size than 32"),
+    ],
+    ids=["training", "an epoch's scores", "predictions"],
+)
+def test_a_full_gpu_is_said_with_the_option_that_helps(
+    tmp_path: Path, model: str, reviews: str, monkeypatch: pytest.MonkeyPatch, where: tuple[Any, str], sentence: str
+):
+    def full(*args: Any, **kwargs: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+
+    monkeypatch.setattr(*where, full)
+    with pytest.raises(TrainingError, match=rf"the GPU's memory is full: {sentence}.*\(CUDA out of memory"):
+        run(FinetuneConfig(**options_for("classification", model, reviews, tmp_path / "out", num_train_epochs=1)))
