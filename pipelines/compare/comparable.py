@@ -8,7 +8,7 @@ from hashlib import sha256
 from typing import TypeVar
 
 from pipelines.compare.runs import Run
-from pipelines.finetune.record import fingerprint
+from pipelines.tracking.record import fingerprint
 from pmlm_core.tasks.registry import OPTIONS, TASKS, get_task
 from pmlm_core.tasks.scores.versions import without_versions
 from pmlm_core.tasks.scoring import FIGURES

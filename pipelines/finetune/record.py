@@ -47,15 +47,6 @@ def open_sink(job: Job) -> Any:
     return MlflowSink(job.run.path, config.tracking_uri, config.experiment_name, name, params_of(job), tags_of(job))
 
 
-def fingerprint(tag: str) -> str:
-    """That of a split, without the number of rows that follows it in the tag: how many the epochs were chosen by.
-
-    >>> fingerprint("3f0c 277"), fingerprint("3f0c")
-    ('3f0c', '3f0c')
-    """
-    return tag.rpartition(" ")[0] or tag
-
-
 def send_files(job: Job, tracking_uri: str | None = None) -> None:
     """Send scores, predictions and what paired tests need of a finished seed, not the model.
 

@@ -19,7 +19,7 @@ from pipelines.console import made
 from pipelines.console import warn as console_warn
 from pipelines.registry.forms import Form, form_of
 from pipelines.tracking.patience import Attempt
-from pipelines.tracking.record import Record
+from pipelines.tracking.record import Record, fingerprint
 from pipelines.tracking.redact import redact
 from pipelines.tracking.store import NONE, resolve, set_client_defaults
 from pipelines.variables import set_for_a_while
@@ -180,8 +180,6 @@ def _ahead(there: Mapping[str, str], here: Mapping[str, str]) -> str | None:
 def _comparable(there: Mapping[str, str], here: Mapping[str, str], data: str) -> bool:
     """Whether both scores are of the same rows of the same split and by the same scorers. Versions of before say
     neither how many rows nor which scorers: they are taken to be of all, and by the same."""
-    from pipelines.finetune.record import fingerprint
-
     if data not in here or data not in there or fingerprint(here[data]) != fingerprint(there[data]):
         return False
     if here.get(_MOST_ROWS, "None") != there.get(_MOST_ROWS, "None"):

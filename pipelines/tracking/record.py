@@ -92,3 +92,12 @@ def seen_from(run_dir: str | os.PathLike[str], folder: str) -> Path:
     '/sweep/rte'
     """
     return Path(os.path.normpath(os.path.join(os.path.abspath(run_dir), folder)))
+
+
+def fingerprint(tag: str) -> str:
+    """That of a split, without the number of rows that follows it in the tag: how many the epochs were chosen by.
+
+    >>> fingerprint("3f0c 277"), fingerprint("3f0c")
+    ('3f0c', '3f0c')
+    """
+    return tag.rpartition(" ")[0] or tag
