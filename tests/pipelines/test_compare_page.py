@@ -241,7 +241,7 @@ def test_dark_mode_follows_the_system_until_one_chooses(page: Browser, made: Pat
     assert page.evaluate(f"{button}.textContent") == "Light mode"
     page.evaluate(f"{button}.click()")
     assert page.evaluate(background) == light
-    for _ in range(20):  # remembered; the browser writes it down in its own time
+    for _ in range(100):  # remembered; the browser writes it down in its own time
         page.open(made)
         if page.evaluate(background) == light:
             break
