@@ -126,7 +126,7 @@ def in_full(difference: Difference) -> str:
     """The verdict as a part of a sentence."""
     match difference.verdict:
         case "depends on seeds":
-            return "more than noise between these models, but seeds differ as much"
+            return "more than noise between these models; over seeds, it may be noise"
         case "other seeds unknown":
             return f"more than noise on these examples; {difference.note}, other seeds unknown"
     return difference.verdict

@@ -63,9 +63,9 @@ def tests_used(comparison: Comparison) -> list[str]:
     pairs = max((each.pairs or 0 for each in comparison.differences if each is not None), default=0)
     if pairs > 1:
         lines.append(
-            f"p is adjusted (Holm) for the {pairs:,} pairs that might have been tested, since the same scores say "
-            "which is the best; intervals are not. Below 0.05 these models differ by more than noise; that their "
-            "options do takes a t test over seeds, adjusted as well, that finds it, too"
+            f"p is adjusted (Holm) for all {pairs:,} pairs, since the same scores say which is the best; intervals are "
+            "not. Below 0.05 these models differ by more than noise. That their options differ, too, is said where a "
+            "t test over seeds, adjusted as well, finds it"
         )
     return lines
 

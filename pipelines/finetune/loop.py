@@ -10,7 +10,7 @@ from pipelines.finetune.elsewhere import job_here
 from pipelines.finetune.epochs import Chooser, stands_still, worth
 from pipelines.finetune.job import Job
 from pipelines.finetune.rundir import SCORES
-from pipelines.finetune.source import brings_head
+from pipelines.finetune.source import keeps_head
 from pipelines.finetune.trainee import Trainee, TrainingBatches, job_family, trainee
 from pipelines.finetune.upload import best_in
 from pipelines.handover.serving import KEEPER
@@ -203,14 +203,11 @@ def _computed_by(job: Job, team: Team, precision: Precision) -> dict[str, Any]:
 
 def _tell_start(job: Job, team: Team, trained: Trainee, precision: Precision, events: Events) -> None:
     if not trained.step:
-        head = ", with the head of the checkpoint, which fits this task" * _keeps_head(job)
+        kept = keeps_head(job.source, job.task, from_scratch=job.config.from_scratch)
+        head = ", with the head of the checkpoint, which fits this task" * kept
         events.add("resumed", f"seed {job.seed}: training from step 0 in {precision.name}{head}", step=0)
         return
     text = f"seed {job.seed}: resumed from the checkpoint of step {trained.step} in {precision.name}"
     events.add("resumed", text, step=trained.step)
     if warning := computed_otherwise(trained.state.get(COMPUTED_BY, {}), _computed_by(job, team, precision)):
         events.add("warning", warning)
-
-
-def _keeps_head(job: Job) -> bool:
-    return job.task.kind != "generation" and not job.config.from_scratch and bool(brings_head(job.source, job.task))

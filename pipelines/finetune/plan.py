@@ -17,6 +17,7 @@ from pipelines.console import counted
 from pipelines.finetune.config import FinetuneConfig
 from pipelines.finetune.families import family_of
 from pipelines.finetune.job import Job, settled_micro_batch
+from pipelines.finetune.source import keeps_head
 from pipelines.finetune.speed import CPU_MFU, GPU_MFU, cpu_peak, gpu_peak
 from pipelines.finetune.splits import read_chosen
 from pipelines.follow import duration
@@ -72,7 +73,9 @@ def describe(job: Job) -> list[str]:
         f"task         {job.task.name} ({job.task.kind}), epochs chosen by {job.task.metric}; "
         f"run {named(job.config, job.run.path)}",
         f"model        {count / 1e6:,.1f} M parameters ({size.num_hidden_layers} layers x {size.hidden_size}), "
-        f"{'fresh weights, architecture' if job.config.from_scratch else 'weights'} of {job.source.path}",
+        f"{'fresh weights, architecture' if job.config.from_scratch else 'weights'} of {job.source.path}"
+        + ", its head too"
+        * keeps_head(job.source, job.task, from_scratch=job.config.from_scratch),
         f"data         {job.train.split.used:,} training examples make about {rows:,} rows of {mean:.0f} tokens "
         f"(the longest about {longest}); predicted at the end: {others}",
         f"training     {counted(recipe.num_train_epochs, 'epoch')} of {counted(steps, 'update')} of "
@@ -80,7 +83,7 @@ def describe(job: Job) -> list[str]:
         f"{counted(steps * recipe.num_train_epochs * len(seeds), 'update')}, "
         f"{tokens / 1e6:,.1f} M tokens",
         f"one step     {job.config.num_workers} worker(s), each in "
-        f"{recipe.batch_size // job.config.num_workers // micro} forward pass(es) of {micro} rows",
+        f"{recipe.batch_size // job.config.num_workers // micro} forward pass(es) of about {micro} rows",
         f"memory       {memory.total / 1e9:.2f} GB a worker: weights, gradients and Adam {memory.state / 1e9:.2f} GB, "
         f"activations {memory.activations / 1e9:.2f} GB; libraries come on top",
         f"disk         {12 * count / 1e9:.2f} GB a checkpoint, up to 3 while training, {4 * count / 1e9:.2f} GB a seed "

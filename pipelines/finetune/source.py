@@ -214,6 +214,11 @@ def brings_head(source: Source, task: Task) -> bool | None:
     return bool(trained_for == task.name and (task.kind == "regression" or labels == tuple(task.labels)))
 
 
+def keeps_head(source: Source, task: Task, *, from_scratch: bool) -> bool:
+    """Whether the checkpoint's head goes on being trained, and none is drawn for the task."""
+    return task.kind != "generation" and not from_scratch and bool(brings_head(source, task))
+
+
 def settings_of(task: Task, dropout: tuple[float, float]) -> dict[str, Any]:
     """Fields of the model's configuration that fine-tuning sets."""
     settings: dict[str, Any] = {"hidden_dropout_prob": dropout[0], "attention_probs_dropout_prob": dropout[1]}

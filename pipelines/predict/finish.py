@@ -48,8 +48,8 @@ def finish(plan: Plan, config: PredictConfig, finetuned: Finetuned, output_dir: 
     _remove_leftovers(output_dir)
     say(f"{counted(predictions, 'prediction')} for {counted(plan.rows, 'row')} of {counted(len(plan.inputs), 'file')}")
     if counts:
-        reasons = ", ".join(f"{reason} {count:,}" for reason, count in counts.most_common())
-        warn(f"{counts.total():,} bad rows were set aside ({reasons}); they are listed in {rejects}")
+        reasons = ", ".join(f"{reason}: {count:,}" for reason, count in counts.most_common())
+        warn(f"{counted(counts.total(), 'bad row')} set aside ({reasons}), listed in {rejects}")
     parts = storage.join(output_dir, PREDICTIONS)
     made("predictions", merged if config.merge else f"{parts} (in the order of their names)")
     if not storage.is_remote(output_dir):

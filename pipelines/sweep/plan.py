@@ -39,7 +39,7 @@ def describe(all_courses: Sequence[Course]) -> Iterator[str]:
         )
     mfu, kind = (GPU_MFU, "an H100's") if config.gpus_per_trial else (CPU_MFU, "this machine's")
     yield (
-        f"cost         {total / 3600:,.1f} hours if trials ran one after the other, at an assumed {mfu:.0%} of {kind} "
+        f"cost         {duration(total)} if trials ran one after the other, at an assumed {mfu:.0%} of {kind} "
         "peak for each trial's share; divide by the trials at a time; scoring and predictions come on top"
     )
 

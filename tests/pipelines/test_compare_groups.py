@@ -70,7 +70,7 @@ def test_seeds_that_differ_as_much_as_the_groups_are_said_to():
     assert difference.holm is not None
     assert difference.holm < 0.05
     assert difference.verdict == "depends on seeds"
-    assert "but seeds differ as much" in headline(only(Shelf(runs, files)))
+    assert "over seeds, it may be noise" in headline(only(Shelf(runs, files)))
 
 
 def test_what_did_not_finish_is_counted_and_says_why():
@@ -243,7 +243,7 @@ def test_several_comparisons_are_adjusted():
     ps = [(each.p, each.holm, each.pairs) for each in found.differences if each is not None]
     # Three are held against the best, but any of the six pairs might have been: the best is so by the same scores.
     assert all(holm == pytest.approx(6 * p) and pairs == 6 for p, holm, pairs in ps)
-    assert "p is adjusted (Holm) for the 6 pairs" in " ".join(table.tests_used(found))
+    assert "p is adjusted (Holm) for all 6 pairs" in " ".join(table.tests_used(found))
 
 
 def test_only_so_many_are_tested():

@@ -14,7 +14,7 @@ from pipelines.finetune.config import FinetuneConfig
 from pipelines.finetune.families import decoding
 from pipelines.finetune.job import settle
 from pipelines.finetune.rundir import check_scorers
-from pipelines.finetune.source import TASK_FILE, brings_head, build_model, open_source
+from pipelines.finetune.source import TASK_FILE, brings_head, build_model, keeps_head, open_source
 from pipelines.predict.config import PredictConfig
 from pipelines.predict.finetuned import open_finetuned
 from pmlm_core.corpus.tokenizer import CONFIG_FILE, TextTokenizer
@@ -78,6 +78,8 @@ def test_a_head_is_kept_where_it_is_for_the_task_and_else_drawn_from_the_seed(
     folder = finetuned(task_of(before), pretrained, tmp_path / "before")
     task = task_of(now)
     assert brings_head(open_source(folder), task) is kept
+    assert keeps_head(open_source(folder), task, from_scratch=False) is kept
+    assert not keeps_head(open_source(folder), task, from_scratch=True)
     first, second = (model_for(task, folder, seed) for seed in (1, 2))
     assert torch.equal(head(first), head(second)) is kept
     assert torch.equal(head(first), head(model_for(task, folder, 1)))

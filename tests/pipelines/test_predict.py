@@ -256,7 +256,7 @@ def test_bad_rows_are_set_aside_counted_and_with_strict_refused(tmp_path: Path, 
     ]
     assert all(each["file"] == str(path) and str(path) in each["detail"] for each in rejects)
     printed = " ".join(capsys.readouterr().out.split())
-    assert "5 bad rows were set aside" in printed
+    assert "5 bad rows set aside" in printed
     assert "next: head" in printed
     for out in ("out", "new"):  # what was set aside before, and what is met now
         with pytest.raises(DataError, match=r"in\.jsonl, row 2: not JSON.*--strict"):
