@@ -10,6 +10,7 @@ from pipelines.console import warn
 from pipelines.finetune.job import Job
 from pipelines.finetune.rundir import MODEL, SCORES, read_scores
 from pipelines.finetune.source import TASK_FILE
+from pipelines.run_folder import RunDir
 
 if TYPE_CHECKING:
     from pipelines.tracking.record import Record
@@ -48,18 +49,22 @@ def open_sink(job: Job) -> Any:
 
 
 def send_files(job: Job, tracking_uri: str | None = None) -> None:
-    """Send scores, predictions and what paired tests need of a finished seed, not the model.
+    """Send the files of a finished seed.
 
     Args:
         tracking_uri: the store, if it is not the one of the job's options.
     """
     from pipelines.tracking.artifacts import log_artifacts
 
-    result = read_scores(job.run)
+    log_artifacts(job.run.path, files_of(job.run), tracking_uri or job.config.tracking_uri, warn=warn)
+
+
+def files_of(run: RunDir) -> list[str]:
+    """Files of a finished seed or trial that go to MLflow: scores, predictions, what paired tests need; no model."""
+    result = read_scores(run)
     assert result is not None, "a seed that ends without an error has written its scores"
     named = [SCORES, f"{MODEL}/{TASK_FILE}", *result["predictions"], *result.get("paired", [])]
-    files = [name for name in named if (job.run.path / name).is_file()]
-    log_artifacts(job.run.path, files, tracking_uri or job.config.tracking_uri, warn=warn)
+    return [name for name in named if (run.path / name).is_file()]
 
 
 def catch_up(job: Job) -> None:

@@ -13,9 +13,9 @@ from typing import Any
 
 from pipelines.console import warn
 from pipelines.finetune.job import Job
-from pipelines.finetune.record import has_arrived, params_of, tags_of
-from pipelines.finetune.rundir import MODEL, SCORES
-from pipelines.finetune.source import TASK_FILE
+from pipelines.finetune.record import files_of, has_arrived, params_of, tags_of
+from pipelines.finetune.rundir import SCORES
+from pipelines.run_folder import RunDir
 from pipelines.sweep.board import in_words
 from pipelines.sweep.course import RESULT, Course
 from pipelines.sweep.trials import Point, job_at, read_cost
@@ -155,7 +155,7 @@ class SweepTracking:
         with contextlib.suppress(Exception):  # tracking ends no sweep; what is left is told and sent by `pmlm sync`
             sink.finish(status)
             if status == "FINISHED" and (folder / SCORES).is_file():
-                log_artifacts(folder, artifacts_of(folder), self._course.config.tracking_uri, warn=warn)
+                log_artifacts(folder, files_of(RunDir(folder)), self._course.config.tracking_uri, warn=warn)
 
 
 def _params(job: Job) -> dict[str, Any]:
@@ -163,13 +163,6 @@ def _params(job: Job) -> dict[str, Any]:
     params, asked = params_of(job), job.config.micro_batch_size
     del params["micro_batch_size"]
     return params if asked is None else {**params, "micro_batch_size": asked}
-
-
-def artifacts_of(folder: Path) -> list[str]:
-    """Files of a finished trial that go to MLflow: scores, predictions, what paired tests need; not the model."""
-    result = json.loads((folder / SCORES).read_text(encoding="utf-8"))
-    named = [SCORES, *result["predictions"], *result.get("paired", []), f"{MODEL}/{TASK_FILE}"]
-    return [name for name in named if (folder / name).is_file()]
 
 
 def run_id_of(folder: Path) -> str | None:

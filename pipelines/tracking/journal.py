@@ -15,6 +15,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from pmlm_core.durable import force
+
 FILE_NAME = "metrics.jsonl"
 
 
@@ -79,11 +81,7 @@ class Journal:
 
     def _force(self, descriptor: int) -> None:
         os.fsync(descriptor)
-        folder = os.open(self.path.parent, os.O_RDONLY)  # in which the file may be new
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        force(self.path.parent)  # in which the file may be new
 
     def _write(self, line: bytes) -> None:
         if self._descriptor is None:

@@ -63,11 +63,21 @@ def test_a_run_and_its_files_arrive(tmp_path: Path, options: dict[str, Any]):
     assert sent == (tmp_path / "out" / "run" / "seed-0" / table).read_text()
 
 
+def interrupted_run(tmp_path: Path, options: dict[str, Any]) -> tuple[Any, Any]:
+    """A command with an upload that a signal ends: MLflow's client, and what it has of the one run."""
+    from mlflow import MlflowClient
+
+    store = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    with pytest.raises(KeyboardInterrupt):
+        run(FinetuneConfig(**{**options, "tracking_uri": store, "upload_dir": str(tmp_path / "there")}))
+    client = MlflowClient(store)
+    (tracked,) = client.search_runs([client.get_experiment_by_name("pmlm-finetune").experiment_id])
+    return client, tracked
+
+
 def test_a_signal_while_the_store_is_waited_for_still_ends_the_seed_in_mlflow(
     tmp_path: Path, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ):
-    from mlflow import MlflowClient
-
     waited = []
 
     def interrupted(*told: Any, **more: Any) -> Any:
@@ -82,11 +92,7 @@ def test_a_signal_while_the_store_is_waited_for_still_ends_the_seed_in_mlflow(
 
     monkeypatch.setattr(stage, "_fit", interrupted)
     monkeypatch.setattr(Uploads, "close", close)
-    store = f"sqlite:///{tmp_path / 'mlflow.db'}"
-    with pytest.raises(KeyboardInterrupt):
-        run(FinetuneConfig(**{**options, "tracking_uri": store, "upload_dir": str(tmp_path / "there")}))
-    client = MlflowClient(store)
-    (tracked,) = client.search_runs([client.get_experiment_by_name("pmlm-finetune").experiment_id])
+    _, tracked = interrupted_run(tmp_path, options)
     assert tracked.info.status == "KILLED"
     assert waited == [True], "after the second signal the run's own upload is not waited for"
 
@@ -184,8 +190,6 @@ def test_a_seed_of_an_earlier_version_is_sent_again_only_if_files_of_it_are_left
 def test_a_signal_while_the_store_of_a_finished_seed_is_waited_for_keeps_nothing_from_mlflow(
     tmp_path: Path, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ):
-    from mlflow import MlflowClient
-
     really = Uploads.close
 
     def close(uploads: Uploads, leaving: bool = False) -> bool:
@@ -193,11 +197,7 @@ def test_a_signal_while_the_store_of_a_finished_seed_is_waited_for_keeps_nothing
         raise KeyboardInterrupt
 
     monkeypatch.setattr(Uploads, "close", close)
-    store = f"sqlite:///{tmp_path / 'mlflow.db'}"
-    with pytest.raises(KeyboardInterrupt):
-        run(FinetuneConfig(**{**options, "tracking_uri": store, "upload_dir": str(tmp_path / "there")}))
-    client = MlflowClient(store)
-    (tracked,) = client.search_runs([client.get_experiment_by_name("pmlm-finetune").experiment_id])
+    client, tracked = interrupted_run(tmp_path, options)
     assert tracked.info.status == "FINISHED"
     assert "scores.json" in {file.path for file in client.list_artifacts(tracked.info.run_id)}
 
