@@ -94,6 +94,8 @@ def _dispatch(arguments: list[str]) -> int:
     if request.action == "print_config":
         print(options.as_recipe(name, request.config), end="")
         return 0
+    if check := getattr(request.config, "check_there", None):
+        check()
     stage = importlib.import_module(f"pipelines.{name}.run")
     if request.action == "dry_run":
         if not hasattr(stage, "dry_run"):

@@ -16,7 +16,7 @@ from tune_spaces.base import Benchmark
 from tune_spaces.checks import check_benchmark
 from tune_spaces.settle import ends, settle_grid, settle_space
 
-__all__ = ["BENCHMARKS", "ends", "get_benchmark", "settle_grid", "settle_space"]
+__all__ = ["BENCHMARKS", "check_named", "ends", "get_benchmark", "settle_grid", "settle_space"]
 
 _NOT_LISTED = ("registry", "template")
 _OWN = "for one of your own, copy tune_spaces/template.py and give the path of the copy"
@@ -42,6 +42,21 @@ _SHIPPED = _shipped()
 BENCHMARKS = tuple(_SHIPPED)
 
 
+def check_named(name_or_path: str) -> None:
+    """Refuse a name that is none of `BENCHMARKS`, or the path of a file that is not there; none is run.
+
+    Raises:
+        ConfigError: it is.
+    """
+    if not _is_path(name_or_path) and name_or_path not in _SHIPPED:
+        hint = "; write several with spaces between;" if "," in name_or_path else near(name_or_path, BENCHMARKS) or ";"
+        raise ConfigError(
+            f"benchmark '{name_or_path}' is not known{hint} benchmarks are {', '.join(BENCHMARKS)}; {_OWN}"
+        )
+    if _is_path(name_or_path) and not Path(name_or_path).expanduser().is_file():
+        raise ConfigError(f"benchmark {name_or_path}: there is no such file; {_OWN}")
+
+
 def get_benchmark(name_or_path: str, option_names: Collection[str] | None = None) -> Benchmark:
     """The benchmark of a name, or of a Python file that defines `BENCHMARK`.
 
@@ -54,21 +69,19 @@ def get_benchmark(name_or_path: str, option_names: Collection[str] | None = None
         ConfigError: no such benchmark or file, or something in it is wrong (`checks`). What its space makes is
             checked by `settle_space`.
     """
-    if name_or_path.endswith(".py") or "/" in name_or_path:
+    check_named(name_or_path)
+    if _is_path(name_or_path):
         return check_benchmark(_from_file(Path(name_or_path).expanduser()), name_or_path, option_names)
-    if name_or_path not in _SHIPPED:
-        hint = "; write several with spaces between;" if "," in name_or_path else near(name_or_path, BENCHMARKS) or ";"
-        raise ConfigError(
-            f"benchmark '{name_or_path}' is not known{hint} benchmarks are {', '.join(BENCHMARKS)}; {_OWN}"
-        )
     benchmark, file = _SHIPPED[name_or_path]
     return check_benchmark(benchmark, file, option_names)
 
 
+def _is_path(name_or_path: str) -> bool:
+    return name_or_path.endswith(".py") or "/" in name_or_path
+
+
 def _from_file(path: Path) -> Any:
     """`BENCHMARK` of a file. Its module is not entered into `sys.modules`, so that its functions travel by value."""
-    if not path.is_file():
-        raise ConfigError(f"benchmark {path}: there is no such file; {_OWN}")
     path = path.absolute()
     spec = importlib.util.spec_from_file_location(f"benchmark_{path.stem}", path)
     if spec is None or spec.loader is None:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+from pipelines.there import check_exists
 from pmlm_core.errors import ConfigError
 
 
@@ -33,3 +34,9 @@ class ConvertConfig:
             raise ConfigError("pmlm convert needs --weights, for example unilm2-base-uncased.bin")
         if not self.output_dir:
             raise ConfigError("pmlm convert needs --output_dir: the folder for the model and its tokenizer")
+
+    def check_there(self) -> None:
+        """Raises NotThereError where a file is not there."""
+        for name in ("weights", "model_config", "vocab"):
+            if path := getattr(self, name):
+                check_exists(name, path)

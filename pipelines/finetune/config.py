@@ -5,6 +5,7 @@ from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Literal
 
 from pipelines.run_place import check_run_place
+from pipelines.there import check_folder
 from pmlm_core.errors import ConfigError
 from pmlm_core.training.batching import micro_batch_size
 
@@ -32,6 +33,10 @@ _OPERATIONAL = frozenset(
     }
 )
 """Options that do not name a run: where its data and model lie (their contents do), where it runs, what it shows."""
+
+DATA = "name the one with the task's files"
+MODEL = "give a checkpoint folder that `pmlm pretrain` made, such as outputs/mini/pretrain/final"
+"""What to do about a folder of data, or a model, that is not there."""
 
 RECIPE = (
     "batch_size",
@@ -206,6 +211,11 @@ class FinetuneConfig:
         self.all_seeds()
         if self.batch_size is not None:
             micro_batch_size(self.batch_size, self.num_workers, self.micro_batch_size, limit=self.batch_size)
+
+    def check_there(self) -> None:
+        """Raises NotThereError where model or data are not there."""
+        check_folder("data_dir", self.data_dir, DATA)
+        check_folder("model", self.model, MODEL)
 
     def _validate_numbers(self) -> None:
         for name in (

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.console import say, warn
-from pipelines.finetune.config import RECIPE, FinetuneConfig
+from pipelines.finetune.config import DATA, RECIPE, FinetuneConfig
 from pipelines.finetune.source import Source, open_source
 from pipelines.finetune.splits import Rejects, Split, survey
 from pipelines.run_folder import RunDir
+from pipelines.there import check_folder
 from pmlm_core import storage
 from pmlm_core.errors import ConfigError, DataError, near
 from pmlm_core.tasks.base import Recipe, Task
@@ -98,8 +99,7 @@ def settle(config: FinetuneConfig) -> tuple[Job, Rejects]:
         ConfigError: options contradict the checkpoint or the task.
         DataError: files are missing or unusable.
     """
-    if "://" not in config.data_dir and not Path(config.data_dir).expanduser().is_dir():
-        raise ConfigError(f"data_dir {config.data_dir} is no folder; name the one with the task's files")
+    check_folder("data_dir", config.data_dir, DATA)
     task = settled_task(config)
     if config.metric_for_best_model is not None and config.metric_for_best_model not in figures_of(task):
         raise ConfigError(

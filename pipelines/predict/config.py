@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Literal
 
+from pipelines.there import check_folder
+from pmlm_core.addresses import is_remote
 from pmlm_core.errors import ConfigError
 
 _OPERATIONAL = frozenset({"model", "inputs", "output_dir", "strict", "num_workers", "use_gpu", "merge"})
@@ -126,6 +128,14 @@ class PredictConfig:
             raise ConfigError(f"temperature must be above 0, not {self.temperature}")
         if self.top_p is not None and not 0 < self.top_p <= 1:
             raise ConfigError(f"top_p must be above 0 and at most 1, not {self.top_p}")
+
+    def check_there(self) -> None:
+        """Raises NotThereError where the model or an input is not there."""
+        from pmlm_core.corpus.formats import InputFormat
+        from pmlm_core.corpus.sources import list_sources
+
+        check_folder("model", self.model, "give one that `pmlm finetune` made, such as RUN/seed-0/model")
+        list_sources([each for each in self.inputs if not is_remote(each)], InputFormat("text_lines"))
 
     def search(self) -> dict[str, Any]:
         """What was asked of decoding, in the words of transformers' `generate`; the rest is the model's own."""

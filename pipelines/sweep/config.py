@@ -4,10 +4,12 @@ import math
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Literal
 
-from pipelines.finetune.config import seeds_in
+from pipelines.finetune.config import DATA, MODEL, seeds_in
 from pipelines.run_place import check_run_place
+from pipelines.there import check_folder
 from pmlm_core.addresses import is_remote
 from pmlm_core.errors import ConfigError
+from tune_spaces.registry import check_named
 
 Strategy = Literal["paper_grid", "random", "optuna", "optuna_pareto", "asha", "hyperband", "pbt"]
 
@@ -172,6 +174,17 @@ class SweepConfig:
                     f"data_dir {each}: '{benchmark}' is none of the benchmarks as they were given: "
                     f"{', '.join(self.benchmark)}"
                 )
+
+    def check_there(self) -> None:
+        """Refuse benchmarks, data or a model that are not there.
+
+        Raises:
+            NotThereError, ConfigError: which, and what there is.
+        """
+        for name in self.benchmark:
+            check_named(name)
+            check_folder("data_dir", self.folder_of(name), DATA)
+        check_folder("model", self.model, MODEL)
 
     def all_seeds(self, default: tuple[int, ...]) -> tuple[int, ...]:
         """The seeds asked for, or the default.

@@ -146,6 +146,7 @@ def test_commands_that_are_given_another_model_say_what_makes_it_ours(
     monkeypatch.chdir(tmp_path)
     theirs = tmp_path / "theirs"
     theirs.mkdir()
+    (tmp_path / "in.jsonl").write_text('{"text": "some text"}\n')
     (theirs / "config.json").write_text(json.dumps({"model_type": model_type, "architectures": ["X"]}))
     assert pmlm(*command, theirs) == 2
     told = " ".join(capsys.readouterr().err.split())
