@@ -102,7 +102,10 @@ def _dispatch(arguments: list[str]) -> int:
             raise ConfigError(f"pmlm {name} has no dry run: it takes seconds")
         stage.dry_run(request.config)
         return 0
-    return stage.run(request.config) or 0
+    code = stage.run(request.config) or 0
+    if leads_to := getattr(stage, "leads_to", None):
+        importlib.import_module("pipelines.console").next_command(leads_to(request.config, request.recipe))
+    return code
 
 
 def _overview() -> str:

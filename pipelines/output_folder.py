@@ -31,5 +31,6 @@ def beside(folder: str, name: str) -> str:
     >>> beside("outputs/mine/tokenizer", "blocks"), beside("tokenizer", "blocks")
     ('outputs/mine/blocks', 'blocks')
     """
-    parent, slash, _ = folder.rstrip("/").rpartition("/")
-    return f"{parent}{slash}{name}"
+    path, query = storage.split_query(folder) if storage.is_remote(folder) else (folder, "")
+    parent, slash, _ = path.rstrip("/").rpartition("/")
+    return storage.with_query(f"{parent}{slash}{name}", query)

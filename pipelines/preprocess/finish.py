@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import shlex
 import time
 from dataclasses import asdict, replace
 from itertools import chain
@@ -11,8 +10,7 @@ from typing import Any
 
 from rich.table import Table
 
-from pipelines.console import console, counted, made, next_command, say, warn
-from pipelines.output_folder import beside
+from pipelines.console import console, counted, made, say, warn
 from pipelines.preprocess.job import TOKENIZER, Job
 from pipelines.tracking.code_version import code_version
 from pmlm_core import storage
@@ -25,8 +23,6 @@ from pmlm_core.errors import DataError
 
 REJECTS = "rejects.jsonl"
 _LEFTOVER_SECONDS = 3600
-_TRIAL = "--preset tiny --batch_size 16 --max_steps 100"
-"""Of pre-training: a minute or so on two cores. The defaults, made for long runs, would take days there."""
 
 
 def finish(job: Job) -> Manifest:
@@ -71,7 +67,7 @@ def finish(job: Job) -> Manifest:
 
 
 def tell(job: Job, manifest: Manifest) -> None:
-    """Print what was made, what was left out, and the next command."""
+    """Print what was made and what was left out."""
     counts = manifest.counts
     table = Table(title="blocks", title_justify="left")
     for heading in ("split", "rows", "tokens", "masked a view", "shards", "MB"):
@@ -105,13 +101,6 @@ def tell(job: Job, manifest: Manifest) -> None:
         of = f"; runs on the blocks of before need them ({', '.join(kept)})" if kept else ""
         say(f"{stale:,} shards in {where} are not of these blocks{of}")
     made("blocks", job.config.output_dir)
-    blocks = job.config.output_dir
-    runs = "outputs/pretrain" if storage.is_remote(blocks) else beside(blocks, "pretrain")
-    next_command(
-        f"pmlm pretrain --data_dir {shlex.quote(blocks)} --output_dir {shlex.quote(runs)} {_TRIAL} "
-        "(a short trial; then a larger preset and more steps, with --dry_run first to see what they take; or the "
-        "--config of this command)"
-    )
 
 
 def _unique(job: Job) -> tuple[list[LedgerRow], list[int]]:

@@ -1,6 +1,7 @@
 """`pmlm preprocess`: raw text to packed, masked, immutable Arrow blocks with a manifest."""
 
 import contextlib
+import shlex
 import time
 from pathlib import Path
 
@@ -8,6 +9,8 @@ from pipelines.cluster import connected, cpus_to_start
 from pipelines.console import counted, say, warn
 from pipelines.left_out import told_left_out
 from pipelines.lock import locked
+from pipelines.next_stage import next_stage
+from pipelines.output_folder import beside
 from pipelines.piece_progress import PieceProgress
 from pipelines.preprocess.config import PreprocessConfig
 from pipelines.preprocess.finish import finish, remove_leftovers, tell
@@ -16,6 +19,8 @@ from pmlm_core import storage
 from pmlm_core.errors import DataError, UnknownFormError
 
 _WHOLE_FILE_WARNING = 2 << 30
+_TRIAL = "--preset tiny --batch_size 16 --max_steps 100"
+"""Of pre-training: a minute or so on two cores. The defaults, made for long runs, would take days there."""
 
 
 def run(config: PreprocessConfig) -> None:
@@ -38,6 +43,19 @@ def run(config: PreprocessConfig) -> None:
                 _do_missing(job)
         check_still_ours(job)  # a store has no locks
         tell(job, finish(job))
+
+
+def leads_to(config: PreprocessConfig, recipe: str | None) -> str:
+    """The command that trains on these blocks: the recipe's, or a short trial in a folder of its own."""
+    command, known = next_stage("pretrain", "pretrain", recipe, "preprocess", config, {"data_dir": "output_dir"})
+    if known:
+        return command
+    blocks = config.output_dir
+    runs = "outputs/trial" if storage.is_remote(blocks) else beside(blocks, "trial")
+    return (
+        f"pmlm pretrain --data_dir {shlex.quote(blocks)} --output_dir {shlex.quote(runs)} {_TRIAL} "
+        "(a short trial; then a larger preset and more steps, with --dry_run first to see what they take)"
+    )
 
 
 def _alone_in(output_dir: str) -> contextlib.AbstractContextManager[None]:

@@ -1,11 +1,13 @@
 """`pmlm sweep`: settle every benchmark, encode once, search over Ray Tune, find the winners, register them."""
 
 import json
+import shlex
 import threading
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 from pipelines import cluster
@@ -24,8 +26,8 @@ from pipelines.sweep.config import SweepConfig
 from pipelines.sweep.course import RESULT, Course, courses
 from pipelines.sweep.scorers import check_scorers
 from pipelines.sweep.trials import FAILURE
-from pipelines.tracking.redact import redacted
-from pipelines.tracking.store import check_registers
+from pipelines.tracking.redact import redact, redacted
+from pipelines.tracking.store import check_registers, is_off
 from pipelines.upload.claim import check_arrived
 from pmlm_core import storage
 from pmlm_core.errors import PmlmError, TrainingError
@@ -240,4 +242,12 @@ def _conclude(all_courses: Sequence[Course], results: dict[str, dict[str, Any]],
             made("winner's model", model)
             next_predict(model)
     if all_courses:
-        next_command(f"pmlm compare --sweep {all_courses[0].run.path.parent.name}")
+        next_command(shlex.join(["pmlm", "compare", *_to_compare(all_courses[0].run.path.parent, config)]))
+
+
+def _to_compare(sweep: Path, config: SweepConfig) -> list[str]:
+    """Options by which `pmlm compare` finds the trials: in the MLflow that they were sent to, or in their folder."""
+    if is_off(config.tracking_uri):
+        return ["--folders", named(config, sweep)]
+    store = [] if config.tracking_uri is None else ["--tracking_uri", redact(config.tracking_uri)]
+    return ["--sweep", sweep.name, *store]

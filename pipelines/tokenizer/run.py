@@ -1,14 +1,14 @@
 """`pmlm tokenizer`: a SentencePiece model trained on a seeded sample of the corpus."""
 
 import json
-import shlex
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 
-from pipelines.console import counted, made, next_command, say, warn
+from pipelines.console import counted, made, say, warn
 from pipelines.left_out import told_left_out
-from pipelines.output_folder import beside, check_output_dir
+from pipelines.next_stage import next_stage
+from pipelines.output_folder import check_output_dir
 from pipelines.tokenizer.config import TokenizerConfig
 from pmlm_core import storage
 from pmlm_core.corpus.copies import without_copies
@@ -73,13 +73,13 @@ def run(config: TokenizerConfig) -> None:
     case = "cased" if config.cased else "uncased"
     made(f"{case} {config.model_type} tokenizer of {tokenizer.vocab_size:,} pieces", config.output_dir)
     _say_how_good(tokenizer, passages)
-    inputs = " ".join(shlex.quote(text) for text in config.inputs)
-    form = "" if config.input_format == "auto" else f" --input_format {config.input_format}"
-    blocks = shlex.quote(beside(config.output_dir, "blocks"))
-    next_command(
-        f"pmlm preprocess --inputs {inputs}{form} --tokenizer {shlex.quote(config.output_dir)} --output_dir {blocks} "
-        "(or with the --config of this command)"
-    )
+
+
+def leads_to(config: TokenizerConfig, recipe: str | None) -> str:
+    """The command that makes blocks by this tokenizer, of the same text."""
+    same = ("inputs", "input_format", "text_field", "max_document_bytes")
+    handed = {**{name: name for name in same}, "tokenizer": "output_dir"}
+    return next_stage("preprocess", "blocks", recipe, "tokenizer", config, handed)[0]
 
 
 def dry_run(config: TokenizerConfig) -> None:

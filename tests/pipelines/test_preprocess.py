@@ -17,7 +17,7 @@ from pipelines.cli import main
 from pipelines.preprocess import ray_stage
 from pipelines.preprocess.config import PreprocessConfig
 from pipelines.preprocess.job import prepare
-from pipelines.preprocess.run import dry_run, run
+from pipelines.preprocess.run import dry_run, leads_to, run
 from pmlm_core.corpus.blocks import BlockSet
 from pmlm_core.corpus.manifest import Manifest
 from pmlm_core.corpus.tokenizer import TextTokenizer
@@ -49,7 +49,7 @@ def test_blocks_come_out_whole_and_say_what_they_are(config, corpus, sample_text
     assert total == manifest.counts["text_tokens"]
     out = capsys.readouterr().out
     assert "nothing was set aside" in out
-    trial = re.search(r"^next: pmlm (pretrain .*?) \(a short trial", out, re.MULTILINE)
+    trial = re.search(r"^pmlm (pretrain .*?) \(a short trial", leads_to(options, None))
     assert trial
     assert f"--data_dir {options.output_dir} " in trial[1]
     assert "--max_steps 100" in trial[1]

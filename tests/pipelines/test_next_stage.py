@@ -1,0 +1,101 @@
+"""The command that a stage proposes: pasted, it goes on with what was done, and with nothing else."""
+
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipelines import options
+from pipelines.cli import COMMANDS, main
+from pipelines.inner_command import class_of
+from pipelines.output_folder import beside
+from pipelines.preprocess.run import leads_to as after_blocks
+from pipelines.sweep.config import SweepConfig
+from pipelines.sweep.run import _to_compare
+from pipelines.tokenizer.run import leads_to as after_tokenizer
+
+RECIPE = """
+tokenizer: {inputs: [text/*.jsonl], input_format: jsonl, output_dir: out/tokenizer, vocab_size: 500}
+preprocess: {inputs: [more/*.jsonl], input_format: jsonl, tokenizer: out/tokenizer, output_dir: out/blocks, views: 2}
+pretrain: {data_dir: out/blocks, output_dir: out/runs, preset: mini, max_steps: 7}
+"""
+
+
+@pytest.fixture
+def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.chdir(tmp_path)
+    Path("recipe.yaml").write_text(RECIPE)
+    return "recipe.yaml"
+
+
+def read(*words: str) -> options.Request:
+    return options.parse(words[0], class_of(words[0]), "", words[1:], tuple(COMMANDS))
+
+
+def pasted(command: str) -> Any:
+    return read(*shlex.split(command.partition(" (")[0])[1:]).config
+
+
+def test_a_recipe_leads_on_through_its_sections(recipe):
+    request = read("tokenizer", "--config", recipe)
+    assert after_tokenizer(request.config, recipe) == f"pmlm preprocess --config {recipe}"
+    request = read("preprocess", "--config", recipe)
+    assert after_blocks(request.config, recipe) == f"pmlm pretrain --config {recipe}"
+
+
+def test_what_the_command_line_said_otherwise_goes_along(recipe):
+    request = read(
+        "tokenizer", "--config", recipe, "--inputs", "a b.jsonl", "c.jsonl", "--output_dir", "other/tokenizer"
+    )
+    blocks = pasted(after_tokenizer(request.config, recipe))
+    assert blocks.inputs == ["a b.jsonl", "c.jsonl"]
+    assert (blocks.tokenizer, blocks.output_dir, blocks.views) == ("other/tokenizer", "other/blocks", 2)
+    request = read("preprocess", "--config", recipe, "--output_dir", "other/blocks", "--max_length", "64")
+    run = pasted(after_blocks(request.config, recipe))
+    assert (run.data_dir, run.output_dir, run.max_steps) == ("other/blocks", "other/pretrain", 7)
+
+
+def test_without_a_recipe_all_is_said(recipe):
+    given = [
+        "--inputs",
+        "text/*.jsonl",
+        "--input_format",
+        "jsonl",
+        "--text_field",
+        "body",
+        "--max_document_bytes",
+        "99",
+    ]
+    request = read("tokenizer", *given, "--output_dir", "mine/tokenizer")
+    blocks = pasted(after_tokenizer(request.config, None))
+    assert (blocks.inputs, blocks.input_format, blocks.text_field) == (["text/*.jsonl"], "jsonl", "body")
+    assert (blocks.max_document_bytes, blocks.tokenizer, blocks.output_dir) == (99, "mine/tokenizer", "mine/blocks")
+    # A trial has a folder of its own: `final` goes on leading to what was trained in earnest.
+    assert pasted(after_blocks(blocks, None)).output_dir == "mine/trial"
+    Path(recipe).write_text(RECIPE.partition("pretrain:")[0])
+    request = read("preprocess", "--config", recipe)
+    assert pasted(after_blocks(request.config, recipe)).output_dir == "out/trial"
+
+
+def test_the_command_prints_it(recipe, sample_texts, capsys):
+    Path("text").mkdir()
+    Path("text/a.jsonl").write_text("".join(f'{{"text": "{text}"}}\n' for text in sample_texts if '"' not in text))
+    with pytest.raises(SystemExit) as done:
+        main(["tokenizer", "--config", recipe, "--vocab_size", "100"])
+    assert done.value.code == 0
+    assert capsys.readouterr().out.endswith(f"next: pmlm preprocess --config {recipe}\n")
+
+
+def test_trials_are_compared_where_they_were_sent(monkeypatch):
+    def words(**more: Any) -> list[str]:
+        return _to_compare(Path("out/mine"), SweepConfig(["rte"], "m", ["d"], **more))
+
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    assert words() == ["--sweep", "mine"]
+    assert words(tracking_uri="sqlite:///x.db") == ["--sweep", "mine", "--tracking_uri", "sqlite:///x.db"]
+    assert words(tracking_uri="none") == ["--folders", "out/mine"]
+
+
+def test_a_folder_beside_one_in_a_store_keeps_its_options():
+    assert beside("s3://b/blocks/?endpoint_override=a", "runs") == "s3://b/runs?endpoint_override=a"
