@@ -1,5 +1,7 @@
 """The parts of the encoder: embeddings and one post-LayerNorm Transformer layer (docs/method.md, 4)."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -10,8 +12,9 @@ from pmlm_core.model.attention.interface import Call, attend
 from pmlm_core.model.attention.thirds import apart
 from pmlm_core.model.compiling import InParts
 from pmlm_core.model.config import PmlmConfig
-from pmlm_core.model.device import state_dtype
+from pmlm_core.model.device import product_dtype, state_dtype
 from pmlm_core.model.dropout import draw_products, dropout
+from pmlm_core.model.fused import fuses
 from pmlm_core.model.residual import add_and_norm
 
 
@@ -74,8 +77,10 @@ class Layer(InParts, GradientCheckpointingLayer):
 
     def finish(self, mixed_BQHE: Tensor, queries_BQD: Tensor) -> Tensor:
         """The states after this layer, [B, Q, D], from those before it and the values that attention has mixed."""
-        work, random = self.part(_finish), None
-        if work is not _finish and self.hidden_p:
+        sizes = self.intermediate.in_features, self.intermediate.out_features
+        fused = fuses(queries_BQD, product_dtype(mixed_BQHE), *sizes)
+        work, random = _finish_fused if fused else self.part(_finish), None
+        if work is not _finish and self.hidden_p and self.training:
             random = draw_products(queries_BQD, 2)
         return work(self, mixed_BQHE, queries_BQD, random)
 
@@ -98,3 +103,27 @@ def _finish(layer: Layer, mixed_BQHE: Tensor, queries_BQD: Tensor, random: Tenso
     activation = gelu if in_part and layer.activation is F.gelu else layer.activation
     fed_BQD = layer.output(activation(layer.intermediate(attended_BQD)))
     return add_and_norm(fed_BQD, attended_BQD, layer.output_norm, p, on, second)
+
+
+def _finish_fused(layer: Layer, mixed_BQHE: Tensor, queries_BQD: Tensor, random: Tensor | None) -> Tensor:
+    """`_finish` by kernels that add the biases, too."""
+    from pmlm_core.model.activation_tiled import bias_gelu
+    from pmlm_core.model.residual_tiled import add_and_norm
+
+    p, dtype = layer.hidden_p if layer.training else 0.0, state_dtype(queries_BQD)
+    first, second = (None, None) if random is None else random
+
+    def added(linear: nn.Linear, x: Tensor, residual_BQD: Tensor, norm: nn.LayerNorm, drawn: Tensor | None) -> Any:
+        product_BQD, how = F.linear(x, linear.weight), (norm.weight, norm.bias, norm.eps)
+        return add_and_norm(product_BQD, linear.bias, residual_BQD, *how, p, drawn, dtype)
+
+    # Two uses have two gradients, which the kernel adds.
+    attended_BQD, again_BQD = added(
+        layer.attention_output, mixed_BQHE.flatten(2), queries_BQD, layer.attention_norm, first
+    )
+    if layer.activation is F.gelu:
+        inner_BQF = bias_gelu(F.linear(attended_BQD, layer.intermediate.weight), layer.intermediate.bias)
+    else:
+        inner_BQF = layer.activation(layer.intermediate(attended_BQD))
+    states_BQD: Tensor = added(layer.output, inner_BQF, again_BQD, layer.output_norm, second)[0]
+    return states_BQD

@@ -1,4 +1,4 @@
-"""Compile the Triton kernels for a GPU on a machine without one: every kernel that two calls of a layer launch.
+"""Compile the Triton kernels for a GPU on a machine without one: all that two calls of attention launch, and others.
 
     python tests/model/compile_for_gpu.py [head size] [bfloat16|float16|float32] [compute capability: 90 is an H100's]
 
@@ -63,7 +63,7 @@ def compile_only(self: Any, grid: Any) -> Any:
 
 def main(width: int, dtype: torch.dtype, capability: int) -> None:
     # Not before: whoever imports this file must not settle how the kernels are read.
-    from pmlm_core.model import cross_entropy_tiled
+    from pmlm_core.model import activation_tiled, cross_entropy_tiled, residual_tiled
     from pmlm_core.model.attention import tiled
 
     driver.set_active(NoGpu(capability))
@@ -88,6 +88,13 @@ def main(width: int, dtype: torch.dtype, capability: int) -> None:
     for scale in (None, torch.ones(4)):
         logits = torch.randn(4, 30522).to(dtype)
         cross_entropy_tiled.cross_entropy_(logits, torch.arange(4), -100, 0.0 if scale is None else 0.1, scale)
+    states, vectors = torch.randn(2, 4, 8, 768).to(dtype).requires_grad_(), torch.randn(3, 768)
+    random = torch.ones(4 * 8 + 768, dtype=torch.int32)
+    for p, uses in ((0.1, 2), (0.0, 1)):
+        made = residual_tiled.add_and_norm(states[0], vectors[0], states[1], *vectors[1:], 1e-5, p, random, dtype)
+        sum(x.float().sum() for x in made[:uses]).backward()
+    inner = torch.randn(4, 8, 3072).to(dtype).requires_grad_()
+    activation_tiled.bias_gelu(inner, torch.randn(3072)).float().sum().backward()
 
 
 if __name__ == "__main__":

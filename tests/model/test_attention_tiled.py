@@ -87,13 +87,18 @@ def _gradients(out, inputs, relative):
 CASES = ["padded", "all visible", "positions given", "no bias", "read", "context alone", "row of padding"]
 
 
-@pytest.mark.parametrize(("case", "dtype"), [(case, torch.float32) for case in CASES] + [("padded", HALF)])
-def test_values_and_gradients_are_those_of_the_reference(case, dtype, monkeypatch):
+@pytest.mark.parametrize(
+    ("case", "dtype", "n"),
+    [(case, torch.float32, N) for case in CASES]
+    # Tiles of 32 that lie far apart altogether.
+    + [("padded", HALF, N), ("all visible", torch.float32, 110), ("padded", torch.float32, 110)],
+)
+def test_values_and_gradients_are_those_of_the_reference(case, dtype, n, monkeypatch):
     # Whether the bias is summed over all rows of the batch at once, or in groups.
     monkeypatch.setattr(launch, "_PROGRAMS", 512 if case == "context alone" else 1)
-    calls, inputs, relative = _case(case, dtype)
+    calls, inputs, relative = _case(case, dtype, n)
     got = _gradients(tiled.attend(*inputs, calls, 0.0), inputs, relative)
-    calls, inputs, relative = _case(case, dtype)
+    calls, inputs, relative = _case(case, dtype, n)
     exact = [x.detach().double().requires_grad_() for x in inputs]
     dense = [reference.dense(call, 2) for call in calls]
     out = reference.attend(*exact, dense, 0.0)
@@ -279,7 +284,10 @@ def test_the_kernels_compile_for_a_gpu(width, capability, tmp_path):
     assert launched[0] == "unpadded"
     assert of_a_call < set(launched[: launched.index("padded")])
     assert of_a_call < set(launched[launched.index("padded") :])
-    assert launched[-2:] == ["_cross_entropy"] * 2
+    around = ["_forward", "_backward"]
+    assert launched[-8:] == ["_cross_entropy"] * 2 + around * 3
     spilled = [int(found) for found in re.findall(r"gradient\w*: .* (\d+) spilled", made.stdout)]
     assert len(spilled) >= 10
     assert max(spilled) <= 200, made.stdout
+    between = [int(found) for found in re.findall(r"_(?:for|back)ward: .* (\d+) spilled", made.stdout)]
+    assert between == [0] * 6, made.stdout
