@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from pipelines.console import say, warn
+from pipelines.quantities import duration
 from pipelines.run_folder import Events, RunDir
 from pipelines.tracking.journal import Entry, Journal, read
 
@@ -108,16 +109,3 @@ class Follower(ABC):
             return None
         pace = (entry.time - self._previous.time) / (entry.step - self._previous.step)
         return duration(pace * (self._max_steps - entry.step)) if pace >= 0 else None  # the clock was put back
-
-
-def duration(seconds: float) -> str:
-    """A length of time in words of at most two units.
-
-    >>> duration(5), duration(130), duration(7300), duration(200000)
-    ('5s', '2m10s', '2h01m', '2d07h')
-    """
-    total = round(seconds)
-    for size, unit, smaller, name in ((86400, "d", 3600, "h"), (3600, "h", 60, "m"), (60, "m", 1, "s")):
-        if total >= size:
-            return f"{total // size}{unit}{total % size // smaller:02d}{name}"
-    return f"{total}s"

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from pipelines.console import say
 from pipelines.lock import locked
+from pipelines.quantities import size_text
 from pmlm_core import storage
 from pmlm_core.addresses import cache_folder
 from pmlm_core.errors import CheckpointError, ConfigError
@@ -46,7 +47,7 @@ def local_copy(model: str, *, known_as: str | None = None) -> str:
     waiting.mkdir(parents=True, exist_ok=True)
     with locked(waiting, "fetching a model", wait=_PATIENCE_S):
         if not target.is_dir():
-            say(f"fetching model {model} ({sum(size or 0 for size in sizes.values()) / 1e6:,.0f} MB)")
+            say(f"fetching model {model} ({size_text(sum(size or 0 for size in sizes.values()))})")
             _fetch(model, wanted, manifest, target)
     return str(target)
 

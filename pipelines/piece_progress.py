@@ -6,7 +6,7 @@ from types import TracebackType
 from rich import progress as bars
 
 from pipelines.console import console, say
-from pipelines.follow import duration
+from pipelines.quantities import duration
 
 _LOG_SECONDS = 30.0
 

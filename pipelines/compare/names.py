@@ -97,14 +97,3 @@ def signed(value: float) -> str:
 
 def digits(value: float) -> int:
     return 1 if value == 0 or abs(value) >= 0.095 else 2
-
-
-def duration(seconds: float) -> str:
-    """A time in the unit that suits it.
-
-    >>> duration(46.2), duration(346), duration(7400)
-    ('46 s', '5.8 min', '2.1 h')
-    """
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.1f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -10,6 +10,7 @@ from pipelines.console import counted, made, next_command, say, warn
 from pipelines.convert.config import ConvertConfig
 from pipelines.convert.weights import read_weights, weights_file
 from pipelines.output_folder import check_output_dir
+from pipelines.quantities import count_text
 from pmlm_core import storage
 from pmlm_core.corpus.tokenizer import TextTokenizer
 from pmlm_core.corpus.tokenizer_json import TOKENIZER_JSON
@@ -75,7 +76,7 @@ def _converted(config: ConvertConfig) -> tuple[Any, TextTokenizer]:
         f"{model.num_hidden_layers} layers x {model.hidden_size}, {model.num_attention_heads} heads, "
         f"{model.max_position_embeddings} positions, {model.vocab_size:,} tokens, "
         + (f"relative bias in {model.rel_pos_bins} bins" if model.rel_pos_bins else "no relative bias")
-        + f"; {converted.model.num_parameters() / 1e6:,.1f} M parameters"
+        + f"; {count_text(converted.model.num_parameters())} parameters"
     )
     if converted.left_out:
         names, more = ", ".join(converted.left_out[:3]), ", ..." * (len(converted.left_out) > 3)

@@ -4,7 +4,8 @@ from collections.abc import Iterable
 
 from pipelines.console import counted, say
 from pipelines.doctor.demands import Place
-from pipelines.doctor.finding import Check, error, gigabytes, warning
+from pipelines.doctor.finding import Check, error, warning
+from pipelines.quantities import size_text
 from pmlm_core import storage
 
 _OPTIONS = ("pretrain data_dir", "preprocess output_dir", "--paths")
@@ -31,7 +32,7 @@ def check(places: Iterable[Place]) -> Check:
     for folder in folders:
         manifest = Manifest.load(folder)
         entries = [entry for split in manifest.splits.values() for entry in split]
-        say(f"reading {counted(len(entries), 'shard')} in {folder}, {gigabytes(sum(entry.bytes for entry in entries))}")
+        say(f"reading {counted(len(entries), 'shard')} in {folder}, {size_text(sum(entry.bytes for entry in entries))}")
         damaged = [path for split in manifest.splits for path in BlockSet(folder, manifest, split).damaged()]
         if damaged:
             what = f"{len(damaged)} of {counted(len(entries), 'shard')} in {folder} differ from what was written there"

@@ -5,10 +5,11 @@ from typing import Any
 
 from pipelines.console import counted
 from pipelines.doctor.demands import Job
-from pipelines.doctor.finding import Check, Finding, error, gigabytes, named, odd_ones, warning
+from pipelines.doctor.finding import Check, Finding, error, named, odd_ones, warning
 from pipelines.doctor.gpus import Gpus
 from pipelines.doctor.machine import Machine
 from pipelines.doctor.nodes import Node
+from pipelines.quantities import size_text
 
 _LOWER = {
     "preprocess": "num_workers",
@@ -37,12 +38,12 @@ def check(
     for job in jobs:
         findings += _counted(job, nodes, totals, joined=joined, most=most)
         findings += _memory(job, nodes, machines)
-    have = f"{totals['CPU']:g} CPUs, {totals['GPU']:g} GPUs, {gigabytes(sum(_own(machines).values()))} of memory"
+    have = f"{totals['CPU']:g} CPUs, {totals['GPU']:g} GPUs, {size_text(sum(_own(machines).values()))} of memory"
     asked = "; ".join(
         f"{job.stage} asks for {counted(job.num_workers, 'worker')}{' or more' * (job.most is None)} of "
         f"{counted(job.cpus, 'CPU')}"
         + (f" and {job.gpus:g} GPU" if job.gpus else "")
-        + (f", {gigabytes(job.weight.worker)} each" if job.weight else "")
+        + (f", {size_text(job.weight.worker)} each" if job.weight else "")
         for job in jobs
     )
     return Check("capacity", f"{have}; {asked}" if asked else have, tuple(dict.fromkeys(findings)))
@@ -132,8 +133,8 @@ def _memory(job: Job, nodes: Sequence[Node], machines: Mapping[str, Machine]) ->
             for gpu in (machines[node.label].gpus or Gpus()).gpus:
                 if gpu.memory_free < sharing * one:
                     hard = gpu.memory < sharing * one
-                    has = f"{gigabytes(gpu.memory)}" if hard else f"{gigabytes(gpu.memory_free)} free now"
-                    text = f"{job.stage}: {takes} {gigabytes(sharing * one)} by formula, and {gpu.name} has {has}"
+                    has = f"{size_text(gpu.memory)}" if hard else f"{size_text(gpu.memory_free)} free now"
+                    text = f"{job.stage}: {takes} {size_text(sharing * one)} by formula, and {gpu.name} has {has}"
                     less = f"Lower {lower.partition(',')[0]}."
                     remedy = less if hard else "End what else uses the GPU (`nvidia-smi`)."
                     findings.append((error if hard else warning)(text, remedy, node.label))
@@ -149,8 +150,8 @@ def _memory(job: Job, nodes: Sequence[Node], machines: Mapping[str, Machine]) ->
         needed = here * (one + job.weight.libraries)
         if needed > machine.memory_free:
             hard = needed > machine.memory
-            has = f"{gigabytes(machine.memory)}" if hard else f"{gigabytes(machine.memory_free)} free now"
-            text = f"{job.stage}: {counted(here, 'worker')} take {gigabytes(needed)} by formula, and the node has {has}"
+            has = f"{size_text(machine.memory)}" if hard else f"{size_text(machine.memory_free)} free now"
+            text = f"{job.stage}: {counted(here, 'worker')} take {size_text(needed)} by formula, and the node has {has}"
             remedy = f"Lower {lower}." if hard else "End what else runs there."
             findings.append((error if hard else warning)(text, remedy, label))
     return findings

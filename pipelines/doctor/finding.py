@@ -77,8 +77,3 @@ def named(nodes: Iterable[str]) -> str:
     """
     every = list(nodes)
     return ", ".join(every[:4]) + (f" and {len(every) - 4} more" if len(every) > 4 else "")
-
-
-def gigabytes(number: float) -> str:
-    """Bytes for people."""
-    return f"{number / 1e9:,.1f} GB"

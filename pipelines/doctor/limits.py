@@ -2,9 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 
-from pipelines.doctor.finding import Check, Finding, error, gigabytes, warning
+from pipelines.doctor.finding import Check, Finding, error, warning
 from pipelines.doctor.machine import Machine
 from pipelines.doctor.nodes import Node
+from pipelines.quantities import size_text
 
 _OPEN_FILES = 8192
 _SMALLEST_SHM = 1e9
@@ -38,7 +39,7 @@ def check(nodes: Sequence[Node], machines: Mapping[str, Machine]) -> Check:
         elif each.disk_free < _SPARE:
             findings.append(
                 warning(
-                    f"{gigabytes(each.disk_free)} are free at {each.spill_dir}, where Ray puts logs and what memory "
+                    f"{size_text(each.disk_free)} are free at {each.spill_dir}, where Ray puts logs and what memory "
                     "does not hold",
                     "Make room there, or start Ray with --temp-dir on another disk.",
                     label,
@@ -46,7 +47,7 @@ def check(nodes: Sequence[Node], machines: Mapping[str, Machine]) -> Check:
             )
     least = min((machines[node.label].disk_free for node in nodes), default=0)
     files = min((machines[node.label].open_files for node in nodes), default=0)
-    return Check("limits", f"{files:,} open files, {gigabytes(least)} of disk for Ray, at least", tuple(findings))
+    return Check("limits", f"{files:,} open files, {size_text(least)} of disk for Ray, at least", tuple(findings))
 
 
 def _shared_memory(node: Node, machine: Machine) -> list[Finding]:
@@ -56,7 +57,7 @@ def _shared_memory(node: Node, machine: Machine) -> list[Finding]:
     asked = "Ray's object store is" if "object_store_memory" in node.resources else "Ray's object store wants at least"
     return [
         warning(
-            f"/dev/shm has {gigabytes(machine.shm)} and {asked} {gigabytes(store)}: on the disk it is slow",
+            f"/dev/shm has {size_text(machine.shm)} and {asked} {size_text(store)}: on the disk it is slow",
             f"Enlarge it (`docker run --shm-size={store / 1e9:.0f}g`, or mount -o remount,size=...).",
             node.label,
         )

@@ -2,10 +2,11 @@
 
 from pipelines.doctor.demands import Job
 from pipelines.doctor.examined import Examined
-from pipelines.doctor.finding import Check, Finding, error, gigabytes, named, warning
+from pipelines.doctor.finding import Check, Finding, error, named, warning
 from pipelines.doctor.places import Seen, Touched
 from pipelines.doctor.secrets import cleaned
 from pipelines.doctor.unresolved import remedy
+from pipelines.quantities import size_text
 from pipelines.tracking.redact import redact
 from pmlm_core import storage
 
@@ -115,10 +116,10 @@ def _room(each: Examined, jobs: tuple[Job, ...], what: str) -> list[Finding]:
         if job.weight and job.output_dir and storage.absolute(job.output_dir) == each.place.path
     )
     if free and min(free) < needed:
-        text = f"{what} has {gigabytes(min(free))} free, and the checkpoints of the run take up to {gigabytes(needed)}"
+        text = f"{what} has {size_text(min(free))} free, and the checkpoints of the run take up to {size_text(needed)}"
         return [error(text, "Make room, name another place, or lower keep_checkpoints.")]
     if free and min(free) < 10**9:
-        return [warning(f"{what} has only {gigabytes(min(free))} free", "Make room, or name another place.")]
+        return [warning(f"{what} has only {size_text(min(free))} free", "Make room, or name another place.")]
     return []
 
 

@@ -20,7 +20,7 @@ from pipelines.finetune.job import Job, settled_micro_batch
 from pipelines.finetune.source import keeps_head
 from pipelines.finetune.speed import CPU_MFU, GPU_MFU, cpu_peak, gpu_peak
 from pipelines.finetune.splits import read_chosen
-from pipelines.follow import duration
+from pipelines.quantities import count_text, duration, size_text
 from pipelines.run_place import named
 from pmlm_core.corpus.tokenizer import TextTokenizer
 from pmlm_core.model import cost
@@ -72,7 +72,7 @@ def describe(job: Job) -> list[str]:
     return [
         f"task         {job.task.name} ({job.task.kind}), epochs chosen by {job.task.metric}; "
         f"run {named(job.config, job.run.path)}",
-        f"model        {count / 1e6:,.1f} M parameters ({size.num_hidden_layers} layers x {size.hidden_size}), "
+        f"model        {count_text(count)} parameters ({size.num_hidden_layers} layers x {size.hidden_size}), "
         f"{'fresh weights, architecture' if job.config.from_scratch else 'weights'} of {job.source.path}"
         + ", its head too"
         * keeps_head(job.source, job.task, from_scratch=job.config.from_scratch),
@@ -81,12 +81,12 @@ def describe(job: Job) -> list[str]:
         f"training     {counted(recipe.num_train_epochs, 'epoch')} of {counted(steps, 'update')} of "
         f"{counted(recipe.batch_size, 'row')}, {counted(len(seeds), 'seed')}: "
         f"{counted(steps * recipe.num_train_epochs * len(seeds), 'update')}, "
-        f"{tokens / 1e6:,.1f} M tokens",
+        f"{count_text(tokens)} tokens",
         f"one step     {job.config.num_workers} worker(s), each in "
         f"{recipe.batch_size // job.config.num_workers // micro} forward pass(es) of about {micro} rows",
-        f"memory       {memory.total / 1e9:.2f} GB a worker: weights, gradients and Adam {memory.state / 1e9:.2f} GB, "
-        f"activations {memory.activations / 1e9:.2f} GB; libraries come on top",
-        f"disk         {12 * count / 1e9:.2f} GB a checkpoint, up to 3 while training, {4 * count / 1e9:.2f} GB a seed "
+        f"memory       {size_text(memory.total)} a worker: weights, gradients and Adam {size_text(memory.state)}, "
+        f"activations {size_text(memory.activations)}; libraries come on top",
+        f"disk         {size_text(12 * count)} a checkpoint, up to 3 while training, {size_text(4 * count)} a seed "
         "at the end",
         *_time(job, found.flops_per_epoch * recipe.num_train_epochs * len(seeds), scored=others != "none"),
     ]

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from pipelines.plan.config import PlanConfig
 from pipelines.plan.corpus import Corpus
 from pipelines.plan.step import checkpoint_bytes
-from pipelines.pretrain.dry_run import count_text
+from pipelines.quantities import count_text, duration
 from pmlm_core.model import traffic
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def lines(config: PlanConfig, plan: "Plan") -> Iterator[str]:
 def _corpus(config: PlanConfig, corpus: Corpus, bytes_per_token: float) -> Iterator[str]:
     yield (
         f"preprocess   {corpus.text_bytes / 1e9:,.0f} GB of text at {bytes_per_token:.2f} bytes a token: "
-        f"{count_text(corpus.tokens)} tokens, {count_text(corpus.rows)} rows; {duration(corpus.hours)} on "
+        f"{count_text(corpus.tokens)} tokens, {count_text(corpus.rows)} rows; {duration(3600 * corpus.hours)} on "
         f"{corpus.cpus:,} CPUs at {config.preprocess_mb_per_s:g} MB/s each, ${corpus.dollars:,.2f}, reading "
         f"{corpus.read_bytes_per_s / 1e9:.2f} GB/s"
     )
@@ -103,8 +103,3 @@ def _table(rows: Sequence[Sequence[str]]) -> Iterator[str]:
             cell.ljust(width) if at == len(_HEADS) - 1 else cell.rjust(width)
             for at, (cell, width) in enumerate(zip(row, widths, strict=True))
         ).rstrip()
-
-
-def duration(hours: float) -> str:
-    """Minutes, or hours from one and a half on."""
-    return f"{hours * 60:.1f} minutes" if hours < 1.5 else f"{hours:,.1f} hours"

@@ -21,6 +21,7 @@ from pipelines.predict.inputs import Input, list_inputs
 from pipelines.predict.piece import Done
 from pipelines.predict.plan import Plan, check_same, identity_of, load_plan, make_plan
 from pipelines.predict.work import in_this_process, over_workers
+from pipelines.quantities import count_text, duration, size_text
 from pmlm_core import storage
 from pmlm_core.errors import ConfigError
 
@@ -72,11 +73,14 @@ def dry_run(config: PredictConfig) -> None:
         check_same(output_dir, plan.identity, identity_of(config, finetuned, inputs))
     done = known(plan, output_dir)
     _announce(plan, finetuned, done)
+    if len(done) == len(plan.pieces):
+        say(f"every piece in {output_dir} is finished: nothing is left to predict")
+        return
     takes = _cost(config, finetuned, plan, done)
     where = _where(config, takes, len(plan.pieces) - len(done))
-    say(f"model        {takes.parameters / 1e6:,.1f} M parameters, of {finetuned.source.path}")
-    say(f"memory       about {takes.memory / 1e9:.1f} GB a worker, libraries included")
-    say(f"work         about {takes.tokens / 1e6:,.1f} M tokens, {takes.seconds / 60:,.1f} minutes of one CPU core")
+    say(f"model        {count_text(takes.parameters)} parameters, of {finetuned.source.path}")
+    say(f"memory       about {size_text(takes.memory)} a worker, libraries included")
+    say(f"work         about {count_text(takes.tokens)} tokens, {duration(takes.seconds)} of one CPU core")
     say(f"where        {where}; everything in {output_dir}")
 
 
@@ -113,7 +117,7 @@ def _announce(plan: Plan, finetuned: Finetuned, done: dict[int, Done]) -> None:
     size = sum(each.size for each in plan.inputs)
     say(
         f"{finetuned.task.kind.replace('_', ' ')} ('{finetuned.task.name}'): {counted(plan.rows, 'row')} in "
-        f"{counted(len(plan.inputs), 'file')}, {size / 1e6:,.1f} MB as stored, in {counted(len(plan.pieces), 'piece')}"
+        f"{counted(len(plan.inputs), 'file')}, {size_text(size)} as stored, in {counted(len(plan.pieces), 'piece')}"
         + (f"; finished already: {len(done):,}" if done else "")
     )
     for entry in plan.broken:

@@ -5,6 +5,7 @@ import time
 from pipelines.cluster import available_cpus
 from pipelines.console import counted, say
 from pipelines.preprocess.job import Job
+from pipelines.quantities import count_text, duration, size_text
 from pmlm_core.corpus.packing import FRAME
 from pmlm_core.corpus.pieces import Piece
 from pmlm_core.corpus.readers import read_documents
@@ -68,17 +69,17 @@ def estimate(job: Job) -> None:
     )
     disk = rows * block_bytes(options.max_length, slots, job.tokenizer.vocab_size, options.views)
     workers = job.config.num_workers or available_cpus()
-    minutes = _OVERHEAD * seconds * left / consumed / workers / 60
+    takes = _OVERHEAD * seconds * left / consumed / workers
     reckoned = any(source.compression for source in job.sources)
     note = " (compressed files are taken to hold three times their size)" if reckoned else ""
-    say(f"sampled {documents:,} documents, {text_bytes / 1e6:.1f} MB: {text_bytes / tokens:.2f} bytes a token")
+    say(f"sampled {documents:,} documents, {size_text(text_bytes)}: {text_bytes / tokens:.2f} bytes a token")
     if rejects:
         say(f"{rejects} items of the sample would be set aside")
-    say(f"about {total * text_bytes / consumed / 1e6:,.0f} MB of text{note}")
-    say(f"about {all_tokens / 1e6:,.1f} million tokens in {rows:,.0f} rows of {job.options.max_length}")
-    say(f"about {disk / 1e6:,.0f} MB of blocks with {job.options.views} views, in {job.output_dir}")
+    say(f"about {size_text(total * text_bytes / consumed)} of text{note}")
+    say(f"about {count_text(all_tokens)} tokens in {rows:,.0f} rows of {job.options.max_length}")
+    say(f"about {size_text(disk)} of blocks with {job.options.views} views, in {job.output_dir}")
     say(
-        f"about {minutes:,.1f} minutes for {counted(len(job.missing), 'piece')} with {counted(workers, 'worker')}, and "
+        f"about {duration(takes)} for {counted(len(job.missing), 'piece')} with {counted(workers, 'worker')}, and "
         "seconds to start Ray"
     )
 

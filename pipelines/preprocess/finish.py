@@ -12,6 +12,7 @@ from rich.table import Table
 
 from pipelines.console import console, counted, made, say, warn
 from pipelines.preprocess.job import TOKENIZER, Job
+from pipelines.quantities import size_text
 from pipelines.tracking.code_version import code_version
 from pmlm_core import storage
 from pmlm_core.corpus.holdout import TRAIN, VALIDATION
@@ -78,7 +79,7 @@ def tell(job: Job, manifest: Manifest) -> None:
         table.add_row(split, *(f"{n:,}" for n in numbers), f"{nbytes / 1e6:,.1f}")
     console().print(table)
     say(
-        f"{counts['documents']:,} documents, {counts['text_bytes'] / 1e6:,.1f} MB of text, "
+        f"{counts['documents']:,} documents, {size_text(counts['text_bytes'])} of text, "
         f"{counts['text_tokens']:,} tokens ({counts['text_bytes'] / max(1, counts['text_tokens']):.2f} bytes each)"
     )
     if counts["dropped_tokens"]:

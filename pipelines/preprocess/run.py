@@ -15,6 +15,7 @@ from pipelines.piece_progress import PieceProgress
 from pipelines.preprocess.config import PreprocessConfig
 from pipelines.preprocess.finish import finish, remove_leftovers, tell
 from pipelines.preprocess.job import TOKENIZER, Job, check_still_ours, prepare
+from pipelines.quantities import duration, size_text
 from pmlm_core import storage
 from pmlm_core.errors import DataError, UnknownFormError
 
@@ -72,13 +73,16 @@ def dry_run(config: PreprocessConfig) -> None:
 
     job = prepare(config)
     _announce(job)
+    if _same_as_earlier(job):
+        say(f"the blocks in {job.output_dir} are finished: nothing is left to do")
+        return
     estimate(job)
 
 
 def _announce(job: Job) -> None:
     size = sum(source.size for source in job.sources)
     say(
-        f"{counted(len(job.sources), 'file')}, {size / 1e6:,.1f} MB as stored, in {counted(len(job.pieces), 'piece')}"
+        f"{counted(len(job.sources), 'file')}, {size_text(size)} as stored, in {counted(len(job.pieces), 'piece')}"
         + (f"; finished already: {len(job.finished):,}" if job.finished else "")
     )
     if job.skipped:
@@ -141,5 +145,8 @@ def _do_missing(job: Job) -> None:
         )
     seconds = time.monotonic() - started
     done = [job.finished[number] for number in missing]
-    read = sum(row.counts["input_bytes"] for row in done) / 1e6
-    say(f"read {read:,.1f} MB in {seconds:.1f} s ({read / seconds:.1f} MB/s); largest worker {peak / 1e6:,.0f} MB")
+    read = sum(row.counts["input_bytes"] for row in done)
+    say(
+        f"read {size_text(read)} in {duration(seconds)} ({size_text(read / seconds)} a second); largest worker "
+        f"{size_text(peak)}"
+    )

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from types import SimpleNamespace
 
 from pipelines.pretrain.config import PretrainConfig
+from pipelines.quantities import count_text, duration, size_text
 from pmlm_core import storage
 from pmlm_core.corpus.manifest import MANIFEST, Manifest
 from pmlm_core.model import cost
@@ -146,17 +147,17 @@ def describe(config: PretrainConfig, micro_batch: int, *, bf16: bool) -> str:
     blocks = read_blocks(config.data_dir)
     plan = make_plan(config, blocks or ASSUMED, micro_batch, bf16=bf16)
     lines = [
-        f"model        {plan.parameters / 1e6:,.1f} M parameters ({_sizes(config)}), objective {config.objective}",
+        f"model        {count_text(plan.parameters)} parameters ({_sizes(config)}), objective {config.objective}",
         _data_line(config, blocks),
         f"training     {config.max_steps:,} steps of {config.batch_size:,} rows: {count_text(plan.tokens_seen)} "
         f"tokens, {count_text(plan.predictions)} predictions" + _epochs(plan, blocks),
         f"one step     {count_text(plan.flops_per_step)} FLOP over {config.num_workers} worker(s), each in "
         f"{config.batch_size // config.num_workers // plan.micro_batch} forward pass(es) of {plan.micro_batch} rows",
-        f"memory       {_bytes(plan.memory.total)} a worker: "
-        f"{_bytes(plan.memory.state)} weights, gradients and Adam{_sharded(config)}, "
-        f"{_bytes(plan.memory.activations)} activations "
+        f"memory       {size_text(plan.memory.total)} a worker: "
+        f"{size_text(plan.memory.state)} weights, gradients and Adam{_sharded(config)}, "
+        f"{size_text(plan.memory.activations)} activations "
         f"({'bf16' if bf16 else 'fp32'}); the libraries come on top (0.5 to 1 GB)",
-        f"disk         {_bytes(plan.checkpoint_bytes)} a checkpoint, up to {config.keep_checkpoints + 1} kept",
+        f"disk         {size_text(plan.checkpoint_bytes)} a checkpoint, up to {config.keep_checkpoints + 1} kept",
         f"operations   {plan.flops:.2e} FLOP in all (matrix products, forward and backward)",
         *_hours(config, plan, bf16=bf16),
     ]
@@ -205,35 +206,15 @@ def _hours(config: PretrainConfig, plan: Plan, *, bf16: bool) -> list[str]:
         here = peak("cpu", "bf16" if bf16 else "fp32")
         hours = plan.hours(here.rate, CPU_MFU)
         lines.append(
-            f"time here    {_time(hours)} on all of this machine's cores, at an assumed {CPU_MFU:.0%} of "
+            f"time here    {duration(hours * 3600)} on all of this machine's cores, at an assumed {CPU_MFU:.0%} of "
             f"{here.rate / 1e9:,.0f} GFLOP/s ({here.source})"
         )
     estimates = []
     for label, name, precision in _GPUS:
         found = datasheet(name, precision)
         if found is not None:
-            estimates.append(f"{label} {_time(plan.hours(found.rate, MEASURED_MFU))}")
+            estimates.append(f"{label} {duration(3600 * plan.hours(found.rate, MEASURED_MFU))}")
     lines.append(
         f"GPU-hours    {', '.join(estimates)}, at an assumed MFU of {MEASURED_MFU:.0%} of the data sheet's 16-bit peak"
     )
     return lines
-
-
-def _time(hours: float) -> str:
-    if hours < 1 / 60:
-        return "under a minute"
-    if hours < 1.5:
-        return f"{hours * 60:.0f} minutes"
-    return f"{hours:,.1f} hours" if hours < 100 else f"{hours:,.0f} hours"
-
-
-def count_text(number: float) -> str:
-    """A number with the letter of its thousands."""
-    for scale, unit in ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if number >= scale:
-            return f"{number / scale:.3g} {unit}"
-    return f"{number:.0f}"
-
-
-def _bytes(number: float) -> str:
-    return f"{number / 1e9:.1f} GB" if number >= 1e9 else f"{number / 1e6:.0f} MB"

@@ -207,12 +207,24 @@ def dry_run(config: PretrainConfig) -> None:
     blocks, start = costs.read_blocks(config.data_dir), start_of(config)
     if blocks is not None:
         _blocks(config)
-        check_unless_new(config, identity(Manifest.load(config.data_dir)), start)
+        run_dir = RunDir(check_unless_new(config, identity(Manifest.load(config.data_dir)), start))
+        if (step := _step_reached(run_dir)) >= config.max_steps:
+            say(f"run {run_dir.name} is finished: all {config.max_steps} steps were done before; nothing is to train")
+            return
+        if step:
+            say(f"run {run_dir.name} would go on from step {step:,}; what follows is of all {config.max_steps:,} steps")
     if config.use_gpu:
         cluster.tell_missing_gpu()
     counted = blocks or costs.ASSUMED
     micro_batch = settled_micro_batch(config, counted.max_length, counted.most_slots)
     console().print(costs.describe(config, micro_batch, bf16=_bf16(config)), markup=False)
+
+
+def _step_reached(run_dir: RunDir) -> int:
+    """Of the newest checkpoint here, unread; 0 if there is none."""
+    from pmlm_core.training import checkpoint
+
+    return max((checkpoint.step_of(path.name) or 0 for path in checkpoint.all_steps(run_dir.checkpoints)), default=0)
 
 
 def _bf16(config: PretrainConfig) -> bool:

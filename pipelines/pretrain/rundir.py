@@ -46,8 +46,7 @@ def make_folder(config: PretrainConfig, data: DataIdentity, start: Start | None 
     Raises:
         ConfigError, CheckpointError: as `open_run`.
     """
-    check_unless_new(config, data, start)
-    path = _path_of(config, data, start)
+    path = check_unless_new(config, data, start)
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -82,13 +81,14 @@ def open_run(config: PretrainConfig, data: DataIdentity, start: Start | None = N
     return RunDir(path), False
 
 
-def check_unless_new(config: PretrainConfig, data: DataIdentity, start: Start | None = None) -> None:
-    """Refuse as `open_run` would, but make nothing."""
+def check_unless_new(config: PretrainConfig, data: DataIdentity, start: Start | None = None) -> Path:
+    """Refuse as `open_run` would, but make nothing; the run's folder, be it there or not."""
     path = _path_of(config, data, start)
     if (path / RUN_FILE).exists():
         check_same_run(path, config, data, start)
     else:
         check_is_new(path)
+    return path
 
 
 def check_same_run(path: Path, config: PretrainConfig, data: DataIdentity, start: Start | None = None) -> None:

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from pipelines.console import made, next_command, say, warn
 from pipelines.pretrain.config import FINAL, PretrainConfig
 from pipelines.pretrain.plan import WorkPlan
+from pipelines.quantities import count_text
 from pipelines.run_place import lies_in_store, named
 from pmlm_core.corpus.manifest import Manifest
 from pmlm_core.model.cost import parameters
@@ -25,12 +26,12 @@ def tell_start(plan: WorkPlan, manifest: Manifest, known: bool) -> None:
         found = parameters(
             size, manifest.vocab_size, max_position_embeddings=positions, rel_pos_bins=config.rel_pos_bins
         )
-        count = f", {found / 1e6:.1f} million parameters"
+        count = f", {count_text(found)} parameters"
     else:
         count = f", from the weights of {config.init_checkpoint}"
     say(
         f"{'run' if known else 'new run'} {plan.run.name}: {config.objective}{count}, {config.max_steps:,} steps of "
-        f"{config.batch_size} rows, {tokens / 1e6:.1f} million tokens, "
+        f"{config.batch_size} rows, {count_text(tokens)} tokens, "
         f"{config.max_steps * config.batch_size / rows:.2f} passes over {rows:,} rows"
     )
     fewer = "" if config.min_workers in (None, config.num_workers) else f"{config.min_workers} to "

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from pathspec import GitIgnoreSpec
 
+from pipelines.quantities import size_text
 from pmlm_core.errors import ConfigError
 
 LIMIT = 100 << 20
@@ -52,9 +53,9 @@ class Package:
         if self.size <= LIMIT and len(self.files) <= _MOST_FILES:
             return
         more = "more than " if len(self.files) > _MOST_FILES else ""
-        largest = ", ".join(f"{name} ({_megabytes(size)})" for name, size in self.largest(5))
+        largest = ", ".join(f"{name} ({size_text(size)})" for name, size in self.largest(5))
         raise ConfigError(
-            f"{self.root} has {more}{_megabytes(self.size)} in {more}{len(self.files):,} files to send, and a cluster "
+            f"{self.root} has {more}{size_text(self.size)} in {more}{len(self.files):,} files to send, and a cluster "
             f"takes {LIMIT >> 20} MiB. The largest: {largest}. Name what is no code in .rayignore or with --exclude, "
             "and have data where the nodes see it (s3://, gs://, a shared folder)"
         )
@@ -78,7 +79,7 @@ class Package:
                 archive.writestr(info, file.read_bytes())
 
     def __str__(self) -> str:
-        return f"{len(self.files):,} files, {_megabytes(self.size)}, of {self.root}"
+        return f"{len(self.files):,} files, {size_text(self.size)}, of {self.root}"
 
 
 def collect(root: Path, exclude: Sequence[str] = (), named: Iterable[str] = ()) -> Package:
@@ -141,7 +142,3 @@ def _spec(lines: Sequence[str], where: str) -> GitIgnoreSpec:
         return GitIgnoreSpec.from_lines(lines)
     except ValueError as error:
         raise ConfigError(f"{where}: {error}") from None
-
-
-def _megabytes(size: int) -> str:
-    return f"{size / 1e6:,.1f} MB"

@@ -10,6 +10,7 @@ from typing import Any
 from pipelines.console import say, warn
 from pipelines.inner_command import parse, words_of
 from pipelines.leaving import Terminated
+from pipelines.quantities import size_text
 from pipelines.submit import tell
 from pipelines.submit.client import connect, plainly, settled_address
 from pipelines.submit.config import SubmitConfig
@@ -91,7 +92,7 @@ def dry_run(config: SubmitConfig) -> None:
     say(f"would run at {redact(settled_address(config.address))}: {job.entrypoint}")
     say(f"would send {job.package}; the largest:")
     for name, size in job.package.largest(5):
-        say(f"  {name}  {size / 1e6:,.2f} MB")
+        say(f"  {name}  {size_text(size)}")
     for name, value in job.variables.items():
         say(f"with {name}={value}")
 

@@ -5,6 +5,7 @@ import time
 from typing import Any
 
 from pipelines.console import next_command, say, warn
+from pipelines.quantities import duration
 from pipelines.submit.runs import runs_of
 from pipelines.tracking.redact import redact
 
@@ -79,11 +80,8 @@ def _when(info: Any) -> str:
     if not info.start_time:
         return "not started"
     seconds = (info.end_time / 1000 if info.end_time else time.time()) - info.start_time / 1000
-    length = f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
-    if seconds >= 7200:
-        length = f"{seconds / 3600:.1f} h"
     begun = time.strftime("%Y-%m-%d %H:%M", time.localtime(info.start_time / 1000))
-    return f"from {begun}, {'' if info.end_time else 'so far '}{length}"
+    return f"from {begun}, {'' if info.end_time else 'so far '}{duration(seconds)}"
 
 
 def command_line(words: list[str]) -> str:

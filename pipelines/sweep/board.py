@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from rich.table import Table
 
-from pipelines.follow import duration
+from pipelines.quantities import duration
 
 
 @dataclass

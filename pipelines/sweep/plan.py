@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from pipelines.console import counted, warn
 from pipelines.finetune.speed import CPU_MFU, GPU_MFU, cpu_peak, gpu_peak
-from pipelines.follow import duration
+from pipelines.quantities import duration
 from pipelines.run_place import named
 from pipelines.sweep.config import KEEPING_STATES, SweepConfig
 from pipelines.sweep.course import Course, in_plain

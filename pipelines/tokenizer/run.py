@@ -9,6 +9,7 @@ from pipelines.console import counted, made, say, warn
 from pipelines.left_out import told_left_out
 from pipelines.next_stage import next_stage
 from pipelines.output_folder import check_output_dir
+from pipelines.quantities import size_text
 from pipelines.tokenizer.config import TokenizerConfig
 from pmlm_core import storage
 from pmlm_core.corpus.copies import without_copies
@@ -55,7 +56,7 @@ def run(config: TokenizerConfig) -> None:
     rejects = _tell_rejects(samples)
     taken, read = sum(s.sample_bytes for s in samples), sum(s.read_bytes for s in samples)
     documents = sum(s.documents for s in samples)
-    say(f"training on {taken / 1e6:,.1f} MB of the {read / 1e6:,.1f} MB read ({documents:,} documents)")
+    say(f"training on {size_text(taken)} of the {size_text(read)} read ({documents:,} documents)")
     tokenizer = train(
         passages,
         vocab_size=config.vocab_size,
@@ -88,8 +89,8 @@ def dry_run(config: TokenizerConfig) -> None:
     check_output_dir(config.output_dir)
     plan = _plan(config)
     _announce(config, plan)
-    say(f"would train {config.vocab_size:,} {config.model_type} pieces on at most {config.sample_bytes / 1e6:,.0f} MB")
-    say(f"would need about {20 * config.sample_bytes / 1e9:,.1f} GB of memory for it, and write {config.output_dir}")
+    say(f"would train {config.vocab_size:,} {config.model_type} pieces on at most {size_text(config.sample_bytes)}")
+    say(f"would need about {size_text(20 * config.sample_bytes)} of memory for it, and write {config.output_dir}")
 
 
 def _plan(config: TokenizerConfig) -> _Plan:
@@ -108,8 +109,8 @@ def _announce(config: TokenizerConfig, plan: _Plan) -> None:
     size = sum(source.size for source in plan.sources)
     which = "all" if len(plan.shares) == plan.n_pieces else f"{len(plan.shares):,}, drawn at random"
     say(
-        f"{counted(len(plan.sources), 'file')}, {size / 1e6:,.1f} MB as stored, in {counted(plan.n_pieces, 'piece')}, "
-        f"of which {which} are read for a sample of at most {config.sample_bytes / 1e6:,.1f} MB"
+        f"{counted(len(plan.sources), 'file')}, {size_text(size)} as stored, in {counted(plan.n_pieces, 'piece')}, "
+        f"of which {which} are read for a sample of at most {size_text(config.sample_bytes)}"
     )
 
 

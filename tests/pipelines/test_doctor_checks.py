@@ -91,7 +91,7 @@ def test_a_closed_port_and_a_wrong_clock():
     ("change", "severity", "text"),
     [
         ({"open_files": 1024}, "warning", "only 1,024 files"),
-        ({"shm": 64 * 2**20}, "warning", "/dev/shm has 0.1 GB and Ray's object store is 8.0 GB"),
+        ({"shm": 64 * 2**20}, "warning", "/dev/shm has 67.1 MB and Ray's object store is 8.0 GB"),
         ({"disk_free": 4 * GB}, "error", "96% full, and Ray stops writing at 95%"),
         ({"disk": 60 * GB, "disk_free": 8 * GB}, "warning", "8.0 GB are free at /tmp/ray"),
     ],

@@ -155,7 +155,7 @@ def test_what_a_place_lacks():
     place = output("/shared/pretrain")
     assert not check([Examined(place, None, {"node1": Answer(good)}, {"node1": True})], ()).findings
     assert "checkpoints of the run take up to 5,000.0 GB" in judged(place, good, (job,)).what
-    assert "only 0.5 GB free" in judged(place, replace(good, free=5 * 10**8)).what
+    assert "only 500.0 MB free" in judged(place, replace(good, free=5 * 10**8)).what
     assert "locks do not reach" in judged(place, replace(good, lock="free")).what
     assert "locks do not reach" in judged(place, replace(good, lock="none")).what
     assert "object store mounted as a folder" in judged(place, replace(good, file_system="fuse.s3fs")).what

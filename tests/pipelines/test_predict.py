@@ -463,6 +463,12 @@ def test_dry_run_makes_nothing(tmp_path: Path, models: dict[str, str], texts: li
     printed = capsys.readouterr().out
     assert "50 rows in 1 file," in printed
     assert "in 3 pieces" in printed
-    assert "GB a worker" in printed
+    assert "MB a worker" in printed
     assert "in this process" in printed
+    assert "0.0" not in printed
     assert not out.exists()
+    predict(models["classification"], [path], out)
+    capsys.readouterr()
+    dry_run(PredictConfig(model=models["classification"], inputs=[str(path)], output_dir=str(out), precision="fp32"))
+    printed = capsys.readouterr().out
+    assert printed.endswith(f"every piece in {out} is finished: nothing is left to predict\n")

@@ -80,7 +80,7 @@ def test_the_text(tmp_path: Path) -> None:
     missing = describe(replace(BASE, data_dir=str(tmp_path / "later")), 24, bf16=True)
     assert "later does not exist yet (pmlm preprocess makes the blocks)" in missing
     assert "holds no finished blocks yet" in describe(replace(BASE, data_dir=str(tmp_path)), 24, bf16=True)
-    assert "109.5 M parameters (12 layers x 768, 12 heads)" in missing
+    assert "110 M parameters (12 layers x 768, 12 heads)" in missing
     assert "1.97 T tokens" in missing
     assert "at an assumed MFU of" in missing
     assert "time here" not in missing  # a GPU run: this machine's CPU says nothing

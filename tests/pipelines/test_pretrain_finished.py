@@ -8,7 +8,7 @@ from mlflow import MlflowClient
 
 from pipelines.lock import locked
 from pipelines.pretrain.config import PretrainConfig
-from pipelines.pretrain.run import run
+from pipelines.pretrain.run import dry_run, run
 from pmlm_core.errors import ConfigError
 from tests.pipelines.tiny_blocks import make_blocks
 from tests.pipelines.training_without_ray import config_for, train_here
@@ -35,6 +35,8 @@ def test_a_run_killed_after_its_last_checkpoint_is_finished(tmp_path: Path, samp
     for _ in range(2):
         run(PretrainConfig(**options))
     assert "finished: all 2 steps were done before" in capsys.readouterr().out
+    dry_run(PretrainConfig(**options))
+    assert capsys.readouterr().out == "run run is finished: all 2 steps were done before; nothing is to train\n"
     client = MlflowClient(store, store)
     experiment = client.get_experiment_by_name("pmlm-pretrain")
     (tracked,) = client.search_runs([experiment.experiment_id])

@@ -12,11 +12,12 @@ from markupsafe import Markup
 
 from pipelines.compare.comparison import Comparison
 from pipelines.compare.config import CompareConfig
-from pipelines.compare.names import benchmark_title, duration
+from pipelines.compare.names import benchmark_title
 from pipelines.compare.page.marks import label_of
 from pipelines.compare.page.view import section_view
 from pipelines.compare.sections import Section, Trial
 from pipelines.console import counted
+from pipelines.quantities import duration
 from pmlm_core import __version__, storage
 
 _NAMED = 4  # benchmarks in the title

@@ -7,9 +7,10 @@ from markupsafe import Markup
 from pipelines.compare.comparison import Comparison, how, score_of, shown_p, verdict
 from pipelines.compare.differences import Difference
 from pipelines.compare.groups import Group
-from pipelines.compare.names import duration, figure_title, shown, signed, spoken
+from pipelines.compare.names import figure_title, shown, signed, spoken
 from pipelines.compare.page.bars import interval_cell
 from pipelines.compare.page.marks import Marks
+from pipelines.quantities import duration
 
 _SIGNS = {
     "best": "★",

@@ -8,7 +8,7 @@ from markupsafe import Markup
 
 from pipelines.compare.comparison import Comparison, headline, in_full, score_of, shown_p, single_seed_note
 from pipelines.compare.importance import Importance, importance_of
-from pipelines.compare.names import benchmark_title, duration, figure_title, spoken
+from pipelines.compare.names import benchmark_title, figure_title, spoken
 from pipelines.compare.page.bars import importance_bars
 from pipelines.compare.page.cost import cost
 from pipelines.compare.page.curves import curves
@@ -20,6 +20,7 @@ from pipelines.compare.page.scatter import scatter
 from pipelines.compare.page.standing import standing
 from pipelines.compare.table import tests_used, unfinished
 from pipelines.console import counted
+from pipelines.quantities import duration
 
 _PLOTTED = 8  # options
 _LONG = {"learning_rate": "learning rate", "batch_size": "batch size"}
