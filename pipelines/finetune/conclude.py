@@ -144,6 +144,7 @@ def _save(job: Job, best: Path, splits: Mapping[str, Scored], history: list[dict
             part.split.name: {"used": part.split.used, "in_files": part.split.examples}
             for part in (job.train, *job.final)
         },
+        "examples": {part.split.name: part.split.identity() for part in job.final},
         "scorers": dict(task.scorers()),
         "pretrained": _pretrained(job),
         "model": MODEL,

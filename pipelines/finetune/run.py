@@ -2,6 +2,7 @@
 
 import shutil
 import uuid
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
@@ -29,7 +30,7 @@ from pipelines.finetune.rundir import (
     seed_folder,
 )
 from pipelines.finetune.splits import Rejects
-from pipelines.finetune.tell import tell_rows, tell_training
+from pipelines.finetune.tell import tell_rows, tell_training, warn_of_others
 from pipelines.leaving import in_a_hurry
 from pipelines.lock import locked
 from pipelines.output_folder import check_output_dir
@@ -75,12 +76,12 @@ def _run_alone(job: Job, rejects: Rejects, known: bool) -> None:
         if not all(finished.values()):
             job = _encoded(job, known)
         for seed in seeds:
-            if finished[seed] is None:
+            if (scores := finished[seed]) is None:
                 finished[seed] = _train_seed(job, seed)
                 if uploads is not None:
                     uploads.wake()
             else:
-                say(f"seed {seed} is finished: it was trained and scored before")
+                _tell_finished(job, seed, scores)
                 catch_up(replace(job, run=seed_folder(job.run, seed), seed=seed))
         results = [result for result in finished.values() if result is not None]
         write_summary(job, results)
@@ -106,10 +107,25 @@ def dry_run(config: FinetuneConfig) -> None:
     job, rejects = settle(config)
     check_same(job.run, job.identity())
     tell_rows(job, rejects, written=False)
+    left = []
+    for seed in config.all_seeds():
+        if (scores := read_scores(seed_folder(job.run, seed))) is None:
+            left.append(seed)
+        else:
+            _tell_finished(job, seed, scores)
+    if not left:
+        say(f"every seed in {named(config, job.run.path)} is finished: nothing is left to train")
+        return
+    job = replace(job, config=replace(job.config, seeds=",".join(map(str, left))))
     if config.use_gpu:
         cluster.tell_missing_gpu()
     for line in describe(job):
         say(line)
+
+
+def _tell_finished(job: Job, seed: int, scores: Mapping[str, Any]) -> None:
+    say(f"seed {seed} is finished: it was trained and scored before")
+    warn_of_others(job, scores, f"seed {seed}", named(job.config, seed_folder(job.run, seed).path / MODEL))
 
 
 def _encoded(job: Job, known: bool) -> Job:

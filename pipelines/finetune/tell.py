@@ -1,5 +1,9 @@
 """What a run says before it trains: subsets, bad rows, size."""
 
+import shlex
+from collections.abc import Mapping
+from typing import Any
+
 from pipelines.console import counted, say, warn
 from pipelines.finetune.job import Job, Part
 from pipelines.finetune.rundir import REJECTS
@@ -34,6 +38,26 @@ def tell_rows(job: Job, rejects: Rejects, *, written: bool) -> None:
     elif job.choose.split.used < job.choose.split.examples:
         chosen = job.choose.split
         warn(f"epochs are chosen by a subset of {chosen.used:,} of {chosen.examples:,} examples of '{chosen.name}'")
+
+
+def warn_of_others(job: Job, result: Mapping[str, Any], whose: str, model: str) -> None:
+    """Say of what is finished that a split's files are others by now: only what is trained on, and what chooses epochs,
+    names a run. Results of earlier versions do not say what they predicted.
+
+    Args:
+        result: scores of a finished seed or trial.
+        whose: of what they are.
+        model: what predicted, by the name that the user knows.
+    """
+    was = result.get("examples", {})
+    for part in job.final:
+        name, now = part.split.name, part.split.identity()
+        if was.get(name, now) != now:
+            warn(
+                f"{whose} is kept as it is, and the examples of split '{name}' are others than it predicted: `pmlm "
+                f"predict --model {shlex.quote(model)} --inputs FILE --output_dir NEW` predicts them, another "
+                "--run_name does all anew"
+            )
 
 
 def tell_training(job: Job, max_steps: int, known: bool) -> None:

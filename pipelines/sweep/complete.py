@@ -46,6 +46,7 @@ def complete(job: Job) -> None:
             result.setdefault("baselines", {})[name] = scored.baseline
         result["predictions"] += scored.files
         result["rows"][name] = {"used": part.split.used, "in_files": part.split.examples}
+        result.setdefault("examples", {})[name] = part.split.identity()
     figures = figures_of(splits)
     journal = Journal(job.run.path)
     step = int(result["epochs"][-1]["step"])

@@ -4,7 +4,7 @@ import json
 import shlex
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -14,11 +14,12 @@ from pipelines import cluster
 from pipelines.console import console, made, next_command, next_predict, say, warn
 from pipelines.finetune.elsewhere import read_by
 from pipelines.finetune.encode import encode_all
-from pipelines.finetune.rundir import MODEL, REJECTS, check_same, open_record, write_json
-from pipelines.finetune.tell import tell_rows
+from pipelines.finetune.rundir import MODEL, REJECTS, check_same, open_record, read_scores, write_json
+from pipelines.finetune.tell import tell_rows, warn_of_others
 from pipelines.handover.serving import kept_folders
 from pipelines.lock import locked
 from pipelines.output_folder import check_output_dir
+from pipelines.run_folder import RunDir
 from pipelines.run_place import lies_in_store, named, worked_on_here
 from pipelines.sweep import upload
 from pipelines.sweep.board import Board, Standing
@@ -78,7 +79,7 @@ def run(config: SweepConfig) -> None:
 
             for course in found:
                 if (name := course.benchmark.name) in results:
-                    say(f"{name} is finished: it was swept before")
+                    _tell_swept(course, results[name])
                     end_again(course, results[name])
             if left:
                 reads = {path for course in left for path in read_by(course.job)}
@@ -113,9 +114,18 @@ def dry_run(config: SweepConfig) -> None:
     for course, left_out in zip(found, rejects, strict=True):
         check_same(course.run, course.identity())
         tell_rows(course.job, left_out, written=False)
+    left = []
+    for course in found:
+        if (result := _finished(course, config)) is None:
+            left.append(course)
+        else:
+            _tell_swept(course, result)
+    if not left:
+        say(f"all of {named(config, found[0].run.path.parent)} is finished: nothing is left to search")
+        return
     if config.gpus_per_trial:
         cluster.tell_missing_gpu()
-    for line in describe(found):
+    for line in describe(left):
         say(line)
 
 
@@ -126,6 +136,13 @@ def _finished(course: Course, config: SweepConfig) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     return result if result.get("complete") and not config.retry_failed else None
+
+
+def _tell_swept(course: Course, result: Mapping[str, Any]) -> None:
+    name, winner = course.benchmark.name, course.trials / result["winner"]["trial"]
+    say(f"{name} is finished: it was swept before")
+    if scores := read_scores(RunDir(winner)):
+        warn_of_others(course.job, scores, f"the winner of {name}", named(course.config, winner / MODEL))
 
 
 def _encoded(course: Course) -> Course:

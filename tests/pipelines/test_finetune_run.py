@@ -327,6 +327,32 @@ def test_dry_run_makes_nothing(tmp_path: Path, model: str, reviews: str, capsys:
     assert not (tmp_path / "out").exists()
 
 
+def test_what_is_finished_is_said_and_that_the_test_files_are_others(
+    tmp_path: Path, model: str, reviews: str, capsys: Any
+):
+    data = tmp_path / "data"
+    shutil.copytree(reviews, data)
+    options = options_for("classification", model, str(data), tmp_path / "out", num_train_epochs=1)
+    seed = finetuned(options)
+    capsys.readouterr()
+    dry_run(FinetuneConfig(**options))
+    told = capsys.readouterr().out
+    assert "seed 0 is finished: it was trained and scored before" in told
+    assert told.endswith(f"every seed in {seed.parent} is finished: nothing is left to train\n")
+    assert "are others" not in told
+    dry_run(FinetuneConfig(**options, seeds="0,1"))
+    told = capsys.readouterr().out
+    assert "seed 0 is finished" in told
+    assert " 1 seed: " in told
+    with (data / "test.tsv").open("a") as file:
+        file.write("The boy saw the ship.\n")
+    for command in (run, dry_run):
+        command(FinetuneConfig(**options))
+        told = " ".join(capsys.readouterr().out.split())
+        assert "seed 0 is kept as it is, and the examples of split 'test' are others than it predicted" in told
+        assert f"`pmlm predict --model {seed / 'model'} --inputs FILE" in told
+
+
 @pytest.mark.parametrize(
     ("where", "sentence"),
     [

@@ -11,7 +11,7 @@ from mlflow.entities import Run
 from sweeping_data import make_sweep
 
 from pipelines.sweep.config import SweepConfig
-from pipelines.sweep.run import run
+from pipelines.sweep.run import dry_run, run
 from pmlm_core.errors import TrainingError
 
 
@@ -82,6 +82,18 @@ class TestSweep:
         assert "reviews is finished: it was swept before" in said
         assert "reviews: accuracy" in said
         assert "the baseline, always 'ship', has 66.67" in said.replace("\n", " ")
+        assert "are others" not in said
+
+        test = folder / "data" / "test.tsv"
+        before = test.read_text()
+        test.write_text(f"{before}The boy saw the ship.\n")
+        try:
+            dry_run(SweepConfig(**make_sweep(folder, sample_tokenizer_dir, run_name="random", stop_hopeless=False)))
+        finally:
+            test.write_text(before)
+        said = " ".join(capsys.readouterr().out.split())
+        assert "the winner of reviews is kept as it is, and the examples of split 'test' are others" in said
+        assert said.endswith(f"all of {folder / 'out' / 'random'} is finished: nothing is left to search")
 
     @pytest.mark.slow
     def test_a_grid_finds_a_winner(self, folder: Path, sample_tokenizer_dir: str):
