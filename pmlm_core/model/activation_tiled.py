@@ -13,13 +13,15 @@ from pmlm_core.model.activation import _SLOPE, _TERMS
 from pmlm_core.model.device import current
 from pmlm_core.model.fused import processors
 
-COLUMNS = 256
-"""Columns of a program."""
-ROWS = {"forward": 8, "backward": 8}
-"""Rows that a program has at hand at a time."""
+COLUMNS = 1024
+"""Most columns of a program."""
+TILE = {"forward": 4096, "backward": 2048}
+"""Numbers that a program has at hand at a time."""
 WARPS = 4
-PROGRAMS = {"forward": 12, "backward": 8}
+PROGRAMS = {"forward": 8, "backward": 6}
 """Programs for each multiprocessor of the GPU."""
+STAGES = {"forward": 2, "backward": 3}
+"""Tiles on their way through memory at a time, that at hand included."""
 
 # What `activation._normal` has, for numbers that keep the factors out of the loop.
 _NEAR: tl.constexpr = tl.constexpr(_SLOPE * math.sqrt(0.5))
@@ -68,7 +70,8 @@ def _launch(kernel: Any, name: str, x: Tensor, tensors: tuple[Tensor, ...]) -> N
                 groups,
                 WIDTH=width,
                 COLUMNS=_columns(width),
-                ROWS=ROWS[name],
+                ROWS=_rows(width, name),
+                STAGES=STAGES[name],
                 NATIVE=isinstance(kernel, triton.runtime.JITFunction) and torch.version.hip is None,
                 num_warps=WARPS,
             )
@@ -78,11 +81,17 @@ def _groups(x: Tensor, kernel: str) -> int:
     """Programs that share the rows of a block of columns."""
     width = x.shape[-1]
     wanted = -(-PROGRAMS[kernel] * processors(x) // _blocks(width))
-    return min(wanted, -(-x.numel() // width // ROWS[kernel]))
+    return min(wanted, -(-x.numel() // width // _rows(width, kernel)))
 
 
 def _columns(width: int) -> int:
-    return min(COLUMNS, triton.next_power_of_2(width))
+    """As many as divide the width, unless these are few."""
+    even = math.gcd(width, COLUMNS)
+    return even if even >= 64 else min(COLUMNS, triton.next_power_of_2(width))
+
+
+def _rows(width: int, kernel: str) -> int:
+    return max(1, TILE[kernel] // _columns(width))
 
 
 def _blocks(width: int) -> int:
@@ -114,13 +123,14 @@ def _forward(  # type: ignore[no-untyped-def]
     WIDTH: tl.constexpr,
     COLUMNS: tl.constexpr,
     ROWS: tl.constexpr,
+    STAGES: tl.constexpr,
     NATIVE: tl.constexpr,
 ):
     column = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
     bias = tl.load(bias_ptr + column, mask=column < WIDTH, other=0.0).to(tl.float32)
     # 64 bits: a tensor may have more than 2**31 numbers.
     row = tl.program_id(1).to(tl.int64) * ROWS + tl.arange(0, ROWS)
-    for _ in tl.range(tl.program_id(1) * ROWS, rows, groups * ROWS):
+    for _ in tl.range(tl.program_id(1) * ROWS, rows, groups * ROWS, num_stages=STAGES):
         at = row[:, None] * WIDTH + column[None, :]
         inside = (row < rows)[:, None] & (column < WIDTH)[None, :]
         x = tl.load(x_ptr + at, mask=inside, other=0.0).to(tl.float32) + bias[None, :]
@@ -142,13 +152,14 @@ def _backward(  # type: ignore[no-untyped-def]
     WIDTH: tl.constexpr,
     COLUMNS: tl.constexpr,
     ROWS: tl.constexpr,
+    STAGES: tl.constexpr,
     NATIVE: tl.constexpr,
 ):
     column = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
     bias = tl.load(bias_ptr + column, mask=column < WIDTH, other=0.0).to(tl.float32)
     total = tl.zeros([ROWS, COLUMNS], tl.float32)
     row = tl.program_id(1).to(tl.int64) * ROWS + tl.arange(0, ROWS)
-    for _ in tl.range(tl.program_id(1) * ROWS, rows, groups * ROWS):
+    for _ in tl.range(tl.program_id(1) * ROWS, rows, groups * ROWS, num_stages=STAGES):
         at = row[:, None] * WIDTH + column[None, :]
         inside = (row < rows)[:, None] & (column < WIDTH)[None, :]
         gradient = tl.load(gradient_ptr + at, mask=inside, other=0.0).to(tl.float32)

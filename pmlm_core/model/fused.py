@@ -89,7 +89,7 @@ def _worst_error(device: torch.device, dtype: torch.dtype, width: int, wide: int
     draw = torch.Generator(device).manual_seed(0)
     p, epsilon = 0.1, 1e-5
     # More rows than programs, in a large GPU too.
-    length = 8 * processors(torch.empty(0, device=device))
+    length = 9 * processors(torch.empty(0, device=device))
 
     def numbers(*shape: int) -> Tensor:
         return torch.randn(shape, generator=draw, device=device)

@@ -1,7 +1,8 @@
 """What follows both halves of a layer on a GPU, by Triton kernels: each number is read and written once.
 
-A few warps hold a row in their registers, so that its sums need no second reading; a program takes many rows and keeps
-what belongs to columns, the gradients of bias and LayerNorm included, in registers all along.
+A program is one warp, for rows of up to 1024 numbers, which it holds in registers: sums need no second reading and no
+barrier. It takes many rows, the next ones on their way meanwhile, and keeps what belongs to columns in registers all
+along, the gradients of bias and LayerNorm included.
 """
 
 from typing import Any
@@ -15,10 +16,10 @@ from torch.autograd.function import once_differentiable
 from pmlm_core.model.device import current
 from pmlm_core.model.fused import processors
 
-LANES = {"forward": 16, "backward": 16}
+LANES = {"forward": 32, "backward": 32}
 """Numbers of a row that a thread holds of each tensor."""
-PROGRAMS = {"forward": 8, "backward": 6}
-"""Programs for each multiprocessor of the GPU."""
+PROGRAMS = {"forward": 9, "backward": 8}
+"""Programs for each multiprocessor of the GPU, for rows of 1024 numbers: all that have room there at a time."""
 STAGES = {"forward": 3, "backward": 3}
 """Rows on their way through memory at a time, that at hand included."""
 
@@ -79,7 +80,7 @@ class _AddAndNorm(torch.autograd.Function):
         if with_gradient:
             normal_BTD = torch.empty_like(out_BTD)
             scales_R = torch.empty(rows, dtype=torch.float32, device=x_BTD.device)
-        programs = _programs(x_BTD, rows, "forward")
+        programs = _programs(x_BTD, rows, width, "forward")
         if rows:
             with current(x_BTD):
                 _forward[(programs,)](
@@ -119,7 +120,7 @@ class _AddAndNorm(torch.autograd.Function):
         x_grad_BTD = residual_grad_BTD
         if random is not None or x_dtype != residual_dtype:
             x_grad_BTD = torch.empty(normal_BTD.shape, dtype=x_dtype, device=normal_BTD.device)
-        programs = _programs(normal_BTD, rows, "backward")
+        programs = _programs(normal_BTD, rows, width, "backward")
         sums_P3D = torch.empty(programs, 3, width, dtype=torch.float32, device=normal_BTD.device)
         if rows:
             with current(normal_BTD):
@@ -152,8 +153,9 @@ class _AddAndNorm(torch.autograd.Function):
         )
 
 
-def _programs(x: Tensor, rows: int, kernel: str) -> int:
-    return min(rows, PROGRAMS[kernel] * processors(x))
+def _programs(x: Tensor, rows: int, width: int, kernel: str) -> int:
+    there = PROGRAMS[kernel] * 1024 // triton.next_power_of_2(width)
+    return min(rows, max(1, min(32, there)) * processors(x))
 
 
 def _dropout(p: float) -> tuple[int, float]:

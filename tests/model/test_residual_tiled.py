@@ -37,8 +37,8 @@ def interpreted(monkeypatch):
     """The interpreter goes on asking; and some programs have more rows than others."""
     if DEVICE == "cpu":
         monkeypatch.setenv("TRITON_INTERPRET", "1")
-    monkeypatch.setattr(residual_tiled, "processors", lambda _: 1)
-    monkeypatch.setattr(residual_tiled, "PROGRAMS", {"forward": 3, "backward": 2})
+    few = {"forward": 3, "backward": 2}
+    monkeypatch.setattr(residual_tiled, "_programs", lambda _, rows, width, kernel: min(rows, few[kernel]))
 
 
 def _inputs(shape, dtype, residual_dtype=None):
@@ -88,6 +88,7 @@ def test_values_and_gradients_are_torchs(shape, dtype, residual_dtype, p, uses):
         torch.testing.assert_close(got.double(), wanted, **ROOM[dtype])
     for x in inputs.values():
         assert x.grad.dtype is x.dtype
+    assert inputs["x"].grad.data_ptr() != inputs["residual"].grad.data_ptr()
     if p:
         assert torch.equal(inputs["x"].grad == 0, expected[1] == 0), "another mask"
 
