@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+from pipelines.ranges import check_numbers
 from pipelines.run_place import check_address
 from pmlm_core.addresses import is_remote
 from pmlm_core.errors import ConfigError
@@ -51,12 +52,8 @@ class CompareConfig:
         """Refuse what is out of range or contradicts itself; nothing is read."""
         from pipelines.tracking.store import NONE
 
-        if self.tested < 0:
-            raise ConfigError(f"tested must be 0 or more, not {self.tested}")
-        if self.resamples < 100:
-            raise ConfigError(f"resamples must be at least 100, not {self.resamples}: fewer say nothing")
-        if self.seed < 0:
-            raise ConfigError(f"seed must be 0 or more, not {self.seed}")
+        check_numbers(self, ["tested", "seed"], least=0)
+        check_numbers(self, ["resamples"], least=100, hint=": fewer say nothing")
         if not self.group_by:
             raise ConfigError(f"group_by must be one of {', '.join(KINDS)}, or an option of pmlm finetune")
         for folder in filter(is_remote, self.folders):

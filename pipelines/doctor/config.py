@@ -4,6 +4,7 @@ import os
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+from pipelines.ranges import check_numbers
 from pmlm_core.errors import ConfigError
 
 
@@ -36,8 +37,7 @@ class DoctorConfig:
 
     def validate(self) -> None:
         """Raises ConfigError where options cannot be followed."""
-        if self.timeout <= 0:
-            raise ConfigError(f"timeout must be above 0 seconds, not {self.timeout}")
+        check_numbers(self, ["timeout"], above=0)
         if not all(path.strip() for path in self.paths):
             raise ConfigError("paths holds an empty name; name folders or addresses")
         if self.command and self.recipe is not None:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+from pipelines.ranges import check_numbers
 from pipelines.there import check_folder
 from pmlm_core.errors import ConfigError
 
@@ -31,8 +32,7 @@ class FillConfig:
         for text in self.text:
             if "[MASK]" not in text:
                 raise ConfigError(f"there is no [MASK] in {text[:80]!r}; write [MASK] where a token is to be found")
-        if self.top_k < 1:
-            raise ConfigError(f"top_k must be at least 1, not {self.top_k}")
+        check_numbers(self, ["top_k"], least=1)
 
     def check_there(self) -> None:
         """Raises NotThereError where the model is not there."""

@@ -4,6 +4,7 @@ import re
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Literal
 
+from pipelines.ranges import check_numbers
 from pipelines.run_place import check_run_place
 from pipelines.there import check_folder
 from pmlm_core.errors import ConfigError
@@ -218,30 +219,21 @@ class FinetuneConfig:
         check_folder("model", self.model, MODEL)
 
     def _validate_numbers(self) -> None:
-        for name in (
+        positive = (
             *("batch_size", "learning_rate", "num_train_epochs", "max_length", "num_beams", "eval_num_beams"),
             *("micro_batch_size", "max_train_rows", "max_eval_rows", "max_predict_rows", "eval_batch_size"),
             *("adam_epsilon", "rel_pos_lr_scale", "early_stopping_patience", "logging_steps", "save_steps"),
             *("max_grad_norm", "num_workers", "cpus_per_worker"),
-        ):
-            value = getattr(self, name)
-            if value is not None and value <= 0:
-                raise ConfigError(f"{name} must be above 0, not {value}")
-        for name in (
-            *("weight_decay", "max_target_length", "doc_stride", "min_target_length", "no_repeat_ngram_size", "seed"),
-        ):
-            value = getattr(self, name)
-            if value is not None and value < 0:
-                raise ConfigError(f"{name} must be 0 or more, not {value}")
-        for name in (
+        )
+        check_numbers(self, positive, above=0)
+        least = ("weight_decay", "max_target_length", "doc_stride", "min_target_length", "no_repeat_ngram_size", "seed")
+        check_numbers(self, least, least=0)
+        shares = (
             *("hidden_dropout_prob", "attention_probs_dropout_prob", "adam_beta1", "adam_beta2"),
             *("label_smoothing", "target_mask_prob", "warmup_ratio"),
-        ):
-            value = getattr(self, name)
-            if value is not None and not 0.0 <= value < 1.0:
-                raise ConfigError(f"{name} must be from 0 to below 1, not {value}")
-        if self.max_failures < -1:
-            raise ConfigError(f"max_failures must be 0 or more, or -1 for no limit, not {self.max_failures}")
+        )
+        check_numbers(self, shares, least=0, below=1)
+        check_numbers(self, ["max_failures"], least=-1, hint=" (-1: no limit)")
 
     def all_seeds(self) -> list[int]:
         """The seeds to train, in the order given.

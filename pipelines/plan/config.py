@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field, fields
 from typing import ClassVar
 
+from pipelines.ranges import check_numbers
 from pmlm_core.errors import ConfigError
 from pmlm_core.training.datasheet import MEASURED_MFU
 
@@ -76,13 +77,8 @@ class PlanConfig:
         for gpus in self.gpus:
             if gpus < 1:
                 raise ConfigError(f"gpus must be 1 or more, not {gpus}")
-        for spec in fields(self):
-            value = getattr(self, spec.name)
-            may_be_free = spec.name.startswith("price_")
-            if not isinstance(value, int | float):
-                continue
-            if value < 0 or (value == 0 and not may_be_free):
-                raise ConfigError(f"{spec.name} must be {'0 or more' if may_be_free else 'above 0'}, not {value}")
-        for name in ("mfu", "network_efficiency"):
-            if getattr(self, name) > 1:
-                raise ConfigError(f"{name} is a share of the nominal rate and at most 1, not {getattr(self, name)}")
+        numbers = [spec.name for spec in fields(self) if isinstance(getattr(self, spec.name), int | float)]
+        prices = [name for name in numbers if name.startswith("price_")]
+        check_numbers(self, prices, least=0)
+        check_numbers(self, ["mfu", "network_efficiency"], above=0, most=1, hint=": a share of the nominal rate")
+        check_numbers(self, [name for name in numbers if name not in prices], above=0)

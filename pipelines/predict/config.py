@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Literal
 
+from pipelines.ranges import check_numbers
 from pipelines.there import check_folder
 from pmlm_core.addresses import is_remote
 from pmlm_core.errors import ConfigError
@@ -114,20 +115,14 @@ class PredictConfig:
                 raise ConfigError(f"pmlm predict needs --{name}: {what}")
         if not all(isinstance(text, str) and text.strip() for text in self.inputs):
             raise ConfigError("inputs holds an empty name; name files, folders or globs")
-        for name in ("batch_size", "piece_rows", "max_row_bytes", "num_workers", "cpus_per_worker", "num_beams"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ConfigError(f"{name} must be 1 or more, not {value}")
-        least = {"max_length": 5, "max_target_length": 2}  # room for a token of each text beside special ones
-        for name in ("max_length", "max_target_length", "doc_stride", "min_target_length", "no_repeat_ngram_size",
-                     "top_k", "n_best", "seed"):  # fmt: skip
-            value = getattr(self, name)
-            if value is not None and value < least.get(name, 0):
-                raise ConfigError(f"{name} must be {least.get(name, 0)} or more, not {value}")
-        if self.temperature is not None and not self.temperature > 0:
-            raise ConfigError(f"temperature must be above 0, not {self.temperature}")
-        if self.top_p is not None and not 0 < self.top_p <= 1:
-            raise ConfigError(f"top_p must be above 0 and at most 1, not {self.top_p}")
+        counts = ("batch_size", "piece_rows", "max_row_bytes", "num_workers", "cpus_per_worker", "num_beams")
+        check_numbers(self, counts, least=1)
+        check_numbers(self, ["max_length"], least=5)  # room for a token of each text beside special ones
+        check_numbers(self, ["max_target_length"], least=2)
+        least = ("doc_stride", "min_target_length", "no_repeat_ngram_size", "top_k", "n_best", "seed")
+        check_numbers(self, least, least=0)
+        check_numbers(self, ["temperature"], above=0)
+        check_numbers(self, ["top_p"], above=0, most=1)
 
     def check_there(self) -> None:
         """Raises NotThereError where the model or an input is not there."""

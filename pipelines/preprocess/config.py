@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar, Literal
 
+from pipelines.ranges import check_numbers
 from pmlm_core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -70,22 +71,17 @@ class PreprocessConfig:
                 raise ConfigError(f"pmlm preprocess needs --{name}: {what}")
         if not all(isinstance(text, str) and text.strip() for text in self.inputs):
             raise ConfigError("inputs holds an empty name; name files, folders or globs")
-        _within("max_length", self.max_length, 5, 65_535)
-        _within("views", self.views, 1, 1000)
-        _within("piece_bytes", self.piece_bytes, 1 << 16, 1 << 30)
-        _within("max_document_bytes", self.max_document_bytes, 1, 1 << 30)
-        if self.num_workers is not None:
-            _within("num_workers", self.num_workers, 1, 1_000_000)
-        _within("min_block", self.min_block, 1, 255)
-        _within("max_block", self.max_block, 1, 255)
+        check_numbers(self, ["max_length"], least=5, most=65_535)
+        check_numbers(self, ["views"], least=1, most=1000)
+        check_numbers(self, ["piece_bytes"], least=1 << 16, most=1 << 30)
+        check_numbers(self, ["max_document_bytes"], least=1, most=1 << 30)
+        check_numbers(self, ["num_workers"], least=1, most=1_000_000)
+        check_numbers(self, ["min_block", "max_block"], least=1, most=255)
         if self.min_block > self.max_block:
             raise ConfigError(f"min_block {self.min_block} is greater than max_block {self.max_block}")
-        if not 0.0 < self.mask_prob < 1.0:
-            raise ConfigError(f"mask_prob is {self.mask_prob}; it must lie between 0 and 1 (the paper: 0.15)")
-        if not 0.0 <= self.block_prob <= 1.0:
-            raise ConfigError(f"block_prob is {self.block_prob}; it must lie in 0..1 (the paper: 0.4)")
-        if not 0.0 <= self.validation_fraction < 1.0:
-            raise ConfigError(f"validation_fraction is {self.validation_fraction}; it must lie in 0..1, 1 excluded")
+        check_numbers(self, ["mask_prob"], above=0, below=1, hint=" (the paper: 0.15)")
+        check_numbers(self, ["block_prob"], least=0, most=1, hint=" (the paper: 0.4)")
+        check_numbers(self, ["validation_fraction"], least=0, below=1)
         if not self.text_field:
             raise ConfigError("text_field is empty; it names the field or column that holds the text")
 
@@ -106,8 +102,3 @@ class PreprocessConfig:
             validation_fraction=self.validation_fraction,
             seed=self.seed,
         )
-
-
-def _within(name: str, value: int, low: int, high: int) -> None:
-    if not low <= value <= high:
-        raise ConfigError(f"{name} is {value}; it must lie in {low}..{high}")

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from pmlm_core.errors import ConfigError
+from pipelines.ranges import check_numbers
 
 if TYPE_CHECKING:
     from pipelines.pretrain.config import PretrainConfig
@@ -16,34 +16,12 @@ def check_ranges(config: "PretrainConfig") -> None:
     """
     positive = ("batch_size", "max_steps", "eval_steps", "logging_steps", "save_steps", "keep_checkpoints")
     optional = ("micro_batch_size", "num_hidden_layers", "hidden_size", "num_attention_heads", "intermediate_size")
-    for name in (
-        *positive,
-        *optional,
-        "num_workers",
-        "min_workers",
-        "resize_minutes",
-        "cpus_per_worker",
-        "adam_epsilon",
-        "initializer_range",
-        "learning_rate",
-        "rel_pos_lr_scale",
-        "max_rel_pos",
-    ):
-        value = getattr(config, name)
-        if value is not None and value <= 0:
-            raise ConfigError(f"{name} must be above 0, not {value}")
-    for name in ("max_grad_norm", "save_minutes"):
-        value = getattr(config, name)
-        if value is not None and value <= 0:
-            raise ConfigError(f"{name} must be above 0, not {value}; leave it out to switch it off")
-    for name in ("eval_rows", "warmup_steps", "weight_decay", "rel_pos_bins", "seed"):
-        value = getattr(config, name)
-        if value is not None and value < 0:
-            raise ConfigError(f"{name} must be 0 or more, not {value}")
-    if config.max_failures < -1:
-        raise ConfigError(f"max_failures must be 0 or more, or -1 for no limit, not {config.max_failures}")
-    for name in ("hidden_dropout_prob", "attention_probs_dropout_prob", "adam_beta1", "adam_beta2"):
-        if not 0.0 <= getattr(config, name) < 1.0:
-            raise ConfigError(f"{name} must be from 0 to below 1, not {getattr(config, name)}")
-    if config.warmup_ratio is not None and not 0.0 <= config.warmup_ratio <= 1.0:
-        raise ConfigError(f"warmup_ratio must be from 0 to 1, not {config.warmup_ratio}")
+    where = ("num_workers", "min_workers", "resize_minutes", "cpus_per_worker")
+    what = ("adam_epsilon", "initializer_range", "learning_rate", "rel_pos_lr_scale", "max_rel_pos")
+    check_numbers(config, [*positive, *optional, *where, *what], above=0)
+    check_numbers(config, ["max_grad_norm", "save_minutes"], above=0, hint="; leave it out to switch it off")
+    check_numbers(config, ["eval_rows", "warmup_steps", "weight_decay", "rel_pos_bins", "seed"], least=0)
+    check_numbers(config, ["max_failures"], least=-1, hint=" (-1: no limit)")
+    shares = ("hidden_dropout_prob", "attention_probs_dropout_prob", "adam_beta1", "adam_beta2")
+    check_numbers(config, shares, least=0, below=1)
+    check_numbers(config, ["warmup_ratio"], least=0, most=1)

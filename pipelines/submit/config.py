@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+from pipelines.ranges import check_numbers
 from pmlm_core.errors import ConfigError
 
 
@@ -56,8 +57,7 @@ class SubmitConfig:
             raise ConfigError(f"give one of {' and '.join(asked)}, not {len(asked)}")
         if "" in (self.status, self.logs, self.stop):
             raise ConfigError(f"{asked[0]} needs the id of a job; pmlm submit --list tells them")
-        if self.retries < 0:
-            raise ConfigError(f"retries must be 0 or more, not {self.retries}")
+        check_numbers(self, ["retries"], least=0)
         if self.retries and self.no_wait:
             raise ConfigError("with --no_wait nobody is there to submit again: leave out --retries or --no_wait")
         if self.address is not None and not self.address.startswith(("http://", "https://")):

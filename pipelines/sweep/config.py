@@ -5,6 +5,7 @@ from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Literal
 
 from pipelines.finetune.config import DATA, MODEL, seeds_in
+from pipelines.ranges import check_numbers
 from pipelines.run_place import check_run_place
 from pipelines.there import check_folder
 from pmlm_core.addresses import is_remote
@@ -117,14 +118,11 @@ class SweepConfig:
             raise ConfigError("name a benchmark: pmlm sweep --benchmark rte")
         if len(set(self.benchmark)) < len(self.benchmark):
             raise ConfigError(f"a benchmark is named twice: {', '.join(self.benchmark)}")
-        for name in ("num_samples", "grace_epochs", "max_concurrent_trials", "cpus_per_trial", "num_workers"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ConfigError(f"{name} must be 1 or more, not {value}")
-        if self.finalists is not None and self.finalists < 0:
-            raise ConfigError(f"finalists must be 0 or more, not {self.finalists}")
-        if self.gpus_per_trial < 0:
-            raise ConfigError(f"gpus_per_trial must be 0, a share of one GPU, or 1, not {self.gpus_per_trial}")
+        counts = ("num_samples", "grace_epochs", "max_concurrent_trials", "cpus_per_trial", "num_workers")
+        check_numbers(self, counts, least=1)
+        check_numbers(self, ["finalists"], least=0)
+        check_numbers(self, ["gpus_per_trial"], least=0, hint=": none, a share of one GPU, or 1")
+        check_numbers(self, ["max_failures"], least=-1, hint=" (-1: no limit)")
         if self.num_workers == 1 and self.gpus_per_trial > 1:
             workers = math.ceil(self.gpus_per_trial)
             raise ConfigError(
@@ -133,8 +131,6 @@ class SweepConfig:
             )
         if self.num_workers > 1 and self.gpus_per_trial not in (0.0, 1.0):
             raise ConfigError("with several workers a trial has one GPU for each: give gpus_per_trial 1, or 0 for CPUs")
-        if self.max_failures < -1:
-            raise ConfigError(f"max_failures must be 0 or more, or -1 for no limit, not {self.max_failures}")
         if self.strategy == "paper_grid" and (self.space or self.num_samples):
             raise ConfigError(
                 "paper_grid takes its values from the grid: give --grid in place of space and num_samples"

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
+from pipelines.ranges import check_numbers
 from pmlm_core.errors import ConfigError
 
 
@@ -27,5 +28,4 @@ class SyncConfig:
         """Raises ConfigError where options cannot be followed; nothing is read from disk."""
         if not self.run_dir:
             raise ConfigError("pmlm sync needs --run_dir, the folder of the run whose figures are to be sent")
-        if self.timeout <= 0:
-            raise ConfigError(f"timeout must be above 0 seconds, not {self.timeout}")
+        check_numbers(self, ["timeout"], above=0)

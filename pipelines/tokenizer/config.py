@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
+from pipelines.ranges import check_numbers
 from pmlm_core.errors import ConfigError
 
 
@@ -58,16 +59,9 @@ class TokenizerConfig:
             raise ConfigError("pmlm tokenizer needs --output_dir: the folder for the tokenizer")
         if not self.text_field:
             raise ConfigError("text_field is empty; it names the field or column that holds the text")
-        smallest = 300 if self.byte_fallback else 16
-        for name, low, high in (
-            ("vocab_size", smallest, 1 << 24),
-            ("sample_bytes", 1 << 10, 1 << 36),
-            ("max_document_bytes", 1, 1 << 30),
-            ("training_threads", 1, 1024),
-            ("num_workers", 1, 1_000_000),
-        ):
-            value = getattr(self, name)
-            if value is not None and not low <= value <= high:
-                raise ConfigError(f"{name} is {value}; it must lie in {low}..{high}")
-        if not 0.98 <= self.character_coverage <= 1.0:
-            raise ConfigError(f"character_coverage is {self.character_coverage}; it must lie in 0.98..1")
+        check_numbers(self, ["vocab_size"], least=300 if self.byte_fallback else 16, most=1 << 24)
+        check_numbers(self, ["sample_bytes"], least=1 << 10, most=1 << 36)
+        check_numbers(self, ["max_document_bytes"], least=1, most=1 << 30)
+        check_numbers(self, ["training_threads"], least=1, most=1024)
+        check_numbers(self, ["num_workers"], least=1, most=1_000_000)
+        check_numbers(self, ["character_coverage"], least=0.98, most=1)

@@ -134,7 +134,7 @@ def test_a_server_that_is_away_is_said_to_be(tmp_path: Path):
     ("options", "message"),
     [
         ({"tested": -1}, "tested must be 0 or more"),
-        ({"resamples": 10}, "resamples must be at least 100"),
+        ({"resamples": 10}, "resamples must be 100 or more"),
         ({"folders": ["a"], "runs": ["b"]}, "leave out --runs"),
         ({"tracking_uri": "none"}, "name the folders of the runs"),
         ({"output_dir": "s3://bucket/out"}, "must be a folder of this machine"),

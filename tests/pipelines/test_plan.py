@@ -194,7 +194,7 @@ def test_numbers_of_gpus_that_cannot_share_the_batch_are_refused_in_their_line()
         ({"recipe": ""}, "needs --recipe"),
         ({"gpus": []}, "names no number"),
         ({"gpus": [0]}, "1 or more"),
-        ({"mfu": 1.5}, "mfu is a share"),
+        ({"mfu": 1.5}, "mfu must be above 0 and at most 1"),
         ({"network_gbit": 0.0}, "network_gbit must be above 0"),
         ({"price_per_gpu_hour": -1.0}, "price_per_gpu_hour must be 0 or more"),
     ],
