@@ -89,7 +89,7 @@ def headline(comparison: Comparison) -> str:
     if best is None:
         told = ", ".join(f"{count} {outcome}" for outcome, count in comparison.counts().items())
         return f"{title}: nothing has finished yet ({told})."
-    score = f"{figure_title(section.metric)} {spread(best)} on {section.split}"
+    score = f"{figure_title(section.metric)} {spread(best)} on {section.split}{_beside_baseline(section, best)}"
     rivals = [(group, each) for group, each in zip(comparison.groups, comparison.differences, strict=True) if each]
     if not rivals:
         return f"{title}: the best is {best.label}: {score}; there is nothing finished to compare it with."
@@ -97,6 +97,19 @@ def headline(comparison: Comparison) -> str:
     if difference.points is None:
         return f"{title}: {best.label}: {score}; no other group can be held against it: {difference.note}."
     return f"{title}: the best is {best.label}: {score}. {against(section, nearest, difference)}."
+
+
+def _beside_baseline(section: Section, best: Group) -> str:
+    """A clause for a winner that is no better than what has learned nothing; "" for one that is, or without a baseline.
+
+    As the figures are shown: what reads the same is the same.
+    """
+    if section.baseline is None or best.best.mean is None:
+        return ""
+    ahead = section.sign * round(best.best.mean - section.baseline, 2)
+    if ahead > 0:
+        return ""
+    return f", {'worse' if ahead < 0 else 'no better'} than the trivial baseline's {section.baseline:.2f}"
 
 
 def against(section: Section, other: Group, difference: Difference) -> str:

@@ -348,3 +348,17 @@ def test_one_of_a_thing_is_said_as_one(capsys: pytest.CaptureFixture[str]):
     alone = page([only(Shelf([run("a", 75.0)]))], SOME)
     assert "it takes 6 finished configurations, and there is 1" in alone
     assert "1 run compared" in alone
+
+
+@pytest.mark.parametrize(
+    ("baseline", "said"),
+    [
+        (50.0, "accuracy 60.00 (1 seed) on dev; there is nothing"),
+        (60.0, "accuracy 60.00 (1 seed) on dev, no better than the trivial baseline's 60.00; there is nothing"),
+        (66.67, "accuracy 60.00 (1 seed) on dev, worse than the trivial baseline's 66.67; there is nothing"),
+    ],
+)
+def test_a_winner_that_has_learned_nothing_is_called_so(baseline: float, said: str):
+    alone = run("a", 60.0)
+    alone = replace(alone, metrics={**alone.metrics, "baseline/dev/accuracy": baseline})
+    assert said in headline(only(Shelf([alone])))
