@@ -80,7 +80,7 @@ def with_own_bias(calls: Sequence[Call]) -> list[Call]:
         if call.rule is None or call.rule.bias is None:
             made.append(replace(call, bias=own))
         else:
-            made.append(replace(call, rule=replace(call.rule, bias=replace(call.rule.bias, weight_HM=own))))
+            made.append(replace(call, rule=replace(call.rule, bias=replace(call.rule.bias, weight_HM=own, sums=None))))
     return made
 
 

@@ -17,15 +17,15 @@ def candidates(kernel: str) -> list[Any]:
     """Tiles with a sensible number of scores for each thread."""
     from pmlm_core.model.attention.tiled.sizes import Tile
 
-    queries, keys, warps, stages = {
-        "forward": ((64, 128), (32, 64, 128), (4, 8), (2, 3, 4)),
-        "bias_by_row": ((16, 32), (16, 32, 64), (1, 2), (2,)),
-        "bias_shared": ((64, 128), (32, 64, 128), (4, 8), (2, 3)),
-    }.get(kernel, ((32, 64, 128), (32, 64, 128), (4, 8), (2, 3)))
+    queries, keys, warps, stages, registers = {
+        "forward": ((64, 128), (32, 64, 128), (4, 8), (2, 3, 4), (96, 128)),
+        "bias_by_row": ((16, 32), (16, 32, 64), (1, 2, 4), (1, 2, 3), (168,)),
+        "bias_shared": ((64, 128), (32, 64, 128), (4, 8), (2, 3), (128, 168)),
+    }.get(kernel, ((32, 64, 128), (32, 64, 128), (4, 8), (2, 3, 4), (168,)))
     return [
-        Tile(q, k, w, s)
-        for q, k, w, s in itertools.product(queries, keys, warps, stages)
-        if 8 <= q * k / (32 * w) <= 64
+        Tile(q, k, w, s, r)
+        for q, k, w, s, r in itertools.product(queries, keys, warps, stages, (None, *registers))
+        if 8 <= q * k / (32 * w) <= 32
     ]
 
 
@@ -84,7 +84,10 @@ def sweep(problem: Problem, args: argparse.Namespace, report: Report) -> None:
         best = min(found, key=lambda pair: pair[0])
         sizes.OVERRIDES[kernel] = best[1]
         rows = [
-            [f"{t.queries} x {t.keys}, {t.warps} warps, {t.stages} stages", f"{seconds * 1e3:.3f}"]
+            [
+                f"{t.queries} x {t.keys}, {t.warps} warps, {t.stages} stages, {t.registers or 'any'} registers",
+                f"{seconds * 1e3:.3f}",
+            ]
             for seconds, t in sorted(found, key=lambda pair: pair[0])[:6]
         ]
         rows.append(["(the table has) " + str(chosen), f"{found[0][0] * 1e3:.3f}"])

@@ -1,4 +1,5 @@
-"""Cross-entropy of a slice of logits and its gradient by a Triton kernel: each row is read and written once."""
+"""Cross-entropy of a slice of logits and its gradient by a Triton kernel: a row is read, and read again and written
+while it is in the GPU's cache. Several rows share a multiprocessor, so that it need not wait for memory."""
 
 import torch
 import triton
@@ -7,8 +8,9 @@ from torch import Tensor
 
 from pmlm_core.model.device import current
 
-_BLOCK = 32768
-"""Most words of a row that a program holds in its registers."""
+_BLOCK = 2048
+"""Most words of a row that a program has at hand."""
+_LOG2_E: tl.constexpr = tl.constexpr(1.4426950408889634)
 
 
 def cross_entropy_(
@@ -32,9 +34,8 @@ def cross_entropy_(
             smoothing,
             SCALED=scale_R is not None,
             SMOOTHED=smoothing > 0,
-            WHOLE=classes <= block,
             BLOCK=block,
-            num_warps=min(16, max(4, block // 2048)),
+            num_warps=max(1, block // 256),
         )
     return losses_R, right_R, logits_RV.sum(0, dtype=torch.float32)
 
@@ -52,63 +53,90 @@ def _cross_entropy(  # type: ignore[no-untyped-def]
     smoothing,
     SCALED: tl.constexpr,
     SMOOTHED: tl.constexpr,
-    WHOLE: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
     """A row of logits, which becomes its gradient.
 
-    Args:
-        WHOLE: it has room in one block, and stays in registers from its one reading on.
+    Its last block is apart: only there loads need a mask, and with one they fetch number by number.
     """
     at = tl.program_id(0).to(tl.int64)
     logits_ptr += at * row_stride
     label = tl.load(labels_ptr + at)
-    lane = tl.arange(0, BLOCK)
-    if WHOLE:
-        row = tl.load(logits_ptr + lane, mask=lane < classes, other=float("-inf")).to(tl.float32)
-        top = tl.max(row, 0)
-        guess = tl.min(tl.where(row == top, lane, 2**31 - 1), 0)
-        total = tl.exp(row - top)
-        plain = tl.where(lane < classes, row, 0.0)
-    else:
-        row = tl.zeros([BLOCK], tl.float32)
-        # Every lane has sums of its own, so that lanes meet for the largest number of a block only.
-        best = tl.full([BLOCK], float("-inf"), tl.float32)
-        where = tl.zeros([BLOCK], tl.int32)
-        total = tl.zeros([BLOCK], tl.float32)
-        plain = tl.zeros([BLOCK], tl.float32)
-        top = float("-inf")
-        for first in range(0, classes, BLOCK):
-            inside = first + lane < classes
-            x = tl.load(logits_ptr + first + lane, mask=inside, other=float("-inf")).to(tl.float32)
-            new_top = tl.maximum(top, tl.max(x, 0))
-            total = total * tl.exp(top - new_top) + tl.exp(x - new_top)
-            top = new_top
-            where = tl.where(x > best, first + lane, where)
-            best = tl.maximum(best, x)
-            if SMOOTHED:
-                plain += tl.where(inside, x, 0.0)
-        guess = tl.min(tl.where(best == top, where, 2**31 - 1), 0)
+    whole = classes // BLOCK * BLOCK
+    top = tl.full([], float("-inf"), tl.float32)
+    # Every lane has sums of its own, so that lanes meet for the largest number of a block only.
+    total = tl.zeros([BLOCK], tl.float32)
+    plain = tl.zeros([BLOCK], tl.float32)
+    for first in range(0, whole, BLOCK):
+        top, total, plain = _sums(top, total, plain, logits_ptr, first, classes, False, SMOOTHED, BLOCK)
+    if whole < classes:
+        top, total, plain = _sums(top, total, plain, logits_ptr, whole, classes, True, SMOOTHED, BLOCK)
     log_sum = top + tl.log(tl.sum(total, 0))
 
     used = label != ignored
     known = used & (label >= 0) & (label < classes)
-    expected = tl.load(logits_ptr + label, mask=known, other=float("nan")).to(tl.float32) - log_sum
+    own = tl.load(logits_ptr + label, mask=known, other=float("nan")).to(tl.float32)
     factor = tl.where(used, 1.0, 0.0)
     if SCALED:
         factor *= tl.load(scale_ptr + at).to(tl.float32)
+    expected = own - log_sum
     spread = 0.0
     if SMOOTHED:
         spread = smoothing / classes
         expected = (1 - smoothing) * expected + smoothing * (tl.sum(plain, 0) / classes - log_sum)
     tl.store(losses_ptr + at, tl.where(used, -expected, 0.0))
-    tl.store(right_ptr + at, (used & (guess == label)).to(tl.int64))
     # The label's own logit has been read: nobody writes before all have.
     tl.debug_barrier()
-    for first in range(0, classes, BLOCK):
-        inside = first + lane < classes
-        x = row
-        if not WHOLE:
-            x = tl.load(logits_ptr + first + lane, mask=inside, other=0.0).to(tl.float32)
-        gradient = tl.exp(x - log_sum) - spread - tl.where(first + lane == label, 1 - smoothing, 0.0)
-        tl.store(logits_ptr + first + lane, (gradient * factor).to(logits_ptr.dtype.element_ty), mask=inside)
+    earlier = tl.zeros([BLOCK], tl.int32)
+    for first in range(0, whole, BLOCK):
+        earlier = _gradient(
+            earlier, logits_ptr, first, classes, label, own == top, top, log_sum, spread, factor, False, BLOCK
+        )
+    if whole < classes:
+        earlier = _gradient(
+            earlier, logits_ptr, whole, classes, label, own == top, top, log_sum, spread, factor, True, BLOCK
+        )
+    # Of equal logits the first is the guess.
+    tl.store(right_ptr + at, ((own == top) & (tl.max(earlier, 0) == 0)).to(tl.int64))
+    tl.debug_barrier()
+    gradient = (tl.exp2((own - log_sum) * _LOG2_E) - spread - (1 - smoothing)) * factor
+    tl.store(logits_ptr + label, gradient.to(logits_ptr.dtype.element_ty), mask=known)
+
+
+@triton.jit
+def _sums(  # type: ignore[no-untyped-def]
+    top, total, plain, logits_ptr, first, classes, LAST: tl.constexpr, SMOOTHED: tl.constexpr, BLOCK: tl.constexpr
+):
+    """The largest logit until now, and with it the sums of exponentials and of logits, lane by lane."""
+    at = first + tl.arange(0, BLOCK)
+    if LAST:
+        x = tl.load(logits_ptr + at, mask=at < classes, other=float("-inf")).to(tl.float32)
+    else:
+        x = tl.load(logits_ptr + at).to(tl.float32)
+    new_top = tl.maximum(top, tl.max(x, 0))
+    total = total * tl.exp2((top - new_top) * _LOG2_E) + tl.exp2((x - new_top) * _LOG2_E)
+    if SMOOTHED:
+        plain += tl.where(at < classes, x, 0.0)
+    return new_top, total, plain
+
+
+@triton.jit
+def _gradient(  # type: ignore[no-untyped-def]
+    earlier, logits_ptr, first, classes, label, is_top, top, log_sum, spread, factor, LAST: tl.constexpr,
+    BLOCK: tl.constexpr,
+):  # fmt: skip
+    """Write the gradients of a block, the label's as if it were not the label; where a label has the largest logit
+    (`is_top`), note whether another one before it has it too."""
+    at = first + tl.arange(0, BLOCK)
+    if LAST:
+        x = tl.load(logits_ptr + at, mask=at < classes, other=float("-inf")).to(tl.float32)
+    else:
+        x = tl.load(logits_ptr + at).to(tl.float32)
+    if is_top:
+        earlier = tl.maximum(earlier, ((x == top) & (at < label)).to(tl.int32))
+    gradient = ((tl.exp2((x - log_sum) * _LOG2_E) - spread) * factor).to(logits_ptr.dtype.element_ty)
+    if LAST:
+        tl.store(logits_ptr + at, gradient, mask=at < classes)
+    else:
+        tl.store(logits_ptr + at, gradient)
+    return earlier

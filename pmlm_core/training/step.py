@@ -120,14 +120,30 @@ def train_step(
     told = torch.stack([*(sums[n] for n in names), norm.double()])
     # A device that judges for itself need not wait for the host to look.
     judged = skips_non_finite(optimizer, torch.stack([told[0], told[-1]]))
+    look = _on_its_way(told)
     if judged:
         optimizer.step()
-    *values, gradient_norm = told.tolist()
+    *values, gradient_norm = look().tolist()
     totals = dict(zip(names, all_sum(values, precision.device), strict=True))
     _refuse_non_finite(step, totals["loss"] / count, gradient_norm)
     if not judged:
         optimizer.step()
     return StepResult(int(count), totals, shared, gradient_norm)
+
+
+def _on_its_way(figures: Tensor) -> Callable[[], Tensor]:
+    """A copy for the host, which waits for what was sent to the GPU until now and for nothing after it: while the GPU
+    is still updating the weights, the next step is sent already."""
+    if not figures.is_cuda:
+        return lambda: figures
+    copy, copied = figures.to("cpu", non_blocking=True), torch.cuda.Event()
+    copied.record(torch.cuda.current_stream(figures.device))
+
+    def wait() -> Tensor:
+        copied.synchronize()
+        return copy
+
+    return wait
 
 
 def _zero_gradients(model: nn.Module, optimizer: torch.optim.Optimizer, *, keep: bool) -> None:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from pmlm_core.model.attention.interface import Call, Places, Rule
-from pmlm_core.model.attention.layer_sums import summed_over_layers
+from pmlm_core.model.attention.layer_sums import binned_over_layers, summed_over_layers
 from pmlm_core.model.attention.relbias import ByDistance, RelativeBias
 from pmlm_core.model.pseudo import CONTEXT, Codes, Layout, codes
 
@@ -52,7 +52,7 @@ def make_plan(
         kernel: by which name the calls will be computed (`choice.kernel_for`).
     """
     if kernel == "triton":
-        bias = None if relative is None else relative.in_order(reach)
+        bias = None if relative is None else binned_over_layers(relative.in_order(reach))
         return _structured(layout, padded, bias, position_ids_BN, slot_positions_BK, read_ae)
     square_HPP = None if relative is None else relative.square(reach).to(dtype)
     plan = _dense(layout, padded, square_HPP, position_ids_BN, slot_positions_BK, read_ae, dtype)

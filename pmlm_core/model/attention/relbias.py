@@ -1,11 +1,16 @@
 """The relative position bias: a learned number per head and bucket of distance, for all layers (docs/method.md, 4)."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from pmlm_core.model.attention.layer_sums import BinSums
 
 
 def bucket(distance: Tensor, bins: int, max_distance: int) -> Tensor:
@@ -38,6 +43,42 @@ def first_of_last_bin(bins: int, max_distance: int) -> int:
     return int(torch.searchsorted(bucket(-distances, bins, max_distance), bins // 2 - 1))
 
 
+@dataclass(frozen=True)
+class BinParts:
+    """What adds up to the gradient of a bias by bin, of one call of one layer.
+
+    Attributes:
+        near_PH2M: of every bin two sums over P parts of the scores: of the gradients at or beyond its edge in tiles
+            that begin before it, and of all those in tiles that begin in it; float32, with room for more bins.
+        far_PH2: where given, the gradients of the first bin and the last, which `near_PH2M` has not.
+    """
+
+    near_PH2M: Tensor
+    far_PH2: Tensor | None
+
+
+def by_bin(parts: Sequence[BinParts], bins: int) -> Tensor:
+    """The gradient of each bin's bias, [H, M], float32."""
+    made = []
+    for with_far in (True, False):
+        some = [each for each in parts if (each.far_PH2 is not None) == with_far]
+        if not some:
+            continue
+        beyond_HM, everything_HM = _total([each.near_PH2M for each in some])[..., :bins].unbind(1)
+        sums_HM = beyond_HM + everything_HM
+        # What lies beyond the next edge is the next bin's.
+        sums_HM[:, :-1] -= beyond_HM[:, 1:]
+        if with_far:
+            far_H2 = _total([each.far_PH2 for each in some if each.far_PH2 is not None])
+            sums_HM[:, 0], sums_HM[:, -1] = far_H2.unbind(1)
+        made.append(sums_HM)
+    return made[0] if len(made) == 1 else made[0] + made[1]
+
+
+def _total(parts: Sequence[Tensor]) -> Tensor:
+    return (parts[0] if len(parts) == 1 else torch.cat(list(parts))).sum(0)
+
+
 TILE_ROOM = 256
 """So many positions beyond the last a tile of scores may hang over."""
 
@@ -56,6 +97,7 @@ class ByDistance:
         bin_C: bin of each distance, int32.
         edge_M: least distance of each bin, int32; of a bin that is empty, that of the next.
         far: every distance of at least so much lies in the last bin, and the other way in the first.
+        sums: where layers leave the parts of the gradient, instead of returning it.
     """
 
     weight_HM: Tensor
@@ -63,6 +105,7 @@ class ByDistance:
     bin_C: Tensor
     edge_M: Tensor
     far: int
+    sums: "BinSums | None" = None
 
     @property
     def reach(self) -> int:

@@ -49,7 +49,9 @@ def _worst_error(device: torch.device, dtype: torch.dtype, width: int) -> float:
         relative.weight.copy_(torch.randn(heads, 32, generator=draw))
     fused = torch.randn(batch, n + 2 * slots, 4, heads, width, generator=draw).to(device, dtype)
     results = []
-    with torch.autocast(device.type, enabled=False):
+    # A step's random numbers are its own, whether or not the trial comes first.
+    drawn_there = torch.random.fork_rng([device] if device.type == "cuda" else [])
+    with drawn_there, torch.autocast(device.type, enabled=False):
         plan = make_plan(
             lay_out(torch.ones(batch, n, device=device), steps_BK.to(device)),
             padded=False,

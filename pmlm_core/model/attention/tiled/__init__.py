@@ -14,9 +14,11 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from pmlm_core.model.attention.interface import Call
+from pmlm_core.model.attention.relbias import BinParts, ByDistance, by_bin
 from pmlm_core.model.attention.thirds import side_by_side
+from pmlm_core.model.attention.tiled.backward import Backward
 from pmlm_core.model.attention.tiled.forward import forward
-from pmlm_core.model.attention.tiled.launch import Backward, Given, rule_of, strides
+from pmlm_core.model.attention.tiled.launch import Given, rule_of, strides
 from pmlm_core.model.attention.tiled.queries import deltas
 from pmlm_core.model.attention.tiled.sizes import tile
 from pmlm_core.model.device import current
@@ -102,7 +104,7 @@ class _Attention(torch.autograd.Function):
         else:
             (q_grad,), (k_grad, v_grad) = side_by_side(q, 1), side_by_side(k, 2)
         delta_BHQ = torch.empty_like(lse_BHQ)
-        bias_grad: Tensor | None = None
+        parts: list[BinParts] = []
         # The call over the most keys first: it sets the keys' gradients, the others add to them.
         calls: list[Call] = sorted(ctx.calls, key=lambda call: -call.keys)
         k_grad[:, calls[0].keys :] = 0
@@ -120,15 +122,40 @@ class _Attention(torch.autograd.Function):
                 WIDTH=width,
                 BLOCK_Q=block,
             )
-            for call in calls:
-                parts = [x[:, call.start : call.stop] for x in (q, grad, q_grad)]
-                saved = Backward(call, parts[0], k, v, parts[1], lse_BHQ, delta_BHQ, random, ctx.dropout_p)
-                saved.keys_gradient(k_grad, v_grad, add=call is not calls[0])
-                saved.queries_gradient(parts[2])
+            saved = [
+                Backward(
+                    call,
+                    q[:, call.start : call.stop],
+                    k,
+                    v,
+                    grad[:, call.start : call.stop],
+                    lse_BHQ,
+                    delta_BHQ,
+                    random,
+                    ctx.dropout_p,
+                )
+                for call in calls
+            ]
+            both = len(saved) == 2 and saved[1].only_plain(saved[0])
+            for each in saved:
+                first, part = each is saved[0], q_grad[:, each.call.start : each.call.stop]
+                if first or not both:
+                    each.keys_gradient(k_grad, v_grad, add=not first, more=saved[1] if both else None)
                 if ctx.needs_input_grad[3]:
-                    summed = saved.bias_gradient()
-                    bias_grad = summed if bias_grad is None else bias_grad + summed
-        return q_grad, k_grad, v_grad, bias_grad, None, None
+                    parts.append(each.bias_gradient(part))
+                else:
+                    each.queries_gradient(part)
+        return q_grad, k_grad, v_grad, _summed(parts, rule_of(calls[0]).bias), None, None
+
+
+def _summed(parts: list[BinParts], bias: ByDistance | None) -> Tensor | None:
+    """The gradient of the bias by bin, unless its parts wait for those of other layers."""
+    if not parts or bias is None:
+        return None
+    if bias.sums is not None:
+        bias.sums.add(parts)
+        return None
+    return by_bin(parts, bias.weight_HM.shape[1])
 
 
 def _rows_whole(x_BLHE: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ AT_ONCE: tl.constexpr = tl.constexpr(4)
 
 @triton.jit
 def binned(scores_grad, distance, first_bin, last_bin, edge_ptr, BINS: tl.constexpr):
-    """Sums of a tile from which those by bin follow (`launch.by_bin`), two of [BINS].
+    """Sums of a tile from which those by bin follow (`relbias.by_bin`), two of [BINS].
 
     Of every bin in the tile's range but its first, the sum of what lies at or beyond its edge; at the place of the
     first bin, the sum of all.

@@ -38,6 +38,7 @@ def keys_gradient(
     limit_ptr,
     own_ptr,
     random_ptr,
+    more_at_ptr,
     q_row,
     q_step,
     q_head,
@@ -56,6 +57,8 @@ def keys_gradient(
     limit_row,
     start,
     queries,
+    more_start,
+    more_queries,
     begin,
     end,
     keys,
@@ -74,6 +77,9 @@ def keys_gradient(
     Q_RAGGED: tl.constexpr,
     RAGGED: tl.constexpr,
     ADD: tl.constexpr,
+    MORE: tl.constexpr,
+    MORE_PLACES: tl.constexpr,
+    MORE_RAGGED: tl.constexpr,
     DROPOUT: tl.constexpr,
     PRECISION: tl.constexpr,
     NATIVE: tl.constexpr,
@@ -89,6 +95,8 @@ def keys_gradient(
         scale: E ** -0.5 * log2(e); score_scale: E ** -0.5.
         Q_RAGGED, RAGGED: the last tile of queries, of keys, is not full.
         ADD: another call's gradient is there already; this one is added.
+        MORE: these keys are plain, and another call's queries, `more_queries` from `more_start` on, see them too. Its
+            gradient is added before it is rounded, and nothing is written twice.
     """
     k_first, program = which(end - begin, BLOCK_K)
     k_first += begin
@@ -102,12 +110,12 @@ def keys_gradient(
     code = k_index
     if CODES:
         code = tl.load(code_ptr + row * code_row + k_index, mask=k_inside, other=UNSEEN)
+    k_random = k_index
     if DROPOUT:
         k_random = tl.load(random_ptr + lse_row + k_index, mask=k_inside, other=0)
     table_ptr += head * (2 * reach - 1) + reach - 1
     q_ptr += row * q_row + head * q_head
     grad_ptr += row * grad_row + head * grad_head
-    q_at_ptr += row * queries
     limit_ptr += row * limit_row
     own_ptr += row * limit_row
     random_ptr += start
@@ -116,6 +124,71 @@ def keys_gradient(
 
     k_grad = tl.zeros([BLOCK_K, WIDTH], tl.float32)
     v_grad = tl.zeros([BLOCK_K, WIDTH], tl.float32)
+    k_grad, v_grad = _walk(
+        k_grad, v_grad, k, v, k_first, k_pos, k_inside, code, k_random, q_ptr, grad_ptr, lse_ptr, delta_ptr,
+        q_at_ptr + row * queries, limit_ptr, own_ptr, random_ptr, table_ptr, queries, q_step, grad_step, far, scale,
+        threshold, kept_scale, WIDTH, BIAS, Q_PLACES, K_PLACES, CODES, Q_RAGGED, RAGGED, DROPOUT, PRECISION, NATIVE,
+        BLOCK_Q, BLOCK_K,
+    )  # fmt: skip
+    if MORE:
+        away = more_start - start
+        k_grad, v_grad = _walk(
+            k_grad, v_grad, k, v, k_first, k_pos, k_inside, code, k_random, q_ptr + away * q_step,
+            grad_ptr + away * grad_step, lse_ptr + away, delta_ptr + away, more_at_ptr + row * more_queries, limit_ptr,
+            own_ptr, random_ptr + away, table_ptr, more_queries, q_step, grad_step, far, scale, threshold, kept_scale,
+            WIDTH, BIAS, MORE_PLACES, False, False, MORE_RAGGED, RAGGED, DROPOUT, PRECISION, NATIVE, BLOCK_Q, BLOCK_K,
+        )  # fmt: skip
+    k_grad *= score_scale
+    v_grad *= kept_scale
+    at = row * made_row + head * made_head + k_index[:, None] * made_step + tl.arange(0, WIDTH)[None, :]
+    if ADD:
+        k_grad += tl.load(k_grad_ptr + at, mask=k_inside[:, None], other=0.0).to(tl.float32)
+        v_grad += tl.load(v_grad_ptr + at, mask=k_inside[:, None], other=0.0).to(tl.float32)
+    tl.store(k_grad_ptr + at, k_grad.to(k_grad_ptr.dtype.element_ty), mask=k_inside[:, None])
+    tl.store(v_grad_ptr + at, v_grad.to(v_grad_ptr.dtype.element_ty), mask=k_inside[:, None])
+
+
+@triton.jit
+def _walk(
+    k_grad,
+    v_grad,
+    k,
+    v,
+    k_first,
+    k_pos,
+    k_inside,
+    code,
+    k_random,
+    q_ptr,
+    grad_ptr,
+    lse_ptr,
+    delta_ptr,
+    q_at_ptr,
+    limit_ptr,
+    own_ptr,
+    random_ptr,
+    table_ptr,
+    queries,
+    q_step,
+    grad_step,
+    far,
+    scale,
+    threshold,
+    kept_scale,
+    WIDTH: tl.constexpr,
+    BIAS: tl.constexpr,
+    Q_PLACES: tl.constexpr,
+    K_PLACES: tl.constexpr,
+    CODES: tl.constexpr,
+    Q_RAGGED: tl.constexpr,
+    RAGGED: tl.constexpr,
+    DROPOUT: tl.constexpr,
+    PRECISION: tl.constexpr,
+    NATIVE: tl.constexpr,
+    BLOCK_Q: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+):
+    """The gradients of keys and values with what all of these queries add to them."""
     for q_first in range(0, queries, BLOCK_Q):
         q_index = q_first + tl.arange(0, BLOCK_Q)
         q_inside = q_index < queries
@@ -155,11 +228,4 @@ def keys_gradient(
         v_grad = tl.dot(mixed.to(grad.dtype), grad, v_grad, input_precision=PRECISION)
         scores_grad = weights * (weights_grad * kept_scale - delta[None, :])
         k_grad = tl.dot(scores_grad.to(q.dtype), q, k_grad, input_precision=PRECISION)
-    k_grad *= score_scale
-    v_grad *= kept_scale
-    at = row * made_row + head * made_head + k_index[:, None] * made_step + tl.arange(0, WIDTH)[None, :]
-    if ADD:
-        k_grad += tl.load(k_grad_ptr + at, mask=k_inside[:, None], other=0.0).to(tl.float32)
-        v_grad += tl.load(v_grad_ptr + at, mask=k_inside[:, None], other=0.0).to(tl.float32)
-    tl.store(k_grad_ptr + at, k_grad.to(k_grad_ptr.dtype.element_ty), mask=k_inside[:, None])
-    tl.store(v_grad_ptr + at, v_grad.to(v_grad_ptr.dtype.element_ty), mask=k_inside[:, None])
+    return k_grad, v_grad

@@ -1,6 +1,9 @@
 """Backward: delta, the inner product of a query's output and the gradient of that output; and the gradient of the
 queries, a tile of queries over all keys, by the formulas of `keys`.
 
+On the way the gradients of the scores between queries and keys far apart are summed: they have one bias to each side,
+and `bias_shared` need not compute them again.
+
 Source: Dao 2023, FlashAttention-2, algorithm 2.
 """
 
@@ -62,6 +65,7 @@ def queries_gradient(
     limit_ptr,
     own_ptr,
     random_ptr,
+    far_ptr,
     q_row,
     q_step,
     q_head,
@@ -91,6 +95,7 @@ def queries_gradient(
     kept_scale,
     WIDTH: tl.constexpr,
     BIAS: tl.constexpr,
+    FAR: tl.constexpr,
     Q_PLACES: tl.constexpr,
     K_PLACES: tl.constexpr,
     CODES: tl.constexpr,
@@ -104,7 +109,12 @@ def queries_gradient(
     BLOCK_Q: tl.constexpr,
     BLOCK_K: tl.constexpr,
 ):
-    """A tile of queries of one head, over all keys; arguments as of `forward` and `keys_gradient`."""
+    """A tile of queries of one head, over all keys; arguments as of `forward` and `keys_gradient`.
+
+    Args:
+        far_ptr: [rows, tiles of queries, heads, 2], the sums over the keys that lie at least `far` to the left and to
+            the right, if FAR; positions are 0, 1, 2, … then.
+    """
     q_first, program = which(queries, BLOCK_Q)
     row, head = (program // heads).to(tl.int64), (program % heads).to(tl.int64)
     random_ptr += program.to(tl.int64) * random_row
@@ -131,30 +141,40 @@ def queries_gradient(
     random_ptr += lse_row
 
     q_grad = tl.zeros([BLOCK_Q, WIDTH], tl.float32)
+    left = tl.zeros([BLOCK_Q], tl.float32)
+    right = tl.zeros([BLOCK_Q], tl.float32)
     if PLAIN:
-        q_grad = _walk(
-            q_grad, q, grad, lse, delta, q_first, q_pos, limit, own, q_random, k_ptr, v_ptr, k_at_ptr, code_ptr,
-            random_ptr, table_ptr, 0, plain, k_step, far, scale, threshold, kept_scale,
-            WIDTH, BIAS, Q_PLACES, False, False, PLAIN_RAGGED, DROPOUT, PRECISION, NATIVE, BLOCK_Q, BLOCK_K,
+        q_grad, left, right = _walk(
+            q_grad, left, right, q, grad, lse, delta, q_first, q_index, q_pos, limit, own, q_random, k_ptr, v_ptr,
+            k_at_ptr, code_ptr, random_ptr, table_ptr, 0, plain, k_step, far, scale, threshold, kept_scale,
+            WIDTH, BIAS, FAR, Q_PLACES, False, False, PLAIN_RAGGED, DROPOUT, PRECISION, NATIVE, BLOCK_Q, BLOCK_K,
         )  # fmt: skip
     if REST:
-        q_grad = _walk(
-            q_grad, q, grad, lse, delta, q_first, q_pos, limit, own, q_random, k_ptr, v_ptr, k_at_ptr, code_ptr,
-            random_ptr, table_ptr, plain, keys, k_step, far, scale, threshold, kept_scale,
-            WIDTH, BIAS, Q_PLACES, K_PLACES, CODES, REST_RAGGED, DROPOUT, PRECISION, NATIVE, BLOCK_Q, BLOCK_K,
+        q_grad, left, right = _walk(
+            q_grad, left, right, q, grad, lse, delta, q_first, q_index, q_pos, limit, own, q_random, k_ptr, v_ptr,
+            k_at_ptr, code_ptr, random_ptr, table_ptr, plain, keys, k_step, far, scale, threshold, kept_scale,
+            WIDTH, BIAS, FAR, Q_PLACES, K_PLACES, CODES, REST_RAGGED, DROPOUT, PRECISION, NATIVE, BLOCK_Q, BLOCK_K,
         )  # fmt: skip
     at = row * made_row + head * made_head + q_index[:, None] * made_step + tl.arange(0, WIDTH)[None, :]
     tl.store(q_grad_ptr + at, (q_grad * score_scale).to(q_grad_ptr.dtype.element_ty), mask=q_inside[:, None])
+    if FAR:
+        tile = row * tl.cdiv(queries, BLOCK_Q) + q_first // BLOCK_Q
+        far_ptr += (tile * heads + head) * 2
+        tl.store(far_ptr, tl.sum(left, 0))
+        tl.store(far_ptr + 1, tl.sum(right, 0))
 
 
 @triton.jit
 def _walk(
     q_grad,
+    left,
+    right,
     q,
     grad,
     lse,
     delta,
     q_first,
+    q_index,
     q_pos,
     limit,
     own,
@@ -174,6 +194,7 @@ def _walk(
     kept_scale,
     WIDTH: tl.constexpr,
     BIAS: tl.constexpr,
+    FAR: tl.constexpr,
     Q_PLACES: tl.constexpr,
     K_PLACES: tl.constexpr,
     CODES: tl.constexpr,
@@ -184,7 +205,8 @@ def _walk(
     BLOCK_Q: tl.constexpr,
     BLOCK_K: tl.constexpr,
 ):
-    """The gradient of the queries with what the keys from `begin` to before `end` add to it."""
+    """The gradient of the queries, and the sums of far scores' gradients, with what the keys from `begin` to before
+    `end` add to them."""
     for k_first in range(begin, end, BLOCK_K):
         k_index = k_first + tl.arange(0, BLOCK_K)
         k_inside = k_index < end
@@ -215,5 +237,11 @@ def _walk(
             k_random = load(random_ptr + k_index, k_inside, 0, RAGGED)
             _, weights_grad = dropped(weights, weights_grad, q_random[:, None], k_random[None, :], threshold, NATIVE)
         scores_grad = weights * (weights_grad * kept_scale - delta[:, None])
+        if FAR:
+            distance = k_index[None, :] - q_index[:, None]
+            if k_first - q_first - (BLOCK_Q - 1) <= -far:
+                left += tl.sum(tl.where(distance <= -far, scores_grad, 0.0), 1)
+            if k_first - q_first + (BLOCK_K - 1) >= far:
+                right += tl.sum(tl.where(distance >= far, scores_grad, 0.0), 1)
         q_grad = tl.dot(scores_grad.to(k.dtype), k, q_grad, input_precision=PRECISION)
-    return q_grad
+    return q_grad, left, right
