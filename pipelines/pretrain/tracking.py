@@ -4,7 +4,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from pipelines.console import say
 from pipelines.pretrain.plan import WorkPlan
 from pmlm_core.corpus.manifest import Manifest
 
@@ -53,6 +52,4 @@ def register_model(plan: WorkPlan, folder: Path) -> None:
     record = Record.load(plan.run.path)
     if record is not None and record.has_registered(config.register_model, folder):
         return
-    version = register(plan.run.path, folder, config.register_model, config.tracking_uri)
-    if version:
-        say(f"registered in MLflow: {version}")
+    register(plan.run.path, folder, config.register_model, config.tracking_uri)

@@ -15,7 +15,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from pipelines.console import made
+from pipelines.console import made, say
 from pipelines.console import warn as console_warn
 from pipelines.registry.forms import Form, form_of
 from pipelines.tracking.patience import Attempt
@@ -120,7 +120,7 @@ def _once(run_dir: Path, record: Record, uri: str, warn: Callable[[str], None]) 
     ready = [int(v.version) for v in versions if v.status == "READY"]
     try:
         form = form_of(checkpoint)
-        version = max(ready) if ready else _log_model(run_dir, run_id, checkpoint, name, uri, form)
+        version = max(ready) if ready else _log_model(client, run_dir, run_id, checkpoint, name, uri, form)
         tags = _describe(client, name, str(version), form, record)
         if (alias := record.pending_model.get("alias")) is not None:
             _give_alias(client, name, alias, str(version), tags, warn)
@@ -154,10 +154,13 @@ def _give_alias(
 ) -> None:
     """Move the alias here, unless the version that has it scored better on the same examples, by the same scorers:
     whoever loads a model by its alias is not to be given a worse one by a sweep of fewer trials, or of yesterday."""
-    holder = str(client.get_registered_model(name).aliases.get(alias, version))
-    ahead = None if holder == version else _ahead(client.get_model_version(name, holder).tags, tags)
+    holder = client.get_registered_model(name).aliases.get(alias)
+    if holder is not None and str(holder) == version:
+        return
+    ahead = None if holder is None else _ahead(client.get_model_version(name, str(holder)).tags, tags)
     if ahead is None:
         client.set_registered_model_alias(name, alias, version)
+        say(f"{name}@{alias} is version {version} now{'' if holder is None else f'; it was version {holder}'}")
         return
     by_hand = f"mlflow.MlflowClient().set_registered_model_alias({name!r}, {alias!r}, '{version}')"
     warn(
@@ -190,8 +193,9 @@ def _comparable(there: Mapping[str, str], here: Mapping[str, str], data: str) ->
         return False
 
 
-def _log_model(run_dir: Path, run_id: str, checkpoint: Path, name: str, uri: str, form: Form) -> int:
+def _log_model(client: Any, run_dir: Path, run_id: str, checkpoint: Path, name: str, uri: str, form: Form) -> int:
     import mlflow
+    from mlflow.exceptions import MlflowException
 
     from pmlm_core.training.checkpoint import TRAINING_FILES
 
@@ -213,9 +217,11 @@ def _log_model(run_dir: Path, run_id: str, checkpoint: Path, name: str, uri: str
             pip_requirements=requirements,
             signature=form.signature,
             input_example=form.input_example,
-            registered_model_name=name,
         )
-    return int(info.registered_model_version)
+    # Not by log_model's registered_model_name, which prints lines of its own whatever its log level is.
+    with contextlib.suppress(MlflowException):  # it is there; if it is not, the next line says why
+        client.create_registered_model(name)
+    return int(client.create_model_version(name, info.model_uri, run_id, model_id=info.model_id).version)
 
 
 @contextlib.contextmanager

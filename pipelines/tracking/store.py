@@ -74,16 +74,19 @@ def sqlite_file(uri: str) -> Path | None:
 
 
 def set_client_defaults() -> None:
-    """Short time limits for MLflow's HTTP client, unless the user set others: our own loop repeats, with patience."""
+    """Short time limits for MLflow's HTTP client, and no lines of its own beside ours, unless the user set others: our
+    own loop repeats, with patience."""
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "1")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+    level = os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")  # which it reads when it is imported
     # Said about MLflow's own classes when it is imported.
     warnings.filterwarnings("ignore", message=".*Add type hints to the", category=UserWarning)
-    for name in ("mlflow.store.db.utils", "alembic", "mlflow.pyfunc"):  # a screenful about tables and validation
-        logging.getLogger(name).setLevel(logging.WARNING)
+    for name in ("mlflow", "alembic"):
+        logging.getLogger(name).setLevel(level.upper())
 
 
 def open_store(uri: str, experiment: str) -> tuple[Any, str]:

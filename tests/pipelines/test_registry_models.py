@@ -40,7 +40,7 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_environment_is_as_before(
-    tmp_path: Path, checkpoint: Path, database: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, checkpoint: Path, database: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://the.user.said")
     monkeypatch.delenv("MLFLOW_REGISTRY_URI", raising=False)
@@ -49,6 +49,7 @@ def test_the_environment_is_as_before(
     assert models.register(tmp_path, checkpoint, "pmlm-here", uri) == "pmlm-here version 1"
     assert os.environ["MLFLOW_TRACKING_URI"] == "http://the.user.said"
     assert "MLFLOW_REGISTRY_URI" not in os.environ
+    assert capfd.readouterr() == ("made MLflow model: pmlm-here version 1\n", "")  # of MLflow itself, nothing
 
 
 @pytest.mark.slow
@@ -140,13 +141,17 @@ def test_a_registration_whose_answer_was_lost_is_not_done_twice(
 
 
 def test_an_alias_stays_with_a_version_that_is_better_on_the_same_data(
-    tmp_path: Path, checkpoint: Path, database: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    checkpoint: Path,
+    database: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     uri, form, warnings = f"sqlite:///{database}", models.form_of(checkpoint), list[str]()
     client = MlflowClient(uri, uri)
     client.create_registered_model("pmlm-best")
 
-    def create(run_dir: Path, run_id: str, checkpoint: Path, name: str, *told: object) -> int:
+    def create(client: MlflowClient, run_dir: Path, run_id: str, checkpoint: Path, name: str, *told: object) -> int:
         return int(client.create_model_version(name, str(checkpoint), run_id=run_id).version)
 
     monkeypatch.setattr(models, "_log_model", create)  # which takes seconds, and is none of this
@@ -163,11 +168,14 @@ def test_an_alias_stays_with_a_version_that_is_better_on_the_same_data(
         return str(client.get_model_version_by_alias("pmlm-best", "champion").version)
 
     assert champion_after(80.0, "a 60") == "1"
+    assert "pmlm-best@champion is version 1 now\n" in capsys.readouterr().out
     assert champion_after(9.0, "a 60") == "1"  # not by its letters
     assert "version 2 of pmlm-best is registered without the alias champion: version 1" in warnings[0]
     assert "dev.accuracy 80.00, and 9.00 here" in warnings[0]
     assert "set_registered_model_alias('pmlm-best', 'champion', '2')" in warnings[0]
+    assert "champion" not in capsys.readouterr().out
     assert champion_after(81.0, "a 60") == "3"
+    assert "pmlm-best@champion is version 3 now; it was version 1\n" in capsys.readouterr().out
     assert champion_after(50.0, "b 60") == "4"  # of other examples, so nobody can say which is better
     assert client.get_model_version("pmlm-best", "4").tags["data.dev"] == "b 60"
     assert champion_after(45.0, "b 40") == "4"  # the final score is on all of them, however many chose the epochs
