@@ -15,7 +15,6 @@ from pmlm_core.model.config import PmlmConfig
 from pmlm_core.model.device import product_dtype, state_dtype
 from pmlm_core.model.dropout import draw_products, dropout
 from pmlm_core.model.fused import fuses
-from pmlm_core.model.product import product, product_and_input
 from pmlm_core.model.residual import add_and_norm
 
 
@@ -65,7 +64,8 @@ class Layer(InParts, GradientCheckpointingLayer):
     def forward(self, hidden_BTD: Tensor, calls: tuple[Call, ...], queries_BQD: Tensor | None = None) -> Tensor:
         """The states after this layer: of all T slots, or of the slots in `queries_BQD` alone."""
         if queries_BQD is None:
-            (q, k, v), queries_BQD = self._project_all(hidden_BTD)
+            queries_BQD = hidden_BTD
+            q, k, v = self.project(hidden_BTD, 0, 3)
         else:
             (q,) = self.project(queries_BQD, 0, 1)
             k, v = self.project(hidden_BTD, 1, 3)
@@ -75,19 +75,11 @@ class Layer(InParts, GradientCheckpointingLayer):
         """Query, key and value of each slot, or those of the three from `start` to before `stop`; [B, T, H, E] each."""
         return apart(self.part(_project)(self, hidden_BTD, start, stop))
 
-    def _project_all(self, hidden_BTD: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
-        """Query, key and value of each slot, and the states for their other use, the residual."""
-        if not (torch.is_grad_enabled() and self._fused(hidden_BTD)):
-            return self.project(hidden_BTD, 0, 3), hidden_BTD
-        made, again_BTD = product_and_input(hidden_BTD, self.qkv_weight, _bias(self))
-        return apart(made.view(*made.shape[:2], 3, self.heads, -1)), again_BTD
-
-    def _fused(self, x: Tensor) -> bool:
-        return fuses(x, product_dtype(x), self.intermediate.in_features, self.intermediate.out_features)
-
     def finish(self, mixed_BQHE: Tensor, queries_BQD: Tensor) -> Tensor:
         """The states after this layer, [B, Q, D], from those before it and the values that attention has mixed."""
-        work, random = _finish_fused if self._fused(mixed_BQHE) else self.part(_finish), None
+        sizes = self.intermediate.in_features, self.intermediate.out_features
+        fused = fuses(queries_BQD, product_dtype(mixed_BQHE), *sizes)
+        work, random = _finish_fused if fused else self.part(_finish), None
         if work is not _finish and self.hidden_p and self.training:
             random = draw_products(queries_BQD, 2)
         return work(self, mixed_BQHE, queries_BQD, random)
@@ -96,14 +88,10 @@ class Layer(InParts, GradientCheckpointingLayer):
 def _project(layer: Layer, hidden_BTD: Tensor, start: int, stop: int) -> Tensor:
     """[B, T, P, H, E] of the P parts wanted."""
     d = layer.q_bias.shape[0]
+    bias_3D = torch.cat([layer.q_bias, torch.zeros_like(layer.q_bias), layer.v_bias])
     rows = slice(start * d, stop * d)
-    fused = F.linear(hidden_BTD, layer.qkv_weight[rows], _bias(layer)[rows])
+    fused = F.linear(hidden_BTD, layer.qkv_weight[rows], bias_3D[rows])
     return fused.view(*fused.shape[:2], stop - start, layer.heads, -1)
-
-
-def _bias(layer: Layer) -> Tensor:
-    """Of query, key and value, [3D]."""
-    return torch.cat([layer.q_bias, torch.zeros_like(layer.q_bias), layer.v_bias])
 
 
 def _finish(layer: Layer, mixed_BQHE: Tensor, queries_BQD: Tensor, random: Tensor | None) -> Tensor:
@@ -126,7 +114,7 @@ def _finish_fused(layer: Layer, mixed_BQHE: Tensor, queries_BQD: Tensor, random:
     first, second = (None, None) if random is None else random
 
     def added(linear: nn.Linear, x: Tensor, residual_BQD: Tensor, norm: nn.LayerNorm, drawn: Tensor | None) -> Any:
-        product_BQD, how = product(x, linear.weight), (norm.weight, norm.bias, norm.eps)
+        product_BQD, how = F.linear(x, linear.weight), (norm.weight, norm.bias, norm.eps)
         return add_and_norm(product_BQD, linear.bias, residual_BQD, *how, p, drawn, dtype)
 
     # Two uses have two gradients, which the kernel adds.
@@ -134,7 +122,7 @@ def _finish_fused(layer: Layer, mixed_BQHE: Tensor, queries_BQD: Tensor, random:
         layer.attention_output, mixed_BQHE.flatten(2), queries_BQD, layer.attention_norm, first
     )
     if layer.activation is F.gelu:
-        inner_BQF = bias_gelu(product(attended_BQD, layer.intermediate.weight), layer.intermediate.bias)
+        inner_BQF = bias_gelu(F.linear(attended_BQD, layer.intermediate.weight), layer.intermediate.bias)
     else:
         inner_BQF = layer.activation(layer.intermediate(attended_BQD))
     states_BQD: Tensor = added(layer.output, inner_BQF, again_BQD, layer.output_norm, second)[0]
