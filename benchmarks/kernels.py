@@ -7,10 +7,10 @@ from report import Report
 
 _SORTS = (
     ("matrix products", ("gemm", "nvjet", "cutlass", "xmma", "splitkreduce")),
+    ("between products", ("triton_", "_norm_", "_gelu_")),
     ("attention", ("forward", "keys_gradient", "queries_gradient", "bias_gradient", "deltas", "flash", "fmha")),
     ("cross-entropy", ("cross_entropy",)),
     ("optimizer and norms", ("multi_tensor", "adam")),
-    ("compiled parts", ("triton_",)),
     ("copies", ("memcpy", "memset", "copy_kernel", "catarray")),
 )
 
@@ -19,7 +19,7 @@ def sort_of(kernel: str) -> str:
     """What a kernel is for, by its name.
 
     >>> sort_of("nvjet_hsh_128x256_64x4_2x1_v_bz_coopA_TNT"), sort_of("triton_red_fused_add_4")
-    ('matrix products', 'compiled parts')
+    ('matrix products', 'between products')
     """
     name = kernel.lower()
     return next((sort for sort, marks in _SORTS if any(mark in name for mark in marks)), "else")

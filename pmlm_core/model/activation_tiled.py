@@ -15,13 +15,11 @@ from pmlm_core.model.fused import processors
 
 COLUMNS = 1024
 """Most columns of a program."""
-TILE = {"forward": 4096, "backward": 2048}
+TILE = 2048
 """Numbers that a program has at hand at a time."""
 WARPS = 4
-PROGRAMS = {"forward": 8, "backward": 6}
-"""Programs for each multiprocessor of the GPU."""
-STAGES = {"forward": 2, "backward": 3}
-"""Tiles on their way through memory at a time, that at hand included."""
+PROGRAMS = 8
+"""Programs for each multiprocessor of the GPU: with these, both kernels take an H200's memory no longer than a copy."""
 
 # What `activation._normal` has, for numbers that keep the factors out of the loop.
 _NEAR: tl.constexpr = tl.constexpr(_SLOPE * math.sqrt(0.5))
@@ -46,7 +44,7 @@ class _BiasGelu(torch.autograd.Function):
         x = x.contiguous()
         out = torch.empty_like(x)
         ctx.save_for_backward(x, bias_F)
-        _launch(_forward, "forward", x, (x, bias_F.contiguous(), out))
+        _launch(_gelu_forward, x, (x, bias_F.contiguous(), out))
         return out
 
     @staticmethod
@@ -54,14 +52,14 @@ class _BiasGelu(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
         x, bias_F = ctx.saved_tensors
         x_grad = torch.empty_like(x)
-        groups = _groups(x, "backward")
+        groups = _groups(x)
         sums_GF = torch.empty(groups, bias_F.shape[0], dtype=torch.float32, device=x.device)
-        _launch(_backward, "backward", x, (gradients[0].contiguous(), x, bias_F.contiguous(), x_grad, sums_GF))
+        _launch(_gelu_backward, x, (gradients[0].contiguous(), x, bias_F.contiguous(), x_grad, sums_GF))
         return x_grad, sums_GF.sum(0).to(bias_F.dtype)
 
 
-def _launch(kernel: Any, name: str, x: Tensor, tensors: tuple[Tensor, ...]) -> None:
-    width, groups = x.shape[-1], _groups(x, name)
+def _launch(kernel: Any, x: Tensor, tensors: tuple[Tensor, ...]) -> None:
+    width, groups = x.shape[-1], _groups(x)
     if groups:
         with current(x):
             kernel[(_blocks(width), groups)](
@@ -70,18 +68,17 @@ def _launch(kernel: Any, name: str, x: Tensor, tensors: tuple[Tensor, ...]) -> N
                 groups,
                 WIDTH=width,
                 COLUMNS=_columns(width),
-                ROWS=_rows(width, name),
-                STAGES=STAGES[name],
+                ROWS=_rows(width),
                 NATIVE=isinstance(kernel, triton.runtime.JITFunction) and torch.version.hip is None,
                 num_warps=WARPS,
             )
 
 
-def _groups(x: Tensor, kernel: str) -> int:
+def _groups(x: Tensor) -> int:
     """Programs that share the rows of a block of columns."""
     width = x.shape[-1]
-    wanted = -(-PROGRAMS[kernel] * processors(x) // _blocks(width))
-    return min(wanted, -(-x.numel() // width // _rows(width, kernel)))
+    wanted = -(-PROGRAMS * processors(x) // _blocks(width))
+    return min(wanted, -(-x.numel() // width // _rows(width)))
 
 
 def _columns(width: int) -> int:
@@ -90,8 +87,8 @@ def _columns(width: int) -> int:
     return even if even >= 64 else min(COLUMNS, triton.next_power_of_2(width))
 
 
-def _rows(width: int, kernel: str) -> int:
-    return max(1, TILE[kernel] // _columns(width))
+def _rows(width: int) -> int:
+    return max(1, TILE // _columns(width))
 
 
 def _blocks(width: int) -> int:
@@ -114,7 +111,7 @@ def _normal(x, NATIVE: tl.constexpr):  # type: ignore[no-untyped-def]
 
 
 @triton.jit(do_not_specialize=["rows", "groups"])
-def _forward(  # type: ignore[no-untyped-def]
+def _gelu_forward(  # type: ignore[no-untyped-def]
     x_ptr,
     bias_ptr,
     out_ptr,
@@ -123,14 +120,13 @@ def _forward(  # type: ignore[no-untyped-def]
     WIDTH: tl.constexpr,
     COLUMNS: tl.constexpr,
     ROWS: tl.constexpr,
-    STAGES: tl.constexpr,
     NATIVE: tl.constexpr,
 ):
     column = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
     bias = tl.load(bias_ptr + column, mask=column < WIDTH, other=0.0).to(tl.float32)
     # 64 bits: a tensor may have more than 2**31 numbers.
     row = tl.program_id(1).to(tl.int64) * ROWS + tl.arange(0, ROWS)
-    for _ in tl.range(tl.program_id(1) * ROWS, rows, groups * ROWS, num_stages=STAGES):
+    for _ in tl.range(tl.program_id(1) * ROWS, rows, groups * ROWS):
         at = row[:, None] * WIDTH + column[None, :]
         inside = (row < rows)[:, None] & (column < WIDTH)[None, :]
         x = tl.load(x_ptr + at, mask=inside, other=0.0).to(tl.float32) + bias[None, :]
@@ -141,7 +137,7 @@ def _forward(  # type: ignore[no-untyped-def]
 
 
 @triton.jit(do_not_specialize=["rows", "groups"])
-def _backward(  # type: ignore[no-untyped-def]
+def _gelu_backward(  # type: ignore[no-untyped-def]
     gradient_ptr,
     x_ptr,
     bias_ptr,
@@ -152,14 +148,13 @@ def _backward(  # type: ignore[no-untyped-def]
     WIDTH: tl.constexpr,
     COLUMNS: tl.constexpr,
     ROWS: tl.constexpr,
-    STAGES: tl.constexpr,
     NATIVE: tl.constexpr,
 ):
     column = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
     bias = tl.load(bias_ptr + column, mask=column < WIDTH, other=0.0).to(tl.float32)
     total = tl.zeros([ROWS, COLUMNS], tl.float32)
     row = tl.program_id(1).to(tl.int64) * ROWS + tl.arange(0, ROWS)
-    for _ in tl.range(tl.program_id(1) * ROWS, rows, groups * ROWS, num_stages=STAGES):
+    for _ in tl.range(tl.program_id(1) * ROWS, rows, groups * ROWS):
         at = row[:, None] * WIDTH + column[None, :]
         inside = (row < rows)[:, None] & (column < WIDTH)[None, :]
         gradient = tl.load(gradient_ptr + at, mask=inside, other=0.0).to(tl.float32)

@@ -29,7 +29,7 @@ def small_tiles(monkeypatch):
         monkeypatch.setenv("TRITON_INTERPRET", "1")
     monkeypatch.setattr(activation_tiled, "processors", lambda _: 1)
     monkeypatch.setattr(activation_tiled, "COLUMNS", 64)
-    monkeypatch.setattr(activation_tiled, "TILE", {"forward": 256, "backward": 128})
+    monkeypatch.setattr(activation_tiled, "TILE", 128)
 
 
 def _inputs(shape, dtype):
