@@ -105,7 +105,7 @@ class Follower(ABC):
         """One line for an entry of the journal; "" for none."""
 
     def _left(self, entry: Entry) -> str | None:
-        if self._previous is None or entry.step <= self._previous.step:
+        if self._previous is None or not self._previous.step < entry.step < self._max_steps:
             return None
         pace = (entry.time - self._previous.time) / (entry.step - self._previous.step)
         return duration(pace * (self._max_steps - entry.step)) if pace >= 0 else None  # the clock was put back
