@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from predicting_data import HEADS, make_finetuned
 from preprocessing_data import maker, write_corpus
 
 from pipelines.preprocess.config import PreprocessConfig
@@ -48,3 +49,16 @@ def no_upload_outlives_its_test() -> Iterator[None]:
         if thread.name == UPLOADING:
             thread.join(30)
             assert not thread.is_alive(), "an upload of this test has not ended"
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory: pytest.TempPathFactory, sample_tokenizer_dir: str) -> dict[str, str]:
+    """Folders of fine-tuned models with random weights, by kind. Read them only."""
+    folder = tmp_path_factory.mktemp("models")
+    return {kind: make_finetuned(folder / kind, sample_tokenizer_dir, kind) for kind in HEADS}
+
+
+@pytest.fixture
+def texts(sample_texts: list[str]) -> list[str]:
+    """Of very different lengths."""
+    return [text[: 10 + 37 * n % 150] for n, text in enumerate(sample_texts[:50])]
