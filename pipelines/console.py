@@ -1,10 +1,14 @@
 """What a stage says to the person who started it: what it made, where it lies, and the command that comes next."""
 
 import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 from rich.console import Console
 
 _console = Console(stderr=False, soft_wrap=True, highlight=False)
+_about = ContextVar("about", default="")
 
 
 def console() -> Console:
@@ -12,14 +16,24 @@ def console() -> Console:
     return _console
 
 
+@contextmanager
+def about(name: str) -> Iterator[None]:
+    """Let what is said in here by this thread begin with what it is of."""
+    before = _about.set(f"{name}: ")
+    try:
+        yield
+    finally:
+        _about.reset(before)
+
+
 def say(text: str) -> None:
     """Print one line of progress."""
-    _console.print(text, markup=False)
+    _console.print(f"{_about.get()}{text}", markup=False)
 
 
 def warn(text: str) -> None:
     """Print something the user should know although the run goes on."""
-    _console.print(f"warning: {text}", style="yellow", markup=False)
+    _console.print(f"warning: {_about.get()}{text}", style="yellow", markup=False)
 
 
 def counted(number: int, thing: str) -> str:

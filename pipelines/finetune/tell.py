@@ -24,7 +24,8 @@ def tell_rows(job: Job, rejects: Rejects, *, written: bool) -> None:
     for name, part in parts.items():
         split, left_out = part.split, rejects.of(name)
         if split.used < split.examples:
-            warn(f"split '{name}': a subset of {split.used:,} of {split.examples:,} examples is used")
+            limit = "max_train_rows" if part.training else "max_predict_rows"
+            say(f"split '{name}': a subset of {split.used:,} of {split.examples:,} examples is used ({limit})")
         if left_out:
             reasons = ", ".join(f"{reason} {count:,}" for reason, count in left_out.most_common())
             where = f"see {job.run.path / REJECTS}" if written else f"the first: {rejects.first(name)}"
@@ -37,7 +38,10 @@ def tell_rows(job: Job, rejects: Rejects, *, written: bool) -> None:
         warn("there is no labelled development split to choose epochs by: the last one is taken")
     elif job.choose.split.used < job.choose.split.examples:
         chosen = job.choose.split
-        warn(f"epochs are chosen by a subset of {chosen.used:,} of {chosen.examples:,} examples of '{chosen.name}'")
+        say(
+            f"epochs are chosen by a subset of {chosen.used:,} of {chosen.examples:,} examples of '{chosen.name}' "
+            "(max_eval_rows)"
+        )
 
 
 def warn_of_others(job: Job, result: Mapping[str, Any], whose: str, model: str) -> None:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from pipelines.console import warn
+from pipelines.console import about, warn
 from pipelines.finetune.config import FinetuneConfig
 from pipelines.finetune.job import Job, settle
 from pipelines.finetune.splits import Rejects
@@ -170,7 +170,8 @@ def _course(config: SweepConfig, name: str) -> tuple[Course, Rejects]:
     for option, domain in searched.items():
         for value in _values(domain):
             _with(base, {option: value}).validate()
-    job, rejects = settle(base)
+    with about(benchmark.name):
+        job, rejects = settle(base)
     if job.choose is None:
         raise ConfigError(
             f"benchmark '{benchmark.name}': {base.data_dir} has no labelled split besides the one trained on, so "

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines import cluster
-from pipelines.console import console, made, next_command, next_predict, say, warn
+from pipelines.console import about, console, made, next_command, next_predict, say, warn
 from pipelines.finetune.elsewhere import read_by
 from pipelines.finetune.encode import encode_all
 from pipelines.finetune.rundir import MODEL, REJECTS, check_same, open_record, read_scores, write_json
@@ -65,7 +65,8 @@ def run(config: SweepConfig) -> None:
                     path.unlink()
         write_json(sweep / SWEEP_FILE, redacted(asdict(config)))
         for course, left_out in zip(found, rejects, strict=True):
-            tell_rows(course.job, left_out, written=True)
+            with about(course.benchmark.name):
+                tell_rows(course.job, left_out, written=True)
             storage.write_lines(str(course.run.path / REJECTS), left_out.lines())
         say(f"{'sweep' if all(known) else 'new sweep'} {sweep.name}: everything in {named(config, sweep)}")
         if lies_in_store(config):
@@ -113,7 +114,8 @@ def dry_run(config: SweepConfig) -> None:
     found, rejects = courses(config)
     for course, left_out in zip(found, rejects, strict=True):
         check_same(course.run, course.identity())
-        tell_rows(course.job, left_out, written=False)
+        with about(course.benchmark.name):
+            tell_rows(course.job, left_out, written=False)
     left = []
     for course in found:
         if (result := _finished(course, config)) is None:

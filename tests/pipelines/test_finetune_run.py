@@ -318,7 +318,9 @@ def test_a_subset_is_drawn_said_and_recorded(tmp_path: Path, model: str, reviews
     options = options_for("classification", model, reviews, tmp_path, max_train_rows=20, num_train_epochs=1)
     found = scores(finetuned(options))
     assert found["rows"]["train"] == {"used": 20, "in_files": 60}
-    assert "a subset of 20 of 60 examples" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "split 'train': a subset of 20 of 60 examples is used (max_train_rows)" in told
+    assert "warning: split" not in told  # it was asked for
 
 
 def test_dry_run_makes_nothing(tmp_path: Path, model: str, reviews: str, capsys: Any):

@@ -22,7 +22,7 @@ from pipelines.sweep.config import SweepConfig
 from pipelines.sweep.course import courses, in_plain
 from pipelines.sweep.plan import describe, trials_of
 from pipelines.sweep.population import note_place
-from pipelines.sweep.run import run
+from pipelines.sweep.run import dry_run, run
 from pipelines.sweep.scorers import check_scorers
 from pipelines.sweep.strategies import plan_of
 from pipelines.sweep.trials import (
@@ -118,6 +118,16 @@ def config_of(tmp_path: Path, tokenizer_dir: str, **options: Any) -> SweepConfig
     config = SweepConfig(**make_sweep(tmp_path, tokenizer_dir, **options))
     config.validate()
     return config
+
+
+def test_the_first_lines_name_their_benchmark(tmp_path: Path, sample_tokenizer_dir: str, capsys: Any):
+    config = config_of(tmp_path, sample_tokenizer_dir, options={"max_eval_rows": 10})
+    (tmp_path / "data" / "test.tsv").unlink()
+    dry_run(config)
+    told = capsys.readouterr().out.partition("\nsweep ")[0].splitlines()
+    assert "reviews: epochs are chosen by a subset of 10 of 30 examples of 'dev' (max_eval_rows)" in told
+    assert "reviews: split 'test' has no file and is left out" in told
+    assert all(line.startswith("reviews: ") for line in told)
 
 
 def test_a_course_and_its_trials(tmp_path: Path, sample_tokenizer_dir: str):
