@@ -5,11 +5,11 @@ import contextlib
 import itertools
 import multiprocessing
 import os
-import statistics
 import time
 from typing import Any
 
-from attention_problem import Problem, times, work
+from attention_problem import Problem, work
+from kernels import milliseconds
 from report import Report
 
 
@@ -18,10 +18,11 @@ def candidates(kernel: str) -> list[Any]:
     from pmlm_core.model.attention.tiled.sizes import Tile
 
     queries, keys, warps, stages, registers = {
-        "forward": ((64, 128), (32, 64, 128), (4, 8), (2, 3, 4), (96, 128)),
-        "bias_by_row": ((16, 32), (16, 32, 64), (1, 2, 4), (1, 2, 3), (168,)),
-        "bias_shared": ((64, 128), (32, 64, 128), (4, 8), (2, 3), (128, 168)),
-    }.get(kernel, ((32, 64, 128), (32, 64, 128), (4, 8), (2, 3, 4), (168,)))
+        "forward": ((64, 128), (32, 64, 128), (4, 8), (2, 3), (128,)),
+        "queries": ((64, 128), (32, 64), (4, 8), (2, 3), (168,)),
+        "bias_by_row": ((16, 32), (32, 64), (1, 2), (1, 2, 3), (168,)),
+        "bias_shared": ((64, 128), (32, 64), (4, 8), (2, 3), (128,)),
+    }.get(kernel, ((32, 64), (64, 128), (4, 8), (2, 3), (168,)))
     return [
         Tile(q, k, w, s, r)
         for q, k, w, s, r in itertools.product(queries, keys, warps, stages, (None, *registers))
@@ -29,13 +30,19 @@ def candidates(kernel: str) -> list[Any]:
     ]
 
 
-ORDER = ("keys", "queries", "forward", "bias_shared", "bias_by_row")
-"""In which the sweep takes the kernels: those with the most to gain first."""
+KERNELS = {
+    "keys": "keys_gradient",
+    "queries": "queries_gradient",
+    "forward": "forward",
+    "bias_shared": "bias_gradient_shared",
+    "bias_by_row": "bias_gradient_by_row",
+}
+"""By the tile's name, the kernel's; in the order in which the sweep takes them, those with the most to gain first."""
 
 
 def compile_tiles(problem: Problem) -> None:
     """Have all candidates compiled by as many processes as there are cores; the sweep finds them in Triton's cache."""
-    jobs = [(kernel, tile) for kernel in ORDER for tile in candidates(kernel)]
+    jobs = [(kernel, tile) for kernel in KERNELS for tile in candidates(kernel)]
     processes = max(1, min(len(jobs), (os.cpu_count() or 2) - 1))
     # Fewer rows, and still a multiple of 16, which the compiler knows about.
     small = (16, problem.context, problem.heads, problem.width, problem.dtype, problem.device, problem.dropout)
@@ -64,9 +71,9 @@ def sweep(problem: Problem, args: argparse.Namespace, report: Report) -> None:
     compile_tiles(problem)
     print(f"compiled in {time.monotonic() - begun:.0f} s")
     stop = begun + args.sweep_seconds
-    for kernel in ORDER:
+    run = work(problem, True, tiled.attend, slice(None), True)
+    for kernel, name in KERNELS.items():
         chosen = sizes.tile(kernel, problem.width, problem.dtype)
-        run = work(problem, True, tiled.attend, slice(None), kernel != "forward")
         found: list[tuple[float, sizes.Tile]] = []
         for tile in dict.fromkeys([chosen, *candidates(kernel)]):
             if time.monotonic() > stop:
@@ -75,7 +82,7 @@ def sweep(problem: Problem, args: argparse.Namespace, report: Report) -> None:
             sizes.OVERRIDES[kernel] = tile
             try:
                 run()
-                found.append((statistics.median(times({"": run}, args, problem.device)[""]), tile))
+                found.append((milliseconds(run)[name][1], tile))
             except Exception as failure:  # too much shared memory, as a rule
                 print(f"{kernel} {tile}: {type(failure).__name__}")
         if not found:
@@ -86,10 +93,10 @@ def sweep(problem: Problem, args: argparse.Namespace, report: Report) -> None:
         rows = [
             [
                 f"{t.queries} x {t.keys}, {t.warps} warps, {t.stages} stages, {t.registers or 'any'} registers",
-                f"{seconds * 1e3:.3f}",
+                f"{ms:.3f}",
             ]
-            for seconds, t in sorted(found, key=lambda pair: pair[0])[:6]
+            for ms, t in sorted(found, key=lambda pair: pair[0])[:6]
         ]
-        rows.append(["(the table has) " + str(chosen), f"{found[0][0] * 1e3:.3f}"])
-        report.table(f"Tiles of `{kernel}`: the whole run with them", ("tile", "ms"), rows)
+        rows.append(["(the table has) " + str(chosen), f"{found[0][0]:.3f}"])
+        report.table(f"Tiles of `{kernel}`: a layer's `{name}` with them", ("tile", "ms"), rows)
     report.note("Best together: " + ", ".join(f'"{k}": {tile}' for k, tile in sizes.OVERRIDES.items()))

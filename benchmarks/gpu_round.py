@@ -1,6 +1,6 @@
 """What a GPU is worth with this project, in so many minutes: the kernels' tests, then every benchmark for a GPU.
 
-    python benchmarks/gpu_round.py [--minutes 14] [--preset base] [--rows 64] [--to FOLDER]
+    python benchmarks/gpu_round.py [--minutes 14] [--preset base] [--rows 64] [--tasks 1 2 3] [--to FOLDER]
 
 Those that tell most come first; what no time is left for is named at the end. Each keeps its tables in
 `benchmarks/results/`, and the output of each lies beside them in `--to`, if given, where copies of the tables go too.
@@ -23,6 +23,9 @@ HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results"
 
 
+TILED = ("attention_tiled", "residual_tiled", "activation_tiled", "cross_entropy_tiled")
+
+
 @dataclass(frozen=True)
 class Task:
     """A command, and the seconds it took or is thought to take on one H200: with fewer left it is not begun."""
@@ -40,20 +43,33 @@ def tasks(preset: str, rows: int) -> list[Task]:
         kept = ("--save",) if save is None else ("--save", save)
         return Task(f"{name} {save or ''}".strip(), seconds, (f"benchmarks/{name}.py", *words, *kept))
 
-    kernels = ("tests/model/test_gpu.py", "tests/model/test_attention_tiled.py", "-k", "not compile_for")
-    graphs = (", padded, compiled, graphs", ", slots, padded, compiled, graphs")
-    peers = ("BERT", "BERT, padded", "BERT, padded, compiled", *(f"BERT{form}" for form in graphs))
-    fastest = ("--compiled", "--rounds", "20", "--only", "pmlm AE+PAR, compiled, graphs", *peers)
-    objectives = ("pmlm AE+PAR", "pmlm AE", "pmlm AE+PAR, compiled", "pmlm AE, compiled, graphs")
+    kernels = [f"tests/model/test_{name}.py" for name in ("gpu", *TILED)]
+    name, how = "pretrain_step", ("--compiled", "--rounds", "10", "--only", "pmlm AE+PAR, compiled, graphs")
+    alone, padded = "pmlm AE, compiled, graphs", ("BERT, padded, compiled", "BERT, padded, compiled, graphs")
+    # Few at a time: what was recorded as graphs keeps its activations.
     return [
-        Task("tests", 90, ("-m", "pytest", "-q", *kernels)),
-        benchmark("pretrain_step", 300, *size, *fastest, *objectives),
+        Task("tests", 90, ("-m", "pytest", "-q", *kernels, "-k", "not compile_for")),
+        benchmark(name, 110, *size, *how, "BERT", "BERT, padded", padded[0], "--profile"),
+        benchmark(name, 110, *size, *how, alone, padded[1], save="graphs"),
+        benchmark("between", 60, "--sweep"),
         benchmark("attention", 60, "--rows", str(rows), "--dropout", "0.1"),
-        benchmark("pretrain_step", 200, *size, "--dropout", "0", *fastest, save="no-dropout"),
+        benchmark(name, 60, "--preset", preset, "--rows", str(4 * rows), *how, save=f"{4 * rows}-rows"),
+        benchmark(name, 110, *size, *how, *padded, "--dropout", "0", save="no-dropout"),
         benchmark("loading", 60, "--preset", preset, "--batch", str(rows), "--steps", "30", save="gpu"),
         benchmark("decoding", 120, "--preset", preset, save=preset),
         benchmark("one_pass", 60, "--preset", preset, save="gpu"),
-        benchmark("attention", 120, "--rows", str(rows), "--dropout", "0.1", "--sweep_tiles", save="best-tiles"),
+        benchmark(
+            "attention",
+            120,
+            "--rows",
+            str(rows),
+            "--dropout",
+            "0.1",
+            "--sweep_tiles",
+            "--sweep_seconds",
+            "90",
+            save="best-tiles",
+        ),
     ]
 
 
@@ -63,9 +79,13 @@ def main() -> None:
     parser.add_argument("--preset", default="base")
     parser.add_argument("--rows", type=int, default=64, help="of 512 tokens, in a batch")
     parser.add_argument("--to", type=Path, help="folder for outputs and copies of the tables")
+    parser.add_argument("--tasks", type=int, nargs="+", metavar="N", help="these alone, counted from 1 as listed here")
+    parser.epilog = "\n".join(f"{at}: {task.name}" for at, task in enumerate(tasks("base", 64), 1))
     given = parser.parse_args()
     ends, outcomes = time.monotonic() + 60 * given.minutes, []
-    for task in tasks(given.preset, given.rows):
+    for number, task in enumerate(tasks(given.preset, given.rows), 1):
+        if given.tasks and number not in given.tasks:
+            continue
         left = ends - time.monotonic()
         outcome = run(task, left, given.to) if left >= task.seconds else f"not begun: {left:.0f} s were left"
         outcomes.append(f"{task.name}: {outcome}")

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from pmlm_core.model.device import current
 
-_BLOCK = 2048
+BLOCK = 2048
 """Most words of a row that a program has at hand."""
 _LOG2_E: tl.constexpr = tl.constexpr(1.4426950408889634)
 
@@ -18,7 +18,7 @@ def cross_entropy_(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """As `cross_entropy_rows.cross_entropy_`, on a GPU: losses are fp32, and that of a label out of range is NaN."""
     rows, classes = logits_RV.shape
-    block = min(_BLOCK, triton.next_power_of_2(classes))
+    block = min(BLOCK, triton.next_power_of_2(classes))
     losses_R = torch.empty(rows, dtype=torch.float32, device=logits_RV.device)
     right_R = torch.empty(rows, dtype=torch.int64, device=logits_RV.device)
     with current(logits_RV):

@@ -217,6 +217,16 @@ def test_preprocessing_beside_datasets(run):
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
+@pytest.mark.skipif(find_spec("triton") is None, reason="triton is not installed")
+def test_kernels_between_the_products_in_the_interpreter(run, monkeypatch):
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    output = run("between", "--rows 8 --slots 4 --width 32 --inner 64 --words 100 --rounds 1")
+    check_figures(output, "own kernels", "torch", "torch.compile")
+    assert output.count("beside torch") >= 3
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_decoding_gives_the_tokens_of_the_kits_scheme(run):
     output = run("decoding", f"{TINY} --rows 2 --source 16 --target 4 --beams 2 --repeats 1")
     check_figures(output, "pmlm", "the kit's scheme", "BART 2 + 2", "BART 1 + 1")
