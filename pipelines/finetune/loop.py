@@ -22,6 +22,7 @@ from pipelines.train_worker import work_in
 from pipelines.upload.of_workers import hand_over, starting
 from pmlm_core.training import checkpoint, hardware
 from pmlm_core.training.finetuning import finetuning_task
+from pmlm_core.training.kernels_in_use import kernels_in_use
 from pmlm_core.training.optimizer import optimizer_tensors, set_learning_rate
 from pmlm_core.training.resuming import COMPUTED_BY, computed_otherwise
 from pmlm_core.training.schedule import learning_rate
@@ -183,13 +184,13 @@ def _contents(
         "window": trained.window.to_json(),
         "history": trained.history,
         "finished": finished,
-        COMPUTED_BY: _computed_by(job, team, precision),
+        COMPUTED_BY: _computed_by(job, team, trained, precision),
     }
     tensors = optimizer_tensors(trained.optimizer, trained.model)
     return checkpoint.Contents(trained.step, state, tensors, None if value is None else -value)
 
 
-def _computed_by(job: Job, team: Team, precision: Precision) -> dict[str, Any]:
+def _computed_by(job: Job, team: Team, trained: Trainee, precision: Precision) -> dict[str, Any]:
     """What the last bits of the figures depend on besides options and data."""
     return {
         "num_workers": team.world,
@@ -197,6 +198,7 @@ def _computed_by(job: Job, team: Team, precision: Precision) -> dict[str, Any]:
         "micro_batch_size": job.micro_batch_size,
         "precision": precision.name,
         "use_gpu": job.config.use_gpu,
+        **kernels_in_use(trained.model, precision),
         **hardware.versions(),
     }
 
@@ -209,5 +211,5 @@ def _tell_start(job: Job, team: Team, trained: Trainee, precision: Precision, ev
         return
     text = f"seed {job.seed}: resumed from the checkpoint of step {trained.step} in {precision.name}"
     events.add("resumed", text, step=trained.step)
-    if warning := computed_otherwise(trained.state.get(COMPUTED_BY, {}), _computed_by(job, team, precision)):
+    if warning := computed_otherwise(trained.state.get(COMPUTED_BY, {}), _computed_by(job, team, trained, precision)):
         events.add("warning", warning)

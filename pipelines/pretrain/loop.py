@@ -4,8 +4,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from pipelines.handover.serving import KEEPER
 from pipelines.leaving import Left, Notices
 from pipelines.pretrain.meter import Meter
@@ -23,9 +21,9 @@ from pipelines.team import Team, finite
 from pipelines.tracking.journal import Journal
 from pipelines.train_worker import work_in
 from pipelines.upload.of_workers import hand_over, starting
-from pmlm_core.model.attention.choice import kernel_for
 from pmlm_core.model.objectives import Objective
 from pmlm_core.training import checkpoint, hardware
+from pmlm_core.training.kernels_in_use import kernels_in_use
 from pmlm_core.training.optimizer import optimizer_tensors, set_learning_rate
 from pmlm_core.training.pretraining import evaluate, pretraining_task
 from pmlm_core.training.resuming import COMPUTED_BY, computed_otherwise
@@ -195,15 +193,9 @@ def _computed_by(plan: WorkPlan, team: Team, trained: Trainee, precision: Precis
         "torch_compile": plan.config.compiles(),
         "cuda_graphs": plan.config.records(),
         "parallel": plan.config.parallel,
-        "attention": _attention(trained, precision),
+        **kernels_in_use(trained.model, precision),
         **hardware.versions(),
     }
-
-
-def _attention(trained: Trainee, precision: Precision) -> str:
-    """The kernel that computes it: one that fails its trial is left for another, which draws other dropout."""
-    dtype = torch.bfloat16 if precision.name == "bf16" else torch.float32
-    return kernel_for(next(trained.model.parameters()), dtype, trained.model.config.head_size)
 
 
 def _tell_start(

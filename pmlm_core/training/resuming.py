@@ -10,7 +10,9 @@ from pmlm_core.training import checkpoint
 
 COMPUTED_BY = "computed_by"
 """Under this name checkpoints tell what the last bits of the figures depend on besides options and data."""
-_DRAWS_DROPOUT = frozenset({"micro_batch_size", "use_gpu", "torch_compile", "attention"})
+_DRAWS_DROPOUT = frozenset({"micro_batch_size", "use_gpu", "torch_compile", "attention", "layer"})
+_ALWAYS_BEFORE = {"layer": "torch"}
+"""Of checkpoints that do not say it yet."""
 
 
 def micro_batch_before(root: Path, batch_size: int, *, use_gpu: bool) -> int | None:
@@ -35,7 +37,8 @@ def computed_otherwise(before: Mapping[str, Any], now: Mapping[str, Any]) -> str
     >>> print(computed_otherwise({"num_workers": 2}, {"num_workers": 1}))
     the same rows follow, but figures will differ in the last digits from an uninterrupted run: num_workers was 2, is 1
     """
-    changed = {name: f"{name} was {was}, is {now[name]}" for name, was in before.items() if now.get(name, was) != was}
+    known = {**_ALWAYS_BEFORE, **before} if before else {}
+    changed = {name: f"{name} was {was}, is {now[name]}" for name, was in known.items() if now.get(name, was) != was}
     if not changed:
         return None
     masks = not changed.keys().isdisjoint(_DRAWS_DROPOUT)

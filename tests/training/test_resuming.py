@@ -32,7 +32,7 @@ def test_micro_batches_are_those_of_the_newest_checkpoint_that_can_be_read(tmp_p
     [
         ("num_workers", "but figures will differ in the last digits"),
         ("threads_per_worker", "but figures will differ in the last digits"),
-        *((name, "with other dropout") for name in ("micro_batch_size", "use_gpu", "torch_compile", "attention")),
+        *((name, "with other dropout") for name in ("micro_batch_size", "use_gpu", "torch_compile", "attention", "layer")),
     ],
 )
 def test_what_dropout_is_drawn_by_is_told_from_what_only_rounds_otherwise(name: str, how: str):
@@ -41,3 +41,10 @@ def test_what_dropout_is_drawn_by_is_told_from_what_only_rounds_otherwise(name: 
     told = computed_otherwise(before, before | {name: 2}) or ""
     assert how in told
     assert told.endswith(f"from an uninterrupted run: {name} was 1, is 2")
+
+
+def test_a_checkpoint_of_before_there_were_kernels_for_a_layer_was_computed_by_torch():
+    told = computed_otherwise({"attention": "triton"}, {"attention": "triton", "layer": "triton"}) or ""
+    assert "layer was torch, is triton" in told
+    assert computed_otherwise({"attention": "plain"}, {"attention": "plain", "layer": "torch"}) is None
+    assert computed_otherwise({}, {"layer": "triton"}) is None
