@@ -26,11 +26,13 @@ class PmlmModelOutput(ModelOutput):
         last_hidden_state: context, [B, N, D].
         pseudo_hidden_state: pseudo masks, [B, K, D]; None without an appended part.
         true_hidden_state: appended true tokens, [B, K, D]; None without an appended part.
+        hidden_states: context, after the embeddings and after each layer, [B, N, D] each; None unless asked for.
     """
 
     last_hidden_state: Tensor | None = None
     pseudo_hidden_state: Tensor | None = None
     true_hidden_state: Tensor | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
 
 
 class PmlmModel(PmlmPreTrainedModel):
@@ -63,6 +65,7 @@ class PmlmModel(PmlmPreTrainedModel):
         pseudo_steps: Tensor | None = None,
         true_ids: Tensor | None = None,
         pseudo_token_type_ids: Tensor | None = None,
+        output_hidden_states: bool | None = None,
         **others: Any,
     ) -> PmlmModelOutput:
         """All states of the last layer.
@@ -78,6 +81,7 @@ class PmlmModel(PmlmPreTrainedModel):
             pseudo_steps: its factorization step 1, 2, …; 0 for padding, [B, K].
             true_ids: the tokens themselves, [B, K]; anything at padding.
             pseudo_token_type_ids: their segments, [B, K]; None to take those of the context at the same positions.
+            output_hidden_states: whether to give the states after every layer; None for what the configuration says.
             others: what transformers gives to every model; without effect.
 
         Raises:
@@ -103,13 +107,17 @@ class PmlmModel(PmlmPreTrainedModel):
             read_ae=False,
             reach=self.config.max_position_embeddings,
         )
+        n = input_ids.shape[1]
+        wanted = self.config.output_hidden_states if output_hidden_states is None else output_hidden_states
+        states = [hidden_BTD[:, :n]] if wanted else []
         for layer in self.layers:
             hidden_BTD = layer(hidden_BTD, plan.full)
-        n = input_ids.shape[1]
-        if appended is None:
-            return PmlmModelOutput(hidden_BTD)
-        slots = appended.steps_BK.shape[1]
-        return PmlmModelOutput(*hidden_BTD.split([n, slots, slots], dim=1))
+            states += [hidden_BTD[:, :n]] if wanted else []
+        parts = (hidden_BTD,)
+        if appended is not None:
+            slots = appended.steps_BK.shape[1]
+            parts = hidden_BTD.split([n, slots, slots], dim=1)
+        return PmlmModelOutput(*parts, hidden_states=tuple(states) if wanted else None)
 
     def predicted_states(
         self,

@@ -30,7 +30,7 @@ SMALL = {"vocab_size": 60, "hidden_size": 16, "num_hidden_layers": 1, "num_atten
 
 def make(cls: type, **options: object) -> nn.Module:
     torch.manual_seed(0)
-    return cls(PmlmConfig(**SMALL, **options)).eval()
+    return cls(PmlmConfig(**SMALL | options)).eval()
 
 
 @pytest.mark.parametrize("cls", [PmlmModel, *LABELS])
@@ -109,3 +109,20 @@ def test_positions_are_heeded(cls):
     default, given, other = (torch.stack(model(IDS, position_ids=at).to_tuple()) for at in (None, usual, usual.flip(1)))
     torch.testing.assert_close(given, default)
     assert not torch.allclose(other, default)
+
+
+@pytest.mark.parametrize("appended", [False, True])
+def test_states_after_every_layer_are_there_if_asked_for(appended):
+    slots = {**SLOTS, "true_ids": IDS[:, 1:2]} if appended else {}
+    model = make(PmlmModel, num_hidden_layers=3)
+    plain, output = model(IDS, **slots), model(IDS, **slots, output_hidden_states=True)
+    assert plain.hidden_states is None
+    assert [tuple(states.shape) for states in output.hidden_states] == [(*IDS.shape, 16)] * 4
+    assert torch.equal(output.hidden_states[-1], plain.last_hidden_state)
+    # A model of fewer layers ends where the deeper one goes on.
+    shallow = make(PmlmModel, num_hidden_layers=1)
+    shallow.load_state_dict(model.state_dict(), strict=False)
+    assert torch.equal(output.hidden_states[1], shallow(IDS, **slots).last_hidden_state)
+    asked = make(PmlmModel, output_hidden_states=True)
+    assert len(asked(IDS).hidden_states) == 2
+    assert asked(IDS, output_hidden_states=False).hidden_states is None
