@@ -4,8 +4,9 @@ import errno
 import importlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from pipelines.leaving import Terminated, heed_sigterm
 from pipelines.upload.ending import end
@@ -104,8 +105,20 @@ def _dispatch(arguments: list[str]) -> int:
         return 0
     code = stage.run(request.config) or 0
     if leads_to := getattr(stage, "leads_to", None):
-        importlib.import_module("pipelines.console").next_command(leads_to(request.config, request.recipe))
+        _propose(leads_to, request)
     return code
+
+
+def _propose(leads_to: Callable[[Any, str | None], str], request: Any) -> None:
+    """Print the command that comes next. The recipe is read again, with sections that nobody has looked at: whatever is
+    wrong with it by now, the stage itself is done."""
+    console = importlib.import_module("pipelines.console")
+    try:
+        command = leads_to(request.config, request.recipe)
+    except (PmlmError, OSError) as error:
+        console.warn(f"this stage is done, but no command can be proposed to go on: {error}")
+        return
+    console.next_command(command)
 
 
 def _overview() -> str:

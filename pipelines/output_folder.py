@@ -26,11 +26,15 @@ def check_output_dir(output_dir: str) -> None:
 
 
 def beside(folder: str, name: str) -> str:
-    """Another folder next to this one, for the command that comes next.
+    """Another folder next to this one, for the command that comes next; in a bucket that is this one.
 
     >>> beside("outputs/mine/tokenizer", "blocks"), beside("tokenizer", "blocks")
     ('outputs/mine/blocks', 'blocks')
+    >>> beside("s3://bucket/tokenizer", "blocks"), beside("s3://bucket", "blocks")
+    ('s3://bucket/blocks', 's3://bucket/blocks')
     """
     path, query = storage.split_query(folder) if storage.is_remote(folder) else (folder, "")
     parent, slash, _ = path.rstrip("/").rpartition("/")
+    if parent.endswith(":/"):
+        return storage.join(folder, name)
     return storage.with_query(f"{parent}{slash}{name}", query)

@@ -73,6 +73,8 @@ def dry_run(config: PredictConfig) -> None:
         check_same(output_dir, plan.identity, identity_of(config, finetuned, inputs))
     done = known(plan, output_dir)
     _announce(plan, finetuned, done)
+    if config.strict:
+        refuse_known_rejects(plan, output_dir, done)
     if len(done) == len(plan.pieces):
         say(f"every piece in {output_dir} is finished: nothing is left to predict")
         return
@@ -166,4 +168,4 @@ def _do(config: PredictConfig, finetuned: Finetuned, plan: Plan, output_dir: str
             done[each.number] = each
             progress.done(rows_of[each.number], sum(each.rejects.values()))
     seconds = time.monotonic() - started
-    say(f"{sum(rows_of.values()):,} rows in {seconds:.1f} s ({sum(rows_of.values()) / seconds:,.0f} rows a second)")
+    say(f"{sum(rows_of.values()):,} rows in {duration(seconds)} ({sum(rows_of.values()) / seconds:,.0f} rows a second)")

@@ -9,7 +9,7 @@ from pipelines.cluster import connected, cpus_to_start
 from pipelines.console import counted, say, warn
 from pipelines.left_out import told_left_out
 from pipelines.lock import locked
-from pipelines.next_stage import next_stage
+from pipelines.next_stage import in_recipe, next_stage
 from pipelines.output_folder import beside
 from pipelines.piece_progress import PieceProgress
 from pipelines.preprocess.config import PreprocessConfig
@@ -48,9 +48,8 @@ def run(config: PreprocessConfig) -> None:
 
 def leads_to(config: PreprocessConfig, recipe: str | None) -> str:
     """The command that trains on these blocks: the recipe's, or a short trial in a folder of its own."""
-    command, known = next_stage("pretrain", "pretrain", recipe, "preprocess", config, {"data_dir": "output_dir"})
-    if known:
-        return command
+    if in_recipe(recipe, "pretrain"):
+        return next_stage("pretrain", "pretrain", recipe, "preprocess", config, {"data_dir": "output_dir"})
     blocks = config.output_dir
     runs = "outputs/trial" if storage.is_remote(blocks) else beside(blocks, "trial")
     return (
@@ -73,6 +72,8 @@ def dry_run(config: PreprocessConfig) -> None:
 
     job = prepare(config)
     _announce(job)
+    if config.strict:
+        _refuse_known_rejects(job)
     if _same_as_earlier(job):
         say(f"the blocks in {job.output_dir} are finished: nothing is left to do")
         return

@@ -80,7 +80,7 @@ def leads_to(config: TokenizerConfig, recipe: str | None) -> str:
     """The command that makes blocks by this tokenizer, of the same text."""
     same = ("inputs", "input_format", "text_field", "max_document_bytes")
     handed = {**{name: name for name in same}, "tokenizer": "output_dir"}
-    return next_stage("preprocess", "blocks", recipe, "tokenizer", config, handed)[0]
+    return next_stage("preprocess", "blocks", recipe, "tokenizer", config, handed)
 
 
 def dry_run(config: TokenizerConfig) -> None:

@@ -78,13 +78,76 @@ def test_without_a_recipe_all_is_said(recipe):
     assert pasted(after_blocks(request.config, recipe)).output_dir == "out/trial"
 
 
-def test_the_command_prints_it(recipe, sample_texts, capsys):
+def tokenizer_made(recipe: str, sample_texts: list[str]) -> object:
+    """Exit code of the stage."""
     Path("text").mkdir()
     Path("text/a.jsonl").write_text("".join(f'{{"text": "{text}"}}\n' for text in sample_texts if '"' not in text))
     with pytest.raises(SystemExit) as done:
         main(["tokenizer", "--config", recipe, "--vocab_size", "100"])
-    assert done.value.code == 0
+    return done.value.code
+
+
+def test_the_command_prints_it(recipe, sample_texts, capsys):
+    assert tokenizer_made(recipe, sample_texts) == 0
     assert capsys.readouterr().out.endswith(f"next: pmlm preprocess --config {recipe}\n")
+
+
+@pytest.mark.parametrize(("right", "wrong"), [("views: 2", "viewz: 2"), ("views: 2", "views: many")])
+def test_what_is_wrong_with_the_next_section_does_not_fail_the_stage(recipe, right, wrong, sample_texts, capsys):
+    Path(recipe).write_text(RECIPE.replace(right, wrong))
+    assert tokenizer_made(recipe, sample_texts) == 0
+    shown = capsys.readouterr()
+    assert not shown.err
+    assert "next:" not in shown.out
+    assert "this stage is done, but no command can be proposed" in shown.out
+    assert wrong.partition(":")[0] in shown.out
+
+
+def test_a_recipe_that_is_gone_by_the_end_does_not_fail_the_stage(recipe, sample_texts, monkeypatch, capsys):
+    real = options.parse
+
+    def parse_once(*given: Any) -> options.Request:
+        request = real(*given)
+        Path(recipe).unlink()
+        return request
+
+    monkeypatch.setattr(options, "parse", parse_once)
+    assert tokenizer_made(recipe, sample_texts) == 0
+    assert "recipe.yaml cannot be read" in capsys.readouterr().out
+
+
+def test_the_recipes_values_stand_where_this_stage_left_them_out(recipe):
+    Path(recipe).write_text(
+        "tokenizer: {inputs: [text/*.jsonl], output_dir: out/tokenizer}\n"
+        "preprocess: {inputs: [text/*.jsonl], input_format: jsonl, max_document_bytes: 1000000, "
+        "tokenizer: out/tokenizer, output_dir: out/blocks}\n"
+    )
+    request = read("tokenizer", "--config", recipe)
+    assert after_tokenizer(request.config, recipe) == f"pmlm preprocess --config {recipe}"
+    request = read("tokenizer", "--config", recipe, "--max_document_bytes", "77")
+    assert after_tokenizer(request.config, recipe) == f"pmlm preprocess --config {recipe} --max_document_bytes 77"
+
+
+@pytest.mark.parametrize("spelled", ["out/blocks/", "./out/blocks", "out//blocks"])
+def test_a_folder_is_the_same_however_it_is_spelled(recipe, spelled):
+    Path(recipe).write_text(RECIPE.replace("data_dir: out/blocks", f"data_dir: {spelled}"))
+    request = read("preprocess", "--config", recipe, "--output_dir", "./out/blocks/")
+    assert after_blocks(request.config, recipe) == f"pmlm pretrain --config {recipe}"
+
+
+@pytest.mark.parametrize("local", ["output_dir: out/runs, ", ""])
+def test_no_output_dir_in_a_store_beside_an_upload_dir(recipe, local):
+    uploads = f"{local}upload_dir: 's3://b/copies', "
+    Path(recipe).write_text(RECIPE.replace("output_dir: out/runs, ", uploads))
+    request = read("preprocess", "--config", recipe, "--output_dir", "s3://b/blocks")
+    run = pasted(after_blocks(request.config, recipe))  # which validates it
+    assert (run.data_dir, run.output_dir) == ("s3://b/blocks", "out/runs" if local else "outputs/pretrain")
+
+
+def test_an_empty_section_is_none(recipe):
+    Path(recipe).write_text(RECIPE.partition("pretrain:")[0] + "pretrain:\n")
+    request = read("preprocess", "--config", recipe)
+    assert "--preset tiny" in after_blocks(request.config, recipe)
 
 
 def test_trials_are_compared_where_they_were_sent(monkeypatch):
@@ -97,5 +160,8 @@ def test_trials_are_compared_where_they_were_sent(monkeypatch):
     assert words(tracking_uri="none") == ["--folders", "out/mine"]
 
 
-def test_a_folder_beside_one_in_a_store_keeps_its_options():
+def test_a_folder_beside_one_in_a_store_keeps_its_bucket_and_options():
+    for root in ("s3://b", "s3://b/", "s3://b/blocks"):
+        assert beside(root, "runs") == "s3://b/runs"
+    assert beside("s3://b?endpoint_override=a", "runs") == "s3://b/runs?endpoint_override=a"
     assert beside("s3://b/blocks/?endpoint_override=a", "runs") == "s3://b/runs?endpoint_override=a"

@@ -49,6 +49,16 @@ def test_bad_rows_are_set_aside_counted_and_with_strict_refused(tmp_path: Path, 
     for out in ("out", "new"):  # what was set aside before, and what is met now
         with pytest.raises(DataError, match=r"in\.jsonl, row 2: not JSON.*--strict"):
             predict(models["question_answering"], [path], tmp_path / out, strict=True)
+    with pytest.raises(DataError, match=r"in\.jsonl, row 2: not JSON.*--strict"):
+        dry_run(
+            PredictConfig(
+                model=models["question_answering"],
+                inputs=[str(path)],
+                output_dir=str(tmp_path / "out"),
+                precision="fp32",
+                strict=True,
+            )
+        )
     assert not list((tmp_path / "new" / "predictions").glob("*.jsonl"))
 
 

@@ -72,7 +72,7 @@ def test_bad_input_is_set_aside_counted_and_listed_and_the_rest_goes_on(config, 
     assert "truncated_file" in out
 
 
-def test_strict_stops_and_names_the_row_and_what_was_done_is_kept(config, corpus):
+def test_strict_stops_and_names_the_row_and_what_was_done_is_kept(config, corpus, capsys):
     write(corpus / "zz.jsonl", jsonl(["good"] * 6) + b"bad\n")
     options = config(strict=True)
     with pytest.raises(DataError, match=r"zz\.jsonl, row 7: .*not a JSON object"):
@@ -81,6 +81,15 @@ def test_strict_stops_and_names_the_row_and_what_was_done_is_kept(config, corpus
     run(config())
     with pytest.raises(DataError, match=r"zz\.jsonl, row 7"):
         run(options)
+    capsys.readouterr()
+    dry_run(options)
+    assert "finished: nothing is left" not in capsys.readouterr().out
+    dry_run(config())
+    assert "finished: nothing is left" in capsys.readouterr().out
+    write(corpus / "zz.unknown", b"what is this")
+    for command in (dry_run, run):
+        with pytest.raises(DataError, match=r"zz\.unknown: .*--strict"):
+            command(options)
 
 
 def rejects_of(folder: str) -> list[dict]:
