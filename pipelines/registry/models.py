@@ -200,28 +200,40 @@ def _log_model(client: Any, run_dir: Path, run_id: str, checkpoint: Path, name: 
     from pmlm_core.training.checkpoint import TRAINING_FILES
 
     requirements = [f"{package}=={version(package).partition('+')[0]}" for package in ("mlflow", *form.requirements)]
-    with (
-        _mlflow_at(uri),
-        # In the run's folder, mostly on the checkpoint's disk: MLflow follows no link out of what it is given.
-        tempfile.TemporaryDirectory(prefix=".register-", dir=run_dir) as folder,
-        mlflow.start_run(run_id=run_id, log_system_metrics=False),
-    ):
-        for path in checkpoint.iterdir():
-            if path.name not in TRAINING_FILES:
-                _place(path.resolve(), Path(folder) / path.name)
-        info = mlflow.pyfunc.log_model(
-            name=name,
-            python_model=str(Path(__file__).with_name(form.program)),
-            artifacts={"checkpoint": folder},
-            code_paths=[str(Path(str(package.__file__)).parent) for package in form.packages],
-            pip_requirements=requirements,
-            signature=form.signature,
-            input_example=form.input_example,
-        )
-    # Not by log_model's registered_model_name, which prints lines of its own whatever its log level is.
-    with contextlib.suppress(MlflowException):  # it is there; if it is not, the next line says why
-        client.create_registered_model(name)
-    return int(client.create_model_version(name, info.model_uri, run_id, model_id=info.model_id).version)
+    with _mlflow_at(uri):
+        with (
+            # In the run's folder, mostly on the checkpoint's disk: MLflow follows no link out of what it is given.
+            tempfile.TemporaryDirectory(prefix=".register-", dir=run_dir) as folder,
+            mlflow.start_run(run_id=run_id, log_system_metrics=False),
+        ):
+            for path in checkpoint.iterdir():
+                if path.name not in TRAINING_FILES:
+                    _place(path.resolve(), Path(folder) / path.name)
+            info = mlflow.pyfunc.log_model(
+                name=name,
+                python_model=str(Path(__file__).with_name(form.program)),
+                artifacts={"checkpoint": folder},
+                code_paths=[str(Path(str(package.__file__)).parent) for package in form.packages],
+                pip_requirements=requirements,
+                signature=form.signature,
+                input_example=form.input_example,
+            )
+        # Not by log_model's registered_model_name, which prints lines of its own whatever its log level is.
+        with contextlib.suppress(MlflowException):  # it is there; if it is not, the next line says why
+            client.create_registered_model(name)
+        created = client.create_model_version(name, info.model_uri, run_id, model_id=info.model_id)
+        _tell_logged_model(client, info.model_id, name, created.version)
+    return int(created.version)
+
+
+def _tell_logged_model(client: Any, model_id: str, name: str, version: Any) -> None:
+    """Say on the logged model which version it is registered as, by which MLflow's pages link the two; as MLflow's own
+    `register_model` does at its end."""
+    from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS
+
+    before = json.loads(client.get_logged_model(model_id).tags.get(MLFLOW_MODEL_VERSIONS) or "[]")
+    said = json.dumps([*before, {"name": name, "version": version}])
+    client.set_logged_model_tags(model_id, {MLFLOW_MODEL_VERSIONS: said})
 
 
 @contextlib.contextmanager

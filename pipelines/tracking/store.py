@@ -82,11 +82,14 @@ def set_client_defaults() -> None:
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
-    level = os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")  # which it reads when it is imported
+    level = (os.environ.get("MLFLOW_LOGGING_LEVEL") or "WARNING").upper()
+    if level not in logging.getLevelNamesMapping():  # MLflow would end with a traceback
+        level = "INFO"
+    os.environ["MLFLOW_LOGGING_LEVEL"] = level  # which it reads when it is imported
     # Said about MLflow's own classes when it is imported.
     warnings.filterwarnings("ignore", message=".*Add type hints to the", category=UserWarning)
     for name in ("mlflow", "alembic"):
-        logging.getLogger(name).setLevel(level.upper())
+        logging.getLogger(name).setLevel(level)
 
 
 def open_store(uri: str, experiment: str) -> tuple[Any, str]:

@@ -47,6 +47,11 @@ def test_the_environment_is_as_before(
     uri = f"sqlite:///{database}"
     assert MlflowSink(tmp_path, uri, "pmlm", "here").finish("FINISHED", 60)
     assert models.register(tmp_path, checkpoint, "pmlm-here", uri) == "pmlm-here version 1"
+    client = MlflowClient(uri, uri)
+    (experiment,) = [each.experiment_id for each in client.search_experiments() if each.name == "pmlm"]
+    (logged,) = client.search_logged_models([experiment], filter_string="name = 'pmlm-here'")
+    said = json.loads(logged.tags["mlflow.modelVersions"])  # by which MLflow's pages link the model to its version
+    assert [(each["name"], int(each["version"])) for each in said] == [("pmlm-here", 1)]
     assert os.environ["MLFLOW_TRACKING_URI"] == "http://the.user.said"
     assert "MLFLOW_REGISTRY_URI" not in os.environ
     assert capfd.readouterr() == ("made MLflow model: pmlm-here version 1\n", "")  # of MLflow itself, nothing
