@@ -7,7 +7,7 @@ from contextvars import ContextVar
 
 from rich.console import Console
 
-_console = Console(stderr=False, soft_wrap=True, highlight=False)
+_console = Console(stderr=False, soft_wrap=True, highlight=False, emoji=False)
 _about = ContextVar("about", default="")
 
 

@@ -20,11 +20,11 @@ def duration(seconds: float) -> str:
 def count_text(number: float) -> str:
     """A number with the letter of its thousands.
 
-    >>> count_text(950), count_text(23_456), count_text(1.97e12)
-    ('950', '23.5 k', '1.97 T')
+    >>> count_text(950), count_text(23_456), count_text(1.97e12), count_text(999_499), count_text(999_500)
+    ('950', '23.5 k', '1.97 T', '999 k', '1 M')
     """
     for scale, unit in ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if number >= scale:
+        if number >= 0.9995 * scale:  # it is shown by three digits
             return f"{number / scale:.3g} {unit}"
     return f"{number:.0f}"
 
@@ -32,8 +32,10 @@ def count_text(number: float) -> str:
 def size_text(nbytes: float) -> str:
     """Bytes.
 
-    >>> size_text(2.5e12), size_text(3.2e6), size_text(800)
-    ('2,500.0 GB', '3.2 MB', '0.8 kB')
+    >>> size_text(2.5e12), size_text(3.2e6), size_text(1000), size_text(800), size_text(0)
+    ('2,500.0 GB', '3.2 MB', '1.0 kB', '800 bytes', '0 bytes')
     """
+    if nbytes < 999.5:
+        return f"{nbytes:.0f} bytes"
     scale, unit = next((each for each in ((1e9, "GB"), (1e6, "MB")) if nbytes >= each[0]), (1e3, "kB"))
     return f"{nbytes / scale:,.1f} {unit}"

@@ -106,7 +106,7 @@ def _beside_baseline(section: Section, best: Group) -> str:
     """
     if section.baseline is None or best.best.mean is None:
         return ""
-    ahead = section.sign * round(best.best.mean - section.baseline, 2)
+    ahead = section.sign * (round(best.best.mean, 2) - round(section.baseline, 2))
     if ahead > 0:
         return ""
     return f", {'worse' if ahead < 0 else 'no better'} than the trivial baseline's {section.baseline:.2f}"

@@ -79,7 +79,7 @@ def _run_alone(config: PretrainConfig, manifest: Manifest, run_dir: RunDir, star
     plan = as_before(plan)
     tell_start(plan, manifest, known)
     if newest is not None and checkpoint.read_manifest(newest)["step"] >= config.max_steps:
-        say(f"run {run_dir.name} is finished: all {config.max_steps} steps were done before")
+        say(f"run {run_dir.name} is finished: all {config.max_steps:,} steps were done before")
         if has_news(plan, newest):  # killed after its last checkpoint, or given another store or model name now
             open_sink(plan, manifest).finish("FINISHED")
             register_model(plan, newest)
@@ -209,10 +209,16 @@ def dry_run(config: PretrainConfig) -> None:
         _blocks(config)
         run_dir = RunDir(check_unless_new(config, identity(Manifest.load(config.data_dir)), start))
         if (step := _step_reached(run_dir)) >= config.max_steps:
-            say(f"run {run_dir.name} is finished: all {config.max_steps} steps were done before; nothing is to train")
+            say(
+                f"run {run_dir.name} is finished, by its newest checkpoint, unread: all {config.max_steps:,} steps "
+                "were done before; nothing is to train"
+            )
             return
         if step:
-            say(f"run {run_dir.name} would go on from step {step:,}; what follows is of all {config.max_steps:,} steps")
+            say(
+                f"run {run_dir.name} would go on from step {step:,}, by its newest checkpoint, unread; what follows is "
+                f"of all {config.max_steps:,} steps"
+            )
     if config.use_gpu:
         cluster.tell_missing_gpu()
     counted = blocks or costs.ASSUMED

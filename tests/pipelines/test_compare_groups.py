@@ -9,7 +9,7 @@ import pytest
 from comparing_shelf import SOME, Shelf, only, results, run
 
 from pipelines.compare import table
-from pipelines.compare.comparison import compare, headline, how, single_seed_note
+from pipelines.compare.comparison import Comparison, compare, headline, how, single_seed_note
 from pipelines.compare.page.build import page
 from pipelines.compare.runs import Run
 from pmlm_core.errors import ConfigError
@@ -359,6 +359,21 @@ def test_one_of_a_thing_is_said_as_one(capsys: pytest.CaptureFixture[str]):
     ],
 )
 def test_a_winner_that_has_learned_nothing_is_called_so(baseline: float, said: str):
-    alone = run("a", 60.0)
-    alone = replace(alone, metrics={**alone.metrics, "baseline/dev/accuracy": baseline})
-    assert said in headline(only(Shelf([alone])))
+    assert said in headline(beside_baseline(60.0, baseline))
+
+
+@pytest.mark.parametrize(
+    ("score", "baseline", "said"),
+    [
+        (60.006, 60.004, "accuracy 60.01 (1 seed) on dev; there"),
+        (60.004, 60.006, "accuracy 60.00 (1 seed) on dev, worse than the trivial baseline's 60.01; there"),
+        (60.004, 59.996, "accuracy 60.00 (1 seed) on dev, no better than the trivial baseline's 60.00; there"),
+    ],
+)
+def test_what_is_said_of_the_baseline_is_of_the_figures_that_are_shown(score: float, baseline: float, said: str):
+    assert said in headline(beside_baseline(score, baseline))
+
+
+def beside_baseline(score: float, baseline: float) -> Comparison:
+    alone = run("a", score)
+    return only(Shelf([replace(alone, metrics={**alone.metrics, "baseline/dev/accuracy": baseline})]))

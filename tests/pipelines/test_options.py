@@ -1,5 +1,7 @@
 """Recipes and command lines become validated configurations; what is wrong is refused with its place."""
 
+import math
+import types
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
@@ -9,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipelines.options import as_recipe, parse
+from pipelines.ranges import check_numbers
 from pmlm_core.errors import ConfigError
 
 
@@ -169,6 +172,13 @@ def test_what_must_be_given_may_be_in_the_recipe_or_on_the_command_line(tmp_path
 def test_one_value_is_a_list_of_one(tmp_path):
     assert parse_example("--inputs=a.jsonl").config.inputs == ["a.jsonl"]
     assert parse_example("--config", recipe(tmp_path, "example:\n  inputs: a.jsonl\n")).config.inputs == ["a.jsonl"]
+
+
+@pytest.mark.parametrize("limits", [{"least": 0}, {"above": 0}, {"least": 0, "most": 1}, {"above": 0, "below": 1}])
+def test_what_is_no_number_is_in_no_range(limits):
+    with pytest.raises(ConfigError, match=r"learning_rate must be .*, not nan"):
+        check_numbers(types.SimpleNamespace(learning_rate=math.nan), ["learning_rate"], **limits)
+    check_numbers(types.SimpleNamespace(learning_rate=0.5), ["learning_rate"], **limits)
 
 
 def test_actions():
