@@ -45,8 +45,8 @@ def tell_rows(job: Job, rejects: Rejects, *, written: bool) -> None:
 
 
 def warn_of_others(job: Job, result: Mapping[str, Any], whose: str, model: str) -> None:
-    """Say of what is finished that a split's files are others by now: only what is trained on, and what chooses epochs,
-    names a run. Results of earlier versions do not say what they predicted.
+    """Say of what is finished that a split's files are others by now, or new: only what is trained on, and what chooses
+    epochs, names a run. Results of earlier versions do not say which examples they predicted.
 
     Args:
         result: scores of a finished seed or trial.
@@ -56,9 +56,12 @@ def warn_of_others(job: Job, result: Mapping[str, Any], whose: str, model: str) 
     was = result.get("examples", {})
     for part in job.final:
         name, now = part.split.name, part.split.identity()
-        if was.get(name, now) != now:
+        wrong = "are others than it predicted" if was.get(name, now) != now else ""
+        if name not in result["scores"]:
+            wrong = "were not there when it was made"
+        if wrong:
             warn(
-                f"{whose} is kept as it is, and the examples of split '{name}' are others than it predicted: `pmlm "
+                f"{whose} is kept as it is, and the examples of split '{name}' {wrong}: `pmlm "
                 f"predict --model {shlex.quote(model)} --inputs FILE --output_dir NEW` predicts them, another "
                 "--run_name does all anew"
             )

@@ -1,11 +1,12 @@
 """Options of `pmlm predict`. What is left out is taken from the fine-tuned folder."""
 
+import os
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Literal
 
 from pipelines.ranges import check_numbers
 from pipelines.there import check_folder
-from pmlm_core.addresses import is_remote
+from pmlm_core.addresses import absolute, is_remote
 from pmlm_core.errors import ConfigError
 
 _OPERATIONAL = frozenset({"model", "inputs", "output_dir", "strict", "num_workers", "use_gpu", "merge"})
@@ -130,7 +131,9 @@ class PredictConfig:
         from pmlm_core.corpus.sources import list_sources
 
         check_folder("model", self.model, "give one that `pmlm finetune` made, such as RUN/seed-0/model")
-        list_sources([each for each in self.inputs if not is_remote(each)], InputFormat("text_lines"))
+        # What is there is listed once, later; what is not is a glob, or a mistake.
+        unseen = [each for each in self.inputs if not is_remote(each) and not os.path.exists(absolute(each))]
+        list_sources(unseen, InputFormat("text_lines"))
 
     def search(self) -> dict[str, Any]:
         """What was asked of decoding, in the words of transformers' `generate`; the rest is the model's own."""

@@ -261,12 +261,17 @@ def _conclude(all_courses: Sequence[Course], results: dict[str, dict[str, Any]],
             made("winner's model", model)
             next_predict(model)
     if all_courses:
-        next_command(shlex.join(["pmlm", "compare", *_to_compare(all_courses[0].run.path.parent, config)]))
+        next_command(_to_compare(all_courses[0].run.path.parent, config))
 
 
-def _to_compare(sweep: Path, config: SweepConfig) -> list[str]:
-    """Options by which `pmlm compare` finds the trials: in the MLflow that they were sent to, or in their folder."""
-    if is_off(config.tracking_uri):
-        return ["--folders", named(config, sweep)]
-    store = [] if config.tracking_uri is None else ["--tracking_uri", redact(config.tracking_uri)]
-    return ["--sweep", sweep.name, *store]
+def _to_compare(sweep: Path, config: SweepConfig) -> str:
+    """The `pmlm compare` that finds the trials: in the MLflow that they were sent to, or in their folder."""
+    words, store = ["pmlm", "compare"], config.tracking_uri
+    if is_off(store):
+        return shlex.join([*words, "--folders", named(config, sweep)])
+    words += ["--sweep", sweep.name]
+    if store is None:
+        return shlex.join(words)
+    if redact(store) != store:  # what is printed is kept in logs
+        return f"{shlex.join(words)} (with MLFLOW_TRACKING_URI set to the sweep's --tracking_uri, which holds a secret)"
+    return shlex.join([*words, "--tracking_uri", store])

@@ -353,6 +353,13 @@ def test_what_is_finished_is_said_and_that_the_test_files_are_others(
         told = " ".join(capsys.readouterr().out.split())
         assert "seed 0 is kept as it is, and the examples of split 'test' are others than it predicted" in told
         assert f"`pmlm predict --model {seed / 'model'} --inputs FILE" in told
+    scores = json.loads((seed / "scores.json").read_text())
+    for part in ("scores", "examples"):  # as it is where there was no test file
+        del scores[part]["test"]
+    (seed / "scores.json").write_text(json.dumps(scores))
+    dry_run(FinetuneConfig(**options))
+    told = " ".join(capsys.readouterr().out.split())
+    assert "seed 0 is kept as it is, and the examples of split 'test' were not there when it was made" in told
 
 
 @pytest.mark.parametrize(

@@ -151,13 +151,16 @@ def test_an_empty_section_is_none(recipe):
 
 
 def test_trials_are_compared_where_they_were_sent(monkeypatch):
-    def words(**more: Any) -> list[str]:
+    def said(**more: Any) -> str:
         return _to_compare(Path("out/mine"), SweepConfig(["rte"], "m", ["d"], **more))
 
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    assert words() == ["--sweep", "mine"]
-    assert words(tracking_uri="sqlite:///x.db") == ["--sweep", "mine", "--tracking_uri", "sqlite:///x.db"]
-    assert words(tracking_uri="none") == ["--folders", "out/mine"]
+    assert said() == "pmlm compare --sweep mine"
+    assert said(tracking_uri="sqlite:///x.db") == "pmlm compare --sweep mine --tracking_uri sqlite:///x.db"
+    assert said(tracking_uri="none") == "pmlm compare --folders out/mine"
+    secret = said(tracking_uri="postgresql://me:hush@db/mlflow")
+    assert secret.startswith("pmlm compare --sweep mine (with MLFLOW_TRACKING_URI set")
+    assert "hush" not in secret
 
 
 def test_a_folder_beside_one_in_a_store_keeps_its_bucket_and_options():

@@ -15,10 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipelines.predict import scan as scan_module
+from pipelines.predict.config import PredictConfig
 from pipelines.predict.inputs import Input, Piece, list_inputs
 from pipelines.predict.read import read_part
 from pipelines.predict.scan import Columns, Scan
-from pmlm_core.errors import DataError
+from pmlm_core.errors import DataError, NotThereError
 from pmlm_core.tasks.base import BadRow
 from pmlm_core.tasks.rows import read_rows
 from pmlm_core.tasks.squad import question_rows
@@ -180,6 +181,20 @@ def test_what_cannot_be_used_is_named(tmp_path: Path, name: str, content: str | 
     path.write_bytes(content.encode() if isinstance(content, str) else content)
     with pytest.raises(DataError, match=message):
         scanned([path], 10)
+
+
+def test_what_is_there_is_not_listed_before_the_command_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "a.jsonl").write_text("{}\n")
+    (tmp_path / "config.json").write_text("{}")
+
+    def there(*inputs: Path) -> None:
+        PredictConfig(model=str(tmp_path), inputs=[str(each) for each in inputs], output_dir="out").check_there()
+
+    there(tmp_path / "*.jsonl")
+    with pytest.raises(NotThereError, match="nowhere"):
+        there(tmp_path, tmp_path / "nowhere")
+    monkeypatch.setattr("os.scandir", lambda path: pytest.fail(f"{path} is listed"))
+    there(tmp_path, tmp_path / "a.jsonl")
 
 
 def test_a_row_over_the_limit_is_a_bad_row(tmp_path: Path):
