@@ -126,7 +126,7 @@ def norm(args: argparse.Namespace) -> tuple[str, dict[str, Work], int]:
         made = F.layer_norm(total.float(), (args.width,), weight, shift, 1e-5).to(torch.bfloat16)
         return made, made.view_as(made)
 
-    # Forward: x, residual and output; backward: two gradients, what was kept, and two gradients more.
+    # Forward: x, residual, output and what is kept; backward: two gradients, what was kept, and two gradients more.
     return "LayerNorm", ways(ours, torch_s, inputs, [one, two]), 9 * x.nbytes
 
 
@@ -178,7 +178,7 @@ def sweep(args: argparse.Namespace, report: Report) -> None:
 
     programs = [{"forward": f, "backward": b} for f in (6, 8, 12, 16) for b in (4, 6, 8, 12)]
     tried: list[tuple[Any, Any, dict[str, list[Any]]]] = [
-        (norm, residual_tiled, {"LANES": [8, 16, 32], "STAGES": [1, 2, 3, 4], "PROGRAMS": programs}),
+        (norm, residual_tiled, {"PER_THREAD": [8, 16, 32], "STAGES": [1, 2, 3, 4], "PROGRAMS": programs}),
         (gelu, activation_tiled, {"TILE": [1024, 2048, 4096], "WARPS": [4, 8], "PROGRAMS": [4, 6, 8, 12, 16]}),
         (cross_entropy, cross_entropy_tiled, {"BLOCK": [1024, 2048, 4096, 8192]}),
     ]

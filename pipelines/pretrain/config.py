@@ -122,7 +122,7 @@ class PretrainConfig:
     gradient_checkpointing: bool = False
     """Keep less for backward and compute layers twice: much less memory, about a third more work, same results."""
     torch_compile: bool | None = None
-    """Compile what lies between the matrix products with torch.compile; left out, on GPUs."""
+    """Compile what has no kernel of its own between the matrix products with torch.compile; left out, on GPUs."""
     cuda_graphs: bool | None = None
     """Send passes to a GPU as graphs, recorded once; left out, where one trains, without gradient_checkpointing."""
     seed: int = 0

@@ -1,9 +1,10 @@
 """`torch.compile` for the parts of a model that lie around attention and the output layer.
 
-On a GPU a layer spends much of its time on what is between the matrix products: activation, dropout, residual,
-LayerNorm, and the changes of type that autocast makes. Compiled, these are a few kernels. Attention and cross-entropy
-have kernels of their own and stay as they are. All layers share one compiled form, so a deep model compiles no longer
-than a shallow one, and wrappers around layers (DDP, FSDP2, recomputation) find modules as they know them.
+On a GPU much of a layer's time goes to what is between the matrix products: activation, dropout, residual, LayerNorm,
+and the changes of type that autocast makes. Compiled, these are a few kernels. Attention, cross-entropy and, where they
+pass their trial, most of these have kernels of their own (`fused.py`), and stay as they are. All layers share one
+compiled form, so a deep model compiles no longer than a shallow one, and wrappers around layers (DDP, FSDP2,
+recomputation) find modules as they know them.
 """
 
 import warnings

@@ -193,13 +193,17 @@ def _passes(device: torch.device, dtype: torch.dtype) -> bool:
     try:
         from pmlm_core.model import cross_entropy_tiled
 
-        logits_RV = torch.randn(4, 100, generator=torch.Generator().manual_seed(0)).to(device, dtype)
-        labels_R = torch.tensor([3, IGNORED, 0, 99], device=device)
+        # Whole blocks and a last one that is not full, as a vocabulary has.
+        block = cross_entropy_tiled.BLOCK
+        classes = 3 * block + 100
+        logits_RV = torch.randn(4, classes, generator=torch.Generator().manual_seed(0)).to(device, dtype)
+        labels_R = torch.tensor([3, IGNORED, block, classes - 1], device=device)
+        logits_RV[2, block] = 9.0
         made = []
         for of_slice in (cross_entropy_tiled.cross_entropy_, _cross_entropy_anywhere):
             changed_RV = logits_RV.clone()
-            losses_R, _, _ = of_slice(changed_RV, labels_R, IGNORED, 0.0, None)
-            made.append(torch.cat([losses_R.float(), changed_RV.float().flatten()]))
+            losses_R, right_R, bias_sum_V = of_slice(changed_RV, labels_R, IGNORED, 0.0, None)
+            made.append(torch.cat([x.float().flatten() for x in (losses_R, right_R, bias_sum_V, changed_RV)]))
         ours, expected = made
         problem = "" if torch.allclose(ours, expected, rtol=0.02, atol=0.02) else "gives other numbers"
     except Exception as error:  # whatever a compiler or driver may raise

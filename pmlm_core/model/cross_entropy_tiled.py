@@ -114,7 +114,9 @@ def _sums(  # type: ignore[no-untyped-def]
     else:
         x = tl.load(logits_ptr + at).to(tl.float32)
     new_top = tl.maximum(top, tl.max(x, 0))
-    total = total * tl.exp2((top - new_top) * _LOG2_E) + tl.exp2((x - new_top) * _LOG2_E)
+    # As long as there was nothing but -inf, the largest is no number to subtract.
+    shift = tl.where(new_top == float("-inf"), 0.0, new_top)
+    total = total * tl.exp2((top - shift) * _LOG2_E) + tl.exp2((x - shift) * _LOG2_E)
     if SMOOTHED:
         plain += tl.where(at < classes, x, 0.0)
     return new_top, total, plain

@@ -77,8 +77,8 @@ def draw_products(x_BTD: Tensor, count: int) -> Tensor:
 def drop_by_products(x_BTD: Tensor, p: float, random: Tensor) -> Tensor:
     """Dropout by the product, modulo 2**32, of a random number of the row and one of the column, int32 [B * T + D].
 
-    For code that `torch.compile` fuses: torch's own generator takes some sixty operations for a value, which is longer
-    than its way through memory. Why products do: `attention.tiled.parts.dropped`.
+    For code that is fused, by `torch.compile` or in a kernel of its own: torch's generator takes some sixty operations
+    for a value, which is longer than its way through memory. Why products do: `attention.tiled.parts.dropped`.
 
     >>> x = torch.ones(1, 400, 300)
     >>> round((drop_by_products(x, 0.2, draw_products(x, 1)[0]) == 0).float().mean().item(), 1)

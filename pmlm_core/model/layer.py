@@ -77,12 +77,25 @@ class Layer(InParts, GradientCheckpointingLayer):
 
     def finish(self, mixed_BQHE: Tensor, queries_BQD: Tensor) -> Tensor:
         """The states after this layer, [B, Q, D], from those before it and the values that attention has mixed."""
-        sizes = self.intermediate.in_features, self.intermediate.out_features
-        fused = fuses(queries_BQD, product_dtype(mixed_BQHE), *sizes)
-        work, random = _finish_fused if fused else self.part(_finish), None
+        work, random = _finish_fused if self._fused(mixed_BQHE) else self.part(_finish), None
         if work is not _finish and self.hidden_p and self.training:
             random = draw_products(queries_BQD, 2)
         return work(self, mixed_BQHE, queries_BQD, random)
+
+    def _fused(self, mixed_BQHE: Tensor) -> bool:
+        """Whether kernels take the parameters of this layer's modules, and so pass the modules by."""
+        modules = (self.attention_output, self.attention_norm, self.intermediate, self.output, self.output_norm)
+        if not all(map(_as_made, modules)):
+            return False
+        return fuses(mixed_BQHE, product_dtype(mixed_BQHE), self.q_bias.shape[0], self.intermediate.out_features)
+
+
+def _as_made(module: nn.Module) -> bool:
+    """Whether nobody put another module in its place (adapters, quantisation), nor listens at it (offloading)."""
+    listening = (
+        module._forward_pre_hooks, module._forward_hooks, module._backward_pre_hooks, module._backward_hooks
+    )  # fmt: skip
+    return type(module) in (nn.Linear, nn.LayerNorm) and not any(listening) and "forward" not in vars(module)
 
 
 def _project(layer: Layer, hidden_BTD: Tensor, start: int, stop: int) -> Tensor:

@@ -16,7 +16,7 @@ from torch.autograd.function import once_differentiable
 from pmlm_core.model.device import current
 from pmlm_core.model.fused import processors
 
-LANES = 32
+PER_THREAD = 32
 """Numbers of a row that a thread holds of each tensor."""
 PROGRAMS = {"forward": 12, "backward": 8}
 """Programs for each multiprocessor of the GPU, for rows of 1024 numbers. These and the others are the fastest of 72
@@ -155,8 +155,13 @@ class _AddAndNorm(torch.autograd.Function):
 
 
 def _programs(x: Tensor, rows: int, width: int, kernel: str) -> int:
+    return min(rows, most_programs(x, width, kernel))
+
+
+def most_programs(x: Tensor, width: int, kernel: str) -> int:
+    """So many at most for rows of `width` numbers on a tensor's GPU."""
     there = PROGRAMS[kernel] * 1024 // triton.next_power_of_2(width)
-    return min(rows, max(1, min(32, there)) * processors(x))
+    return max(1, min(32, there)) * processors(x)
 
 
 def _dropout(p: float) -> tuple[int, float]:
@@ -166,7 +171,7 @@ def _dropout(p: float) -> tuple[int, float]:
 
 def _options(width: int) -> dict[str, int]:
     block = triton.next_power_of_2(width)
-    warps = min(16, max(1, block // (32 * LANES)))
+    warps = min(16, max(1, block // (32 * PER_THREAD)))
     return {"WIDTH": width, "BLOCK": block, "STAGES": STAGES, "num_warps": warps}
 
 

@@ -133,7 +133,7 @@ def train_step(
 
 def _on_its_way(figures: Tensor) -> Callable[[], Tensor]:
     """A copy for the host, which waits for what was sent to the GPU until now and for nothing after it: while the GPU
-    is still updating the weights, the next step is sent already."""
+    is still updating the weights, one worker sends the next step already; several share the figures first."""
     if not figures.is_cuda:
         return lambda: figures
     copy, copied = figures.to("cpu", non_blocking=True), torch.cuda.Event()

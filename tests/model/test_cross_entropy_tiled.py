@@ -27,7 +27,7 @@ def interpreted(monkeypatch):
         monkeypatch.setenv("TRITON_INTERPRET", "1")
 
 
-@pytest.mark.parametrize("block", [16, 1024], ids=["in blocks", "whole rows"])
+@pytest.mark.parametrize("block", [16, 1024], ids=["blocks", "one block"])
 @pytest.mark.parametrize("scaled", [False, True])
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 @pytest.mark.parametrize("classes", [13, 50, 64])
@@ -55,13 +55,26 @@ def test_losses_gradients_and_guesses_are_torchs(classes, smoothing, scaled, blo
     assert (padded[:, classes:] == 7).all(), "nothing is written beyond a row's classes"
 
 
-def test_of_equal_logits_the_first_is_the_guess_and_large_ones_do_no_harm():
+@pytest.mark.parametrize("block", [8, 1024], ids=["blocks", "one block"])
+def test_of_equal_logits_the_first_is_the_guess_and_large_ones_do_no_harm(block, monkeypatch):
+    monkeypatch.setattr(cross_entropy_tiled, "BLOCK", block)
     logits = torch.zeros(4, 40, device=DEVICE)
     logits[3, 7] = 1e4
     labels = torch.tensor([0, 1, 39, 7], device=DEVICE)
     losses, guessed, _ = cross_entropy_tiled.cross_entropy_(logits, labels, -100, 0.0)
     assert guessed.tolist() == [1, 0, 0, 1]
     assert losses[3] == 0
+
+
+def test_a_whole_block_may_be_ruled_out(monkeypatch):
+    monkeypatch.setattr(cross_entropy_tiled, "BLOCK", 16)
+    logits = torch.randn(2, 40, generator=torch.Generator().manual_seed(0)).to(DEVICE)
+    logits[:, :20] = -torch.inf
+    labels = torch.tensor([30, 3], device=DEVICE)
+    expected = F.cross_entropy(logits, labels, reduction="none")
+    losses, _, _ = cross_entropy_tiled.cross_entropy_(logits, labels, -100, 0.0)
+    torch.testing.assert_close(losses, expected)
+    assert logits.isfinite().all()
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])

@@ -193,6 +193,59 @@ def test_a_whole_step_is_that_of_torchs_operations(act, form, p, make_model, mak
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
 
 
+def test_a_trial_in_a_layer_that_is_recomputed_leaves_it_alone(make_model, make_batch, monkeypatch):
+    """On a GPU the first layer asks for it, and what the trial computes is none of the layer's own."""
+    monkeypatch.setenv(choice.VARIABLE, "sdpa")
+    monkeypatch.setenv(fused.VARIABLE, "auto")
+    tried = []
+
+    def passes(*how):
+        tried.append(fused._worst_error(*how))
+        return tried[-1] < 1e-4
+
+    def asked(x, dtype, width, wide):
+        return tried[0] < 1e-4 if tried else passes(x.device, dtype, width, wide)
+
+    model = make_model(num_hidden_layers=2).float().to(DEVICE).train()
+    batch = {name: x.to(DEVICE) for name, x in make_batch().items()}
+    monkeypatch.setattr(layer, "fuses", asked)
+    expected = _step(model, batch)
+    del tried[:]
+    recompute_layers(model)
+    assert all(torch.equal(mine, its) for mine, its in zip(_step(model, batch), expected, strict=True))
+    assert len(tried) == 1
+
+
+class Adapted(torch.nn.Module):
+    """A linear layer with something learned beside it, as adapters have it."""
+
+    def __init__(self, linear):
+        super().__init__()
+        self.linear, self.beside = linear, torch.nn.Linear(linear.in_features, linear.out_features)
+
+    weight, bias = property(lambda self: self.linear.weight), property(lambda self: self.linear.bias)
+
+    def forward(self, x):
+        return self.linear(x) + self.beside(x)
+
+
+@pytest.mark.parametrize("how", ["another module", "a hook"])
+def test_modules_that_were_changed_are_called(how, make_model, make_batch, monkeypatch):
+    monkeypatch.setenv(choice.VARIABLE, "sdpa")
+    monkeypatch.setenv(fused.VARIABLE, "triton")
+    model = make_model(num_hidden_layers=2).float().to(DEVICE).train()
+    first, second = model.pmlm.layers
+    called = []
+    if how == "another module":
+        first.output = Adapted(first.output).to(DEVICE)
+    else:
+        first.output.register_forward_hook(lambda *_: called.append(1))
+    assert not first._fused(torch.zeros(1, device=DEVICE))
+    assert second._fused(torch.zeros(1, device=DEVICE))
+    model(**{name: x.to(DEVICE) for name, x in make_batch().items()}).loss.backward()
+    assert called or first.output.beside.weight.grad.abs().sum() > 0
+
+
 def test_the_trial_passes_here_and_a_kernel_that_fails_it_is_not_used(monkeypatch):
     device = torch.device(DEVICE)
     how = torch.float32, 48, 96

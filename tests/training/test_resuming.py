@@ -32,7 +32,10 @@ def test_micro_batches_are_those_of_the_newest_checkpoint_that_can_be_read(tmp_p
     [
         ("num_workers", "but figures will differ in the last digits"),
         ("threads_per_worker", "but figures will differ in the last digits"),
-        *((name, "with other dropout") for name in ("micro_batch_size", "use_gpu", "torch_compile", "attention", "layer")),
+        *(
+            (name, "with other dropout")
+            for name in ("micro_batch_size", "use_gpu", "torch_compile", "attention", "layer")
+        ),
     ],
 )
 def test_what_dropout_is_drawn_by_is_told_from_what_only_rounds_otherwise(name: str, how: str):

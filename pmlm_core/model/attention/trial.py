@@ -51,7 +51,9 @@ def _worst_error(device: torch.device, dtype: torch.dtype, width: int) -> float:
     results = []
     # A step's random numbers are its own, whether or not the trial comes first.
     drawn_there = torch.random.fork_rng([device] if device.type == "cuda" else [])
-    with drawn_there, torch.autocast(device.type, enabled=False):
+    # Nor are its activations the step's.
+    apart = torch.autograd.graph.saved_tensors_hooks(lambda x: x, lambda x: x)
+    with drawn_there, apart, torch.autocast(device.type, enabled=False):
         plan = make_plan(
             lay_out(torch.ones(batch, n, device=device), steps_BK.to(device)),
             padded=False,

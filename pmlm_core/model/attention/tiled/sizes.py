@@ -40,15 +40,16 @@ _HALF_WIDE = {
     "bias_shared": Tile(64, 64, 8, 2),
     "bias_by_row": Tile(16, 64, 2, 2),
 }
-# Both where products take their operands from registers (Ampere, Ada, the small Blackwells), of which there are too few
-# for Hopper's tiles: by the compiler's word the wide ones spilled 3 KB a thread on an A100.
-_HALF_IN_REGISTERS = {
+# On other GPUs: what the compiler has room for there.
+_HALF_ELSEWHERE = {
     "forward": Tile(64, 32, 4, 4),
     "keys": Tile(32, 64, 4, 3),
-    "queries": Tile(64, 64, 4, 3),
+    "queries": Tile(64, 32, 4, 3),
     "bias_shared": Tile(64, 64, 8, 2),
     "bias_by_row": Tile(16, 32, 1, 2),
 }
+# The wide ones where products take their operands from registers (Ampere, Ada, the small Blackwells), of which there
+# are too few for Hopper's tiles: by the compiler's word those spilled 3 KB a thread on an A100.
 _HALF_WIDE_IN_REGISTERS = _HALF_WIDE | {"keys": Tile(32, 64, 8, 2), "bias_shared": Tile(64, 32, 4, 2)}
 _FULL = {
     "forward": Tile(64, 32, 4, 2),
@@ -68,14 +69,17 @@ def tile(kernel: str, width: int, dtype: torch.dtype) -> Tile:
         return OVERRIDES[kernel]
     if dtype == torch.float32:
         return _FULL[kernel]
-    if _multiplies_in_registers():
-        return (_HALF_IN_REGISTERS if width <= 64 else _HALF_WIDE_IN_REGISTERS)[kernel]
-    return (_HALF if width <= 64 else _HALF_WIDE)[kernel]
+    generation = _generation()
+    if width <= 64:
+        return (_HALF if generation in (None, 9) else _HALF_ELSEWHERE)[kernel]
+    return (_HALF_WIDE if generation in (None, 9, 10) else _HALF_WIDE_IN_REGISTERS)[kernel]
 
 
-def _multiplies_in_registers() -> bool:
+def _generation() -> int | None:
+    """Of NVIDIA's GPUs: 8 are Ampere and Ada, 9 Hopper, 10 the large Blackwells, 12 the small; None in the interpreter
+    and on other makers'."""
     try:
         target = driver.active.get_current_target()
     except RuntimeError:  # no GPU: Triton's interpreter
-        return False
-    return target.backend == "cuda" and target.arch // 10 not in (9, 10)
+        return None
+    return target.arch // 10 if target.backend == "cuda" else None
