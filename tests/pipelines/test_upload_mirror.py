@@ -198,7 +198,7 @@ def test_an_upload_that_is_given_up_changes_nothing_more(tmp_path: Path, monkeyp
     assert steps_in(home) == [10]
 
 
-def test_a_signal_while_it_is_waited_for_gives_it_up(tmp_path: Path):
+def test_a_signal_while_it_is_waited_for_gives_it_up(tmp_path: Path, request: pytest.FixtureRequest):
     goes_on, wanted = threading.Event(), list[bool]()
 
     def slowly(warn: Any) -> list[str]:
@@ -212,6 +212,8 @@ def test_a_signal_while_it_is_waited_for_gives_it_up(tmp_path: Path):
 
     uploads = Uploads(slowly, str(tmp_path), lambda kind, text: None)
     main = threading.get_ident()
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background ignores it
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
     threading.Timer(0.5, signal.pthread_kill, (main, signal.SIGINT)).start()
     with pytest.raises(KeyboardInterrupt):
         uploads.close()

@@ -105,7 +105,7 @@ class _Attention(torch.autograd.Function):
             (q_grad,), (k_grad, v_grad) = side_by_side(q, 1), side_by_side(k, 2)
         delta_BHQ = torch.empty_like(lse_BHQ)
         parts: list[BinParts] = []
-        # The call over the most keys first: it sets the keys' gradients, the others add to them.
+        # The call over the most keys first: it sets the keys' gradients, the others add to them, or come with it.
         calls: list[Call] = sorted(ctx.calls, key=lambda call: -call.keys)
         k_grad[:, calls[0].keys :] = 0
         v_grad[:, calls[0].keys :] = 0
