@@ -171,7 +171,7 @@ def test_a_whole_step_is_that_of_torchs_operations(act, form, p, make_model, mak
     how = {"num_hidden_layers": 2, "initializer_range": 0.1, "hidden_act": act, "attention_probs_dropout_prob": 0.0}
     model = make_model(hidden_dropout_prob=p, **how).float().to(DEVICE).train()
     model.pmlm.embeddings.dropout_p = 0.0  # is torch's own
-    batch = {name: x.to(DEVICE) for name, x in make_batch().items()}
+    batch = {name: x.to(DEVICE) for name, x in make_batch(lengths=(17,)).items()}
     finish = layer._finish
 
     def with_numbers(of, mixed, queries, _):
@@ -207,7 +207,7 @@ def test_a_trial_in_a_layer_that_is_recomputed_leaves_it_alone(make_model, make_
         return tried[0] < 1e-4 if tried else passes(x.device, dtype, width, wide)
 
     model = make_model(num_hidden_layers=2).float().to(DEVICE).train()
-    batch = {name: x.to(DEVICE) for name, x in make_batch().items()}
+    batch = {name: x.to(DEVICE) for name, x in make_batch(lengths=(17,)).items()}
     monkeypatch.setattr(layer, "fuses", asked)
     expected = _step(model, batch)
     del tried[:]
@@ -242,7 +242,7 @@ def test_modules_that_were_changed_are_called(how, make_model, make_batch, monke
         first.output.register_forward_hook(lambda *_: called.append(1))
     assert not first._fused(torch.zeros(1, device=DEVICE))
     assert second._fused(torch.zeros(1, device=DEVICE))
-    model(**{name: x.to(DEVICE) for name, x in make_batch().items()}).loss.backward()
+    model(**{name: x.to(DEVICE) for name, x in make_batch(lengths=(17,)).items()}).loss.backward()
     assert called or first.output.beside.weight.grad.abs().sum() > 0
 
 
