@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from pmlm_core.errors import ConfigError, in_a_line
+from pmlm_core.errors import ConfigError
 from pmlm_core.model.dropout import drop_by_products
+from pmlm_core.model.trying import beside_the_step, errors, problem_of
 
 VARIABLE = "PMLM_LAYER"
 NAMES = ("auto", "torch", "triton")
@@ -65,11 +66,7 @@ def _refuse_what_triton_lacks(x: Tensor, dtype: torch.dtype, width: int) -> None
 @cache
 def _passes(device: torch.device, dtype: torch.dtype, width: int, wide: int) -> bool:
     """Whether the kernels compile, run and agree with torch, tried once in a process; a warning says if not."""
-    try:
-        worst = _worst_error(device, dtype, width, wide)
-        problem = "" if worst <= _ROOM[dtype] else f"are off by {worst:.1%}"
-    except Exception as error:  # whatever a compiler or driver may raise
-        problem = f"failed ({in_a_line(error)})"
+    problem = problem_of(lambda: _worst_error(device, dtype, width, wide), _ROOM[dtype], "are off by")
     if problem:
         warnings.warn(
             f"The Triton kernels of a layer {problem} on {device} with states of {width} in {dtype}; torch's own "
@@ -99,9 +96,7 @@ def _worst_error(device: torch.device, dtype: torch.dtype, width: int, wide: int
     shape = (3 * length + width,)
     random = torch.randint(-(2**31), 2**31, shape, generator=draw, dtype=torch.int32, device=device) | 1
     results = []
-    # The first layer that asks may be one whose activations are recomputed, which must not take these for its own.
-    apart = torch.autograd.graph.saved_tensors_hooks(lambda x: x, lambda x: x)
-    with apart, torch.autocast(device.type, enabled=False):
+    with beside_the_step(device):
         for ours in (True, False):
             kept = dtype if ours else torch.float32
             x, residual, wide_x = (each.detach().to(kept).requires_grad_() for each in (*states[:2], fed[0]))
@@ -116,8 +111,4 @@ def _worst_error(device: torch.device, dtype: torch.dtype, width: int, wide: int
             given = [states[2].to(kept), states[3].to(kept), fed[1].to(kept)]
             inputs = (x, b, residual, weight, shift, wide_x, wide_b)
             results.append([one, made, *torch.autograd.grad([one, two, made], inputs, given)])
-        errors = [
-            ((got.float() - expected).abs().max() / expected.abs().max()).nan_to_num(nan=torch.inf)
-            for got, expected in zip(*results, strict=True)
-        ]
-        return float(torch.stack(errors).max().detach())
+        return float(torch.stack(errors(results)).max().detach())

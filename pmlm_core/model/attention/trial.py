@@ -5,14 +5,15 @@ On a batch as pre-training has it: full rows with an appended part, which has co
 
 import warnings
 from functools import cache
+from typing import Any
 
 import torch
 
-from pmlm_core.errors import in_a_line
 from pmlm_core.model.attention.plan import make_plan
 from pmlm_core.model.attention.reference import attend, dense
 from pmlm_core.model.attention.relbias import RelativeBias
 from pmlm_core.model.pseudo import lay_out
+from pmlm_core.model.trying import beside_the_step, errors, problem_of
 
 _ROOM = {torch.float32: 2e-3, torch.float16: 1e-2, torch.bfloat16: 4e-2}
 """Share of the largest number by which results may be off: float32 products may be TF32."""
@@ -21,11 +22,7 @@ _ROOM = {torch.float32: 2e-3, torch.float16: 1e-2, torch.bfloat16: 4e-2}
 @cache
 def passes(device: torch.device, dtype: torch.dtype, width: int) -> bool:
     """Whether the kernel compiles, runs and agrees with the reference, forward and backward; a warning says if not."""
-    try:
-        worst = _worst_error(device, dtype, width)
-        problem = "" if worst <= _ROOM[dtype] else f"is off by {worst:.1%}"
-    except Exception as error:  # whatever a compiler or driver may raise
-        problem = f"failed ({in_a_line(error)})"
+    problem = problem_of(lambda: _worst_error(device, dtype, width), _ROOM[dtype], "is off by")
     if problem:
         warnings.warn(
             f"The Triton attention kernel {problem} on {device} with heads of {width} in {dtype}; attention is "
@@ -48,12 +45,8 @@ def _worst_error(device: torch.device, dtype: torch.dtype, width: int) -> float:
     with torch.no_grad():
         relative.weight.copy_(torch.randn(heads, 32, generator=draw))
     fused = torch.randn(batch, n + 2 * slots, 4, heads, width, generator=draw).to(device, dtype)
-    results = []
-    # A step's random numbers are its own, whether or not the trial comes first.
-    drawn_there = torch.random.fork_rng([device] if device.type == "cuda" else [])
-    # Nor are its activations the step's.
-    apart = torch.autograd.graph.saved_tensors_hooks(lambda x: x, lambda x: x)
-    with drawn_there, apart, torch.autocast(device.type, enabled=False):
+    results: list[list[Any]] = []
+    with beside_the_step(device):
         plan = make_plan(
             lay_out(torch.ones(batch, n, device=device), steps_BK.to(device)),
             padded=False,
@@ -75,12 +68,9 @@ def _worst_error(device: torch.device, dtype: torch.dtype, width: int) -> float:
                 out = attend(q, k, v, [dense(call, batch) for call in plan.full], 0.0)
             out.backward(fused[:, :, 3].to(kept), retain_graph=ours)
             results.append([out, *(x.grad for x in (q, k, v, relative.weight))])
-        errors = [
-            ((got.float() - expected).abs().max() / expected.abs().max()).nan_to_num(nan=torch.inf)
-            for got, expected in zip(*results, strict=True)
-        ]
+        found = errors(results)
         with torch.no_grad():
             q, k, v = fused[:, :, :3].unbind(2)
             dropped = tiled.attend(q, k, v, plan.full, 0.1)
-        errors.append(torch.where(dropped.isfinite().all(), errors[0], torch.inf))
-        return float(torch.stack(errors).max().detach())
+        found.append(torch.where(dropped.isfinite().all(), found[0], torch.inf))
+        return float(torch.stack(found).max().detach())
